@@ -1,0 +1,65 @@
+"""The capture actor: one per stripe, owner of one microscope.
+
+Capture is a physical act. Ray never repeats a call by itself (``max_task_retries=0``); the driver
+asks again, counts it and gives up in the end. The actor takes no CPU slot, so that a restart need
+not wait behind stacking.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import ray
+
+from imaging.focus import sharpness
+from microscope.opening import Setup, open_microscope
+from scan.plan import Field
+from scan.records import CaptureRecord, SweepRecord
+
+SWEEP_CROP_PX = 1024  # the middle of the frame says enough about focus, and large frames cost time
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
+class CaptureActor:
+    """Photographs fields; calls are served one after another, as a stage needs it."""
+
+    def __init__(self, setup: Setup) -> None:
+        cv2.setNumThreads(1)  # the other cores belong to stacking
+        self._microscope = open_microscope(setup)
+
+    @ray.method(num_returns=2)
+    def capture(
+        self, field: Field, z_um: tuple[float, ...]
+    ) -> tuple[CaptureRecord, np.ndarray[Any, Any]]:
+        """Photograph the z-stack of a field: a small record, and the batch (z, y, x)."""
+        batch = self._microscope.stack(field.x_um, field.y_um, z_um)
+        slips = tuple(
+            1e3 * (began - due) for began, due in zip(batch.began_s, batch.due_s, strict=True)
+        )
+        record = CaptureRecord(
+            field.stripe, field.field, z_um, batch.began_s[0], batch.ended_s, time.time(), slips
+        )
+        return record, batch.frames
+
+    def sweep(
+        self, field: Field, z_um: tuple[float, ...]
+    ) -> tuple[SweepRecord, np.ndarray[Any, Any]]:
+        """Measure the sharpness at each height; the record, and the sharpest plane (y, x)."""
+        batch = self._microscope.stack(field.x_um, field.y_um, z_um)
+        curve, noise = sharpness(_middle(batch.frames))
+        record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0])
+        return record, batch.frames[int(np.argmax(curve))]
+
+    def close(self) -> None:
+        """Stop the stage and release the microscope."""
+        self._microscope.stop()
+        self._microscope.close()
+
+
+def _middle(frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    rows, columns = (slice(max(0, edge - SWEEP_CROP_PX) // 2, (edge + SWEEP_CROP_PX) // 2 + 1)
+                     for edge in frames.shape[1:])
+    return frames[:, rows, columns]

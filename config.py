@@ -1,0 +1,243 @@
+"""The settings of a scan and the command line: frozen, validated once, unknown keys refused.
+
+Every setting is a key of the TOML file given by ``--config``; the common ones are options too, and
+an option wins. This room imports nothing of ours, so that any other may import it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class SettingsError(ValueError):
+    """Settings cannot be used: one line that says what was expected, what came and what to do."""
+
+    exit_code = 2
+
+
+SIMULATED_DEFAULTS: dict[str, Any] = {
+    "fields": 8,
+    "planes": 15,
+    "field_px": 512,
+    "pixel_size_um": 0.325,  # 6.5 um camera pixels behind a 20x objective
+    "z_step_um": 1.0,  # less than half the depth of focus at NA 0.5
+}
+
+
+def option(metavar: str | None = None) -> dict[str, Any]:
+    """Mark a setting as a command line option; `metavar` tells its kind or unit."""
+    return {"option": True, "metavar": metavar}
+
+
+class Settings(BaseModel):
+    """All that decides a scan.
+
+    A setting left out takes its default; for the replay microscope the geometry that is left out
+    comes from the recording.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    microscope: Literal["simulated", "replay"] = Field(
+        "simulated", description="where images come from", json_schema_extra=option()
+    )
+    replay_path: str | None = Field(
+        None,
+        description="recording to replay: TIFF, OME-TIFF, OME-Zarr or a folder of images",
+        json_schema_extra=option("PATH"),
+    )
+    seed: int = Field(
+        1, ge=0, description="seed of the simulated slide", json_schema_extra=option("N")
+    )
+
+    stripes: int = Field(
+        3, ge=1, le=100, description="stripes, one capture actor each", json_schema_extra=option("N")
+    )
+    fields: int | None = Field(
+        None, ge=1, description="fields of view per stripe", json_schema_extra=option("N")
+    )
+    planes: int | None = Field(
+        None, ge=1, le=500, description="planes per z-stack", json_schema_extra=option("N")
+    )
+    field_px: int | None = Field(
+        None, ge=64, le=8192, description="edge of a field in pixels", json_schema_extra=option("N")
+    )
+    overlap_px: int | None = Field(
+        None,
+        ge=0,
+        description="least overlap of fields in pixels, by default a quarter of a field",
+        json_schema_extra=option("N"),
+    )
+    pixel_size_um: float | None = Field(
+        None, gt=0, description="pixel edge on the specimen in um", json_schema_extra=option("UM")
+    )
+    z_step_um: float | None = Field(
+        None, gt=0, description="distance of planes in um", json_schema_extra=option("UM")
+    )
+    exposure_ms: float = Field(
+        20.0, ge=0, le=60_000, description="exposure per plane in ms", json_schema_extra=option("MS")
+    )
+    settle_ms: float = Field(3.0, ge=0, description="rest after each move of a stage in ms")
+    stage_speed_um_per_ms: float = Field(10.0, gt=0, description="speed of the x-y stage")
+
+    focus_samples: int = Field(4, ge=1, description="fields per stripe that are focused on")
+    focus_center_um: float = Field(0.0, description="middle of the first focus sweep in um")
+    focus_range_um: float = Field(48.0, gt=0, description="length of the first focus sweep in um")
+
+    predictor: Literal["classic"] = Field(
+        "classic", description="what finds the objects", json_schema_extra=option("SPEC")
+    )
+    diameter_um: float | None = Field(
+        None, gt=0, description="typical object diameter in um; estimated if left out"
+    )
+
+    retries: int = Field(2, ge=0, description="captures tried again before a field is lost")
+    address: str | None = Field(
+        None, description="Ray cluster to join; else a local Ray is started",
+        json_schema_extra=option("ADDR"),
+    )
+    num_cpus: int | None = Field(
+        None, ge=1, description="CPUs of the local Ray", json_schema_extra=option("N")
+    )
+    object_store_mb: int = Field(
+        1024, ge=80, description="object store of the local Ray in MB"
+    )
+    store_fraction: float = Field(
+        0.6, gt=0, le=0.8, description="part of the object store that batches may fill"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_geometry(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("microscope", "simulated") != "simulated":
+            return given
+        known = SIMULATED_DEFAULTS | {k: v for k, v in given.items() if v is not None}
+        # two diameters of a usual nucleus at the usual field size
+        return {"overlap_px": int(known["field_px"]) // 4} | known
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.microscope == "replay" and not self.replay_path:
+            raise ValueError("microscope = replay needs --replay-path, got none; name the recording")
+        if self.microscope == "simulated" and self.replay_path:
+            raise ValueError(
+                "replay_path is for --microscope replay, got microscope = simulated; add the option"
+            )
+        if self.field_px and self.overlap_px and self.overlap_px > self.field_px // 2:
+            raise ValueError(
+                f"overlap_px: expected at most half of field_px ({self.field_px // 2}), "
+                f"got {self.overlap_px}; make fields larger or the overlap smaller"
+            )
+        return self
+
+    def to_toml(self) -> str:
+        """The settings as TOML; `parse` reads them back equal."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of the program: the settings, and what concerns this call alone."""
+
+    settings: Settings
+    out: Path | None
+    plain: bool
+
+
+def validate(values: Mapping[str, Any]) -> Settings:
+    """Settings from plain values; unknown keys and wrong values raise SettingsError."""
+    for key in values:
+        if key not in Settings.model_fields:
+            raise SettingsError(f"setting {key!r}: expected a known name, got an unknown one; "
+                                f"{_nearest(key)}")
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingsError(_first_fault(error)) from None
+
+
+def _nearest(key: str) -> str:
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else "see README.md for the settings"
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    name = str(fault["loc"][0])
+    wanted = str(fault["msg"])
+    wanted = wanted.removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{name}: expected {wanted}, got {fault['input']!r}; correct the setting"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The keys of a settings file; a missing or damaged file raises SettingsError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: expected a readable settings file, got {error.strerror}; check the path"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: expected TOML, got {error}; correct the file") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        near = difflib.get_close_matches(wrong[1], self._option_string_actions) if wrong else []
+        advice = f"did you mean {near[0]}?" if near else "see python main.py --help"
+        raise SettingsError(f"command line: {message}; {advice}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: options of the call, then one option per common setting."""
+    parser = _Parser(
+        prog="python main.py",
+        description="Scan a slide in stripes on Ray: focus, capture, stack, detect, predict.",
+        allow_abbrev=False,
+    )
+    call = parser.add_argument_group("this call")
+    call.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
+    call.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: runs/<UTC time>)")
+    call.add_argument("--plain", action="store_true", help="no live display: one line per event")
+    scan = parser.add_argument_group("settings (an option wins over the file)")
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("option"):
+            _add_option(scan, name, str(field.description), field.default, extra.get("metavar"))
+    return parser
+
+
+def _add_option(
+    group: argparse._ArgumentGroup, name: str, text: str, default: Any, metavar: Any
+) -> None:
+    shown = SIMULATED_DEFAULTS.get(name, default)
+    group.add_argument(
+        "--" + name.replace("_", "-"),
+        dest=name,
+        metavar=metavar or "|".join(Settings.model_fields[name].annotation.__args__),  # type: ignore[union-attr]
+        help=text if shown is None else f"{text} (default: {shown})",
+    )
+
+
+def parse(argv: Sequence[str]) -> Invocation:
+    """The call that a command line asks for; mistakes raise SettingsError."""
+    given = vars(build_parser().parse_args(argv))
+    file, out, plain = given.pop("config"), given.pop("out"), given.pop("plain")
+    values = read_toml(file) if file else {}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return Invocation(validate(values | chosen), out, plain)

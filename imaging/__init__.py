@@ -1,0 +1,1 @@
+"""Pixels: arrays in, arrays out. No Ray, no files, no clock, no global random state."""

@@ -1,0 +1,93 @@
+"""Whose object is it: numbers that all fields agree on, and the rows that one field keeps.
+
+A field sees its core and a halo of its neighbours' cores. All fields read the same mosaic, so they
+see the same objects; the field whose core holds the centroid keeps the row, and every field writes
+the object's pixels that lie in its own core under the same number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scan.plan import Field
+
+Array = NDArray[Any]
+Region = tuple[slice, slice]
+Table = dict[str, Array]
+
+
+def label_dtype(mosaic_shape: tuple[int, int]) -> np.dtype[Any]:
+    """The smallest of uint32 and uint64 that numbers every pixel of a mosaic."""
+    pixels = mosaic_shape[0] * mosaic_shape[1]
+    return np.dtype(np.uint32 if pixels < 2**32 else np.uint64)
+
+
+def scan_numbers(labels: Array, region: Region, mosaic_shape: tuple[int, int]) -> Array:
+    """The number of each local label in the scan: 1 + raster index of its first mosaic pixel.
+
+    Numbers are unique and depend on the pixels alone, so that neighbours need not ask each other
+    and nothing is renumbered when the scan ends.
+
+    Parameters
+    ----------
+    labels : (y, x) int
+        Label image of a region, 0 where nothing is.
+    region : (slice, slice)
+        Its rows and columns in the mosaic.
+    """
+    found, first = np.unique(labels, return_index=True)
+    rows, columns = np.divmod(first, labels.shape[1])
+    numbers = np.zeros(int(labels.max(initial=0)) + 1, label_dtype(mosaic_shape))
+    places = (rows + region[0].start) * mosaic_shape[1] + columns + region[1].start
+    numbers[found] = places + 1
+    numbers[0] = 0
+    return numbers
+
+
+def core_of(image: Array, field: Field, region: Region) -> Array:
+    """The part of a region's image that is the field's core."""
+    rows, columns = (
+        slice(core[0] - part.start, core[1] - part.start)
+        for core, part in zip((field.rows, field.columns), region, strict=True)
+    )
+    return image[rows, columns]
+
+
+def owned_rows(
+    table: Table, numbers: Array, field: Field, region: Region, pixel_size_um: float
+) -> Table:
+    """Rows of the objects whose centroid lies in the core, in coordinates of the mosaic.
+
+    Parameters
+    ----------
+    table : columns in coordinates of the region
+        As `detection.measure` gives them.
+    numbers : as `scan_numbers` gives them.
+    """
+    rows = _in_mosaic(table, (region[0].start, region[1].start))
+    count = len(rows["label"])
+    rows["touches_border"] = _cut(rows, region)
+    rows["label"] = numbers[table["label"]]
+    rows["stripe"], rows["field"] = np.full(count, field.stripe), np.full(count, field.field)
+    rows["x_um"] = rows["centroid-1"] * pixel_size_um
+    rows["y_um"] = rows["centroid-0"] * pixel_size_um
+    centres = zip(rows["centroid-0"], rows["centroid-1"], strict=True)
+    owned = np.array([field.owns(*centre) for centre in centres], bool)
+    return {name: column[owned] for name, column in rows.items()}
+
+
+def _in_mosaic(table: Table, origin: tuple[int, int]) -> Table:
+    shifts = {f"bbox-{k}": origin[k % 2] for k in range(4)}
+    shifts |= {f"centroid-{k}": origin[k] for k in range(2)}
+    return {name: column + shifts.get(name, 0) for name, column in table.items()}
+
+
+def _cut(rows: Table, region: Region) -> NDArray[np.bool_]:
+    """Objects that reach the end of what the field sees: cut by the slide's edge, or too large."""
+    return np.asarray(
+        (rows["bbox-0"] <= region[0].start) | (rows["bbox-2"] >= region[0].stop)
+        | (rows["bbox-1"] <= region[1].start) | (rows["bbox-3"] >= region[1].stop)
+    )

@@ -1,0 +1,33 @@
+"""Resolution levels of an image, each half as fine as the one before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def mean_pyramid(image: Array, levels: int) -> list[Array]:
+    """An image (y, x) and its means over 2x2, 4x4, … pixels, in the image's dtype.
+
+    Odd edges are completed by repeating the last row or column. Whole numbers are rounded.
+    """
+    pyramid = [image]
+    for _ in range(levels - 1):
+        pyramid.append(_halve(pyramid[-1]))
+    return pyramid
+
+
+def _halve(image: Array) -> Array:
+    rows, columns = image.shape
+    even = np.pad(image, ((0, rows % 2), (0, columns % 2)), mode="edge").astype(np.float32)
+    mean = (even[0::2, 0::2] + even[1::2, 0::2] + even[0::2, 1::2] + even[1::2, 1::2]) / 4
+    return (np.rint(mean) if np.issubdtype(image.dtype, np.integer) else mean).astype(image.dtype)
+
+
+def nearest_pyramid(labels: Array, levels: int) -> list[Array]:
+    """A label image (y, x) and every second, fourth, … pixel of it: labels are never averaged."""
+    return [np.ascontiguousarray(labels[:: 1 << level, :: 1 << level]) for level in range(levels)]

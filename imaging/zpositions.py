@@ -1,0 +1,77 @@
+"""From the peaks of focus sweeps to the z-positions of every field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from imaging.focus import FocusPeak, FocusSurface, fit_surface
+from scan.errors import FocusError
+from scan.focusing import FocusJob, FocusResult, Rejected, by_field, stack_heights
+from scan.plan import Field
+
+Peaks = Mapping[Field, FocusPeak]
+
+
+def z_positions(peaks: Peaks, job: FocusJob, first_exposure_s: float) -> FocusResult:
+    """Fit the focus surface through the believed peaks and place every field's planes around it.
+
+    FocusError where no sample can be believed, unless the planes are recorded and need no focus.
+    """
+    believed = [field for field, peak in peaks.items() if not peak.reason]
+    if not believed and not job.recorded_z_um:
+        raise _no_focus(peaks)
+    points = [(field.x_um, field.y_um, peaks[field].z_um) for field in believed]
+    surface = fit_surface(points) if points else None
+    centres = by_field(job.plan.fields, _heights(surface, job))
+    return FocusResult(
+        centres_um=centres,
+        z_um={key: _planes_at(centre, job) for key, centre in centres.items()},
+        sampled=len(peaks),
+        kept=sum(surface.kept) if surface else 0,
+        rejected=(*_disbelieved(peaks), *_outliers(believed, surface)),
+        surface=surface.kind if surface else "none",
+        residual_um=surface.residual_um if surface else 0.0,
+        first_exposure_s=first_exposure_s,
+    )
+
+
+def _heights(surface: FocusSurface | None, job: FocusJob) -> list[float]:
+    fields = job.plan.fields
+    if surface is None:
+        return [float(np.mean(job.recorded_z_um or 0.0))] * len(fields)
+    heights = surface.heights([field.x_um for field in fields], [field.y_um for field in fields])
+    return [round(float(height), 3) for height in heights]
+
+
+def _planes_at(centre_um: float, job: FocusJob) -> tuple[float, ...]:
+    planes, step_um = job.settings.planes or 1, job.settings.z_step_um or 1.0
+    return job.recorded_z_um or stack_heights(centre_um, planes, step_um)
+
+
+def _disbelieved(peaks: Peaks) -> list[Rejected]:
+    return [
+        Rejected(field.stripe, field.field, peak.reason)
+        for field, peak in peaks.items()
+        if peak.reason
+    ]
+
+
+def _outliers(believed: list[Field], surface: FocusSurface | None) -> list[Rejected]:
+    kept = surface.kept if surface else ()
+    return [
+        Rejected(field.stripe, field.field, "outlier of the focus surface")
+        for field, inside in zip(believed, kept, strict=True)
+        if not inside
+    ]
+
+
+def _no_focus(peaks: Peaks) -> FocusError:
+    first = next(iter(peaks.values()))
+    return FocusError(
+        "find_z_positions",
+        "contrast in at least one sample field",
+        f"none in {len(peaks)}; the first: {first.reason}",
+        "check lamp and specimen, or set focus_center_um and focus_range_um",
+    )

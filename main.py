@@ -1,0 +1,348 @@
+"""Scan a slide in stripes on Ray.
+
+    python main.py                                          the simulated slide
+    python main.py --microscope replay --replay-path DIR    your own z-stacks
+    python main.py --help                                   all options
+
+                         ┌──────── one per stripe ────────┐
+    find_z_positions ──► CaptureActor ──► batch ──► stack_batch ──► detect_objects ──► predict_scan
+        (task)              (actor)    (ObjectRef)     (task)           (task)            (task)
+"""
+
+from __future__ import annotations
+
+import time
+
+PROCESS_BEGAN_S = time.time()  # before the imports: what a user waits for counts from here
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
+
+from actors import CaptureActor
+from config import Settings, SettingsError, parse
+from imaging.ownership import label_dtype
+from microscope.opening import Setup, prepare
+from results.journal import Event, Journal
+from results.progress import progress
+from results.run_folder import choose_folder, make_folder, versions
+from results.store import Mosaic, create_mosaics
+from results.summary import in_words, summarise, write_summary
+from results.table import remove_parts
+from scan.credits import credits_for
+from scan.errors import ScanError, UserMistake
+from scan.focusing import FocusJob, FocusResult
+from scan.ledger import Ledger
+from scan.plan import Field
+from scan.records import CaptureRecord, DetectionJob, StackJob
+from tasks import detect_objects, find_z_positions, predict_scan, stack_batch, warm_up
+
+COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
+EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
+
+
+# ------------------------------------------------------------------------------------ the scan
+
+
+def scan(setup: Setup, folder: Path, journal: Journal) -> None:
+    """The whole workflow, as in the figure; what happens is told to the journal."""
+    actors = [
+        CaptureActor.options(name=f"camera of stripe {stripe}").remote(setup)
+        for stripe in range(len(setup.plan.stripes))
+    ]
+    warming = [warm_up.remote() for _ in range(cpu_slots())]
+
+    focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
+    began_s = time.time()
+    focus, statistics = ray.get(find_z_positions.remote(actors, focus_job))
+    create_mosaics(folder, mosaic_of(setup), setup.dtype, label_dtype(setup.plan.mosaic_shape))
+    journal.write("focused", took_s=time.time() - began_s, **told_of(focus))
+    del warming
+
+    ledger = Ledger(setup.plan, credits_of(setup), setup.settings.retries)
+    flow = Flow(setup, folder, actors, focus, statistics, ledger, journal)
+    flow.run()
+
+    detected = sorted((field.stripe, field.field) for field in ledger.detected)
+    answer = ray.get(predict_scan.remote(str(folder), detected))
+    remove_parts(folder)
+    journal.write("predicted", objects=answer.objects, answered_s=answer.answered_s,
+                  digest=answer.digest, peak_batches_in_flight=ledger.credits.peak)
+    ray.get([actor.close.remote() for actor in actors])
+
+
+class Flow:
+    """The one loop: a dict of pending references, each with what to do when it resolves."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        folder: Path,
+        actors: Sequence[Any],
+        focus: FocusResult,
+        statistics: Any,
+        ledger: Ledger,
+        journal: Journal,
+    ) -> None:
+        self.setup, self.folder, self.actors = setup, folder, actors
+        self.focus, self.statistics = focus, statistics
+        self.ledger, self.journal = ledger, journal
+        self.cpus = cpu_slots()
+        self.working = 0  # stacking and detection tasks under way
+        self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
+
+    def run(self) -> None:
+        """Until every field is detected or lost: begin what may begin, then wait for anything."""
+        while not self.ledger.finished:
+            for field in self.ledger.captures_to_begin():
+                self.capture(field)
+            for ref in self.resolved():
+                self.pending.pop(ref)(ref)
+
+    def resolved(self) -> list[ray.ObjectRef]:
+        """Block until something resolves, then take all that has; nothing is fetched."""
+        waiting = list(self.pending)
+        ray.wait(waiting, num_returns=1, fetch_local=False)
+        return ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0]
+
+    def capture(self, field: Field) -> None:
+        """Ask the stripe's actor for a batch: a small record to wait for, frames to pass on."""
+        z_um = self.focus.z_um[field.stripe, field.field]
+        actor = self.actors[field.stripe]
+        record, frames = actor.capture.options(name=f"capture {field.name}").remote(field, z_um)
+        self.pending[record] = partial(self.captured, field, frames)
+
+    def captured(self, field: Field, frames: ray.ObjectRef, ref: ray.ObjectRef) -> None:
+        """A batch resolved: stack it this moment."""
+        try:
+            record: CaptureRecord = ray.get(ref)
+        except RayError as error:
+            again = self.ledger.capture_failed(field, reason_of(error))
+            return self.failed("capture", field, error, again)
+        self.ledger.was_captured(field)
+        job = StackJob(str(self.folder), field, record.z_um)
+        stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
+        self.pending[stacked] = partial(self.stacked, record, field, self.working >= self.cpus)
+        self.working += 1
+        self.tell("captured", field, began_s=record.began_s, ended_s=record.ended_s,
+                  slips_ms=[round(slip, 3) for slip in record.slips_ms],
+                  in_flight=self.ledger.credits.taken)
+
+    def stacked(
+        self, record: CaptureRecord, field: Field, waited: bool, ref: ray.ObjectRef
+    ) -> None:
+        """A field lies in the mosaic: search every field whose surroundings are complete now."""
+        self.working -= 1
+        try:
+            work = ray.get(ref).work
+        except RayError as error:
+            if not is_loss(error):
+                raise
+            again = self.ledger.batch_failed(field, reason_of(error))
+            return self.failed("stack", field, error, again)
+        self.ledger.was_stacked(field)
+        self.detect_around(field)
+        self.tell("stacked", field, dispatch_ms=1e3 * (work.began_s - record.complete_s),
+                  waited_for_cpu=waited, began_s=work.began_s, ended_s=work.ended_s,
+                  cpu_s=work.cpu_s, in_flight=self.ledger.credits.taken)
+
+    def detect_around(self, settled: Field) -> None:
+        """Search the fields that waited for `settled` alone."""
+        for field in self.ledger.detections_to_begin(settled):
+            region = self.setup.plan.region(field, self.statistics.halo_px)
+            job = DetectionJob(str(self.folder), field, region, self.setup.plan.pixel_size_um,
+                               self.statistics)
+            ref = detect_objects.options(name=f"detect {field.name}").remote(job)
+            self.pending[ref] = partial(self.detected, field)
+            self.working += 1
+
+    def detected(self, field: Field, ref: ray.ObjectRef) -> None:
+        """The objects of a field lie on disk."""
+        self.working -= 1
+        record = ray.get(ref)
+        self.ledger.was_detected(field)
+        work = record.work
+        self.tell("detected", field, objects=record.objects, began_s=work.began_s,
+                  ended_s=work.ended_s, cpu_s=work.cpu_s)
+
+    def failed(self, step: str, field: Field, error: RayError, again: bool) -> None:
+        """A batch did not come, or vanished: it will be captured again, or its field is lost."""
+        if again:
+            self.tell("retried", field, step=step, reason=reason_of(error),
+                      restarted=isinstance(error, RayActorError))
+            return
+        self.tell("lost", field, reason=reason_of(error))
+        self.detect_around(field)
+
+    def tell(self, event: str, field: Field, **facts: Any) -> None:
+        """One line of the journal about a field."""
+        self.journal.write(event, stripe=field.stripe, field=field.field, **facts)
+
+
+def is_loss(error: RayError) -> bool:
+    """Whether a task failed because its batch or its worker is gone, not by a fault of its own."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, (ObjectLostError, RayActorError)) or not isinstance(
+        error, RayTaskError
+    )
+
+
+def reason_of(error: RayError) -> str:
+    """Why something failed, in one line."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    first = (str(cause).strip().splitlines() or [""])[0]
+    return first if isinstance(cause, ScanError) else f"{type(cause).__name__}: {first}"
+
+
+# ------------------------------------------------------------------------------- Ray around it
+
+
+@contextmanager
+def ray_running(settings: Settings) -> Iterator[None]:
+    """Join the cluster that is asked for, or start a local Ray; one that runs already is used."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_worker_niceness", "0")  # cameras at 0, stacking lowers itself
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = settings.address or os.environ.get("RAY_ADDRESS")
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", include_dashboard=False, num_cpus=settings.num_cpus,
+                     object_store_memory=settings.object_store_mb * 10**6, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserMistake(
+            f"Ray at {address or 'this machine'}", "a Ray that answers",
+            (str(error).strip().splitlines() or ["none"])[0],
+            "check --address, or leave it out to start a local Ray",
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cpu_slots() -> int:
+    """CPU slots for stacking and detection in the whole cluster."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def store_bytes() -> int:
+    """Size of the smallest object store of the cluster."""
+    sizes = (node["Resources"].get("object_store_memory", 0) for node in ray.nodes()
+             if node["Alive"])
+    return int(min(size for size in sizes if size))
+
+
+def spilled_mb() -> float | None:
+    """Megabytes that Ray spilled to disk; None where this Ray does not tell."""
+    try:  # the only source that needs no dashboard process is a private one
+        from ray._private import internal_api
+
+        state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
+        stats = internal_api.get_memory_info_reply(state).store_stats
+        return round(stats.spilled_bytes_total / 1e6, 3)
+    except (ImportError, AttributeError, AssertionError, RuntimeError):
+        return None
+
+
+# ------------------------------------------------------------------------------ a run around it
+
+
+def credits_of(setup: Setup) -> Any:
+    """Credits for this scan on this Ray."""
+    return credits_for(store_bytes(), setup.settings.store_fraction, setup.batch_bytes,
+                       len(setup.plan.stripes))
+
+
+def mosaic_of(setup: Setup) -> Mosaic:
+    """The mosaic that the plan's cores tile."""
+    plan = setup.plan
+    return Mosaic(plan.mosaic_shape, plan.chunk_shape, plan.levels, plan.pixel_size_um)
+
+
+def told_of(focus: FocusResult) -> dict[str, Any]:
+    """What the journal says of autofocus."""
+    return {
+        "first_exposure_s": focus.first_exposure_s,
+        "sampled": focus.sampled,
+        "kept": focus.kept,
+        "rejected": [vars(sample) for sample in focus.rejected],
+        "surface": focus.surface,
+        "residual_um": round(focus.residual_um, 4),
+        "centres_um": [[*place, z] for place, z in focus.centres_um.items()],
+    }
+
+
+def run(setup: Setup, folder: Path, plain: bool) -> str:
+    """Scan into a folder and leave its summary; returns the status."""
+    events: list[Event] = []
+    with progress(plain) as show, ray_running(setup.settings):
+        up_s = time.time()
+        batches = credits_of(setup)
+        make_folder(folder, setup.settings.to_toml())
+        with Journal(folder / "events.jsonl", events.append, show) as journal:
+            begin(setup, journal, up_s, batches.total)
+            status = guarded_scan(setup, folder, journal)
+            journal.write("finished", status=status, spilled_mb=spilled_mb(),
+                          driver_cpu_s=round(time.process_time(), 3))
+    summary = summarise(events)
+    write_summary(folder, summary)
+    print(*in_words(summary), sep="\n")
+    return status
+
+
+def begin(setup: Setup, journal: Journal, up_s: float, credits: int) -> None:
+    """The first lines of the journal: what is planned, and on what."""
+    counts = [len(stripe) for stripe in setup.plan.stripes]
+    journal.write("begun", process_began_s=PROCESS_BEGAN_S, stripes=counts,
+                  fields=len(setup.plan.fields), versions=versions())
+    journal.write("ray", up_s=up_s, cpus=cpu_slots(), object_store_bytes=store_bytes(),
+                  batch_bytes=setup.batch_bytes, credits=credits)
+    for warning in setup.warnings:
+        journal.write("warning", message=warning)
+
+
+def guarded_scan(setup: Setup, folder: Path, journal: Journal) -> str:
+    """Scan; whatever happens becomes a status and a line of the journal."""
+    try:
+        scan(setup, folder, journal)
+    except KeyboardInterrupt:
+        return CANCELLED
+    except Exception as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        journal.write("failed", reason=str(cause).strip())
+        if not isinstance(cause, UserMistake):
+            traceback.print_exception(error)
+        return FAILED
+    return PARTIAL if journal.seen("lost") else COMPLETE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    try:
+        call = parse(sys.argv[1:] if argv is None else argv)
+        setup = prepare(call.settings)
+        folder = choose_folder(call.out)
+        status = run(setup, folder, call.plain)
+    except (SettingsError, UserMistake) as mistake:
+        print(mistake, file=sys.stderr)
+        return mistake.exit_code
+    print(folder)
+    return EXIT_CODES[status]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

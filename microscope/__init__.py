@@ -1,0 +1,62 @@
+"""Where images come from: a stage goes to a place, a camera returns the planes photographed there.
+
+Law of the room: it knows neither Ray nor `results` nor `imaging`. Whoever holds a microscope asks
+for absolute positions, so a call that is repeated takes the same z-stack again.
+
+Positions are (x_um, y_um, z_um), arrays are (z, y, x). The position of a field is its centre: when
+mosaic pixel i lies at i * pixel_size_um, the field of pixels first … first + width - 1 lies at
+x_um = (first + (width - 1) / 2) * pixel_size_um.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ZStack:
+    """The planes of one field and when each of them was taken.
+
+    Attributes
+    ----------
+    frames : numpy.ndarray
+        (z, y, x), C-contiguous, dtype of the microscope.
+    due_s : tuple of float
+        For each plane the wall-clock time (as time.time) at which the stage was due to have
+        settled, so that the exposure could begin.
+    began_s : tuple of float
+        For each plane the wall-clock time at which it really began; the slip is began - due.
+    ended_s : float
+        Wall-clock end of the last exposure.
+    """
+
+    frames: np.ndarray
+    due_s: tuple[float, ...]
+    began_s: tuple[float, ...]
+    ended_s: float
+
+
+class Microscope(Protocol):
+    """A stage, a focus drive and a camera that one owner commands.
+
+    Attributes
+    ----------
+    frame_shape : tuple of int
+        (y, x) of one plane, in pixels.
+    dtype : numpy.dtype
+        Of the frames.
+    """
+
+    frame_shape: tuple[int, int]
+    dtype: np.dtype
+
+    def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
+        """Take one plane at each focus height, in the order given; CaptureError when it cannot."""
+
+    def stop(self) -> None:
+        """Stop the stage; safe from any state."""
+
+    def close(self) -> None:
+        """Release the devices; may be called twice."""

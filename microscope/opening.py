@@ -1,0 +1,123 @@
+"""From settings to a microscope: first what it will deliver, later the thing itself.
+
+The driver prepares once, before anything is written, so that wrong input is told at once. Each
+capture actor then opens its own microscope from the result, which is small and can be sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config import Settings
+from microscope import Microscope
+from microscope.replay import Recording, ReplayMicroscope
+from microscope.simulated import SimulatedMicroscope
+from microscope.specimen import Specimen
+from scan.errors import InputError
+from scan.plan import ScanPlan, make_plan
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a microscope will deliver, with every setting decided.
+
+    `recorded_z_um` holds the heights of recorded planes, or None where focus can be chosen.
+    """
+
+    settings: Settings
+    plan: ScanPlan
+    dtype: np.dtype[Any]
+    recorded_z_um: tuple[float, ...] | None
+    recording: Recording | None
+    warnings: tuple[str, ...]
+
+    @property
+    def batch_bytes(self) -> int:
+        """Size of one field's z-stack."""
+        rows, columns = self.plan.frame_shape
+        return int(self.settings.planes or 1) * rows * columns * self.dtype.itemsize
+
+
+def prepare(settings: Settings) -> Setup:
+    """Decide what is still open; input that cannot be used raises UserMistake."""
+    return _prepare_replay(settings) if settings.replay_path else _prepare_simulated(settings)
+
+
+def _prepare_simulated(settings: Settings) -> Setup:
+    edge, overlap, pixel_um = settings.field_px, settings.overlap_px, settings.pixel_size_um
+    assert edge and overlap is not None and pixel_um and settings.fields
+    counts = (settings.fields,) * settings.stripes
+    plan = make_plan(counts, (edge, edge), overlap, pixel_um, steered=True)
+    return Setup(settings, plan, np.dtype(np.uint16), None, None, ())
+
+
+def _prepare_replay(settings: Settings) -> Setup:
+    recording = Recording.open(
+        Path(str(settings.replay_path)),
+        pixel_size_um=settings.pixel_size_um,
+        z_step_um=settings.z_step_um,
+    )
+    counts = _deal(recording.field_count, settings.stripes, settings.fields)
+    heights = _choose_planes(recording, settings.planes)
+    decided = settings.model_copy(update={
+        "stripes": len(counts),
+        "fields": counts[0],
+        "planes": len(heights),
+        "overlap_px": settings.overlap_px or 0,
+        "pixel_size_um": recording.pixel_size_um,
+        "z_step_um": recording.z_step_um,
+    })
+    plan = make_plan(
+        counts, recording.frame_shape, settings.overlap_px or 0, recording.pixel_size_um,
+        steered=False,
+    )
+    return Setup(decided, plan, recording.dtype, heights, recording, recording.warnings)
+
+
+def _deal(count: int, stripes: int, fields: int | None) -> tuple[int, ...]:
+    """Fields per stripe, dealt in order; only the last stripe may be shorter."""
+    per_stripe = fields or -(-count // stripes)
+    whole, rest = divmod(min(count, per_stripe * stripes), per_stripe)
+    return (per_stripe,) * whole + ((rest,) if rest else ())
+
+
+def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...]:
+    """All recorded heights, or that many in the middle of them."""
+    heights = recording.z_um
+    if planes is None or planes == len(heights):
+        return heights
+    if planes > len(heights):
+        raise InputError(
+            str(recording.path), f"{planes} planes as the settings ask", f"{len(heights)}",
+            "leave planes out to use every recorded plane",
+        )
+    first = (len(heights) - planes) // 2
+    return heights[first : first + planes]
+
+
+def open_microscope(setup: Setup) -> Microscope:
+    """Open the microscope; one process owns it from now on."""
+    if setup.recording:
+        positions = [(field.x_um, field.y_um) for field in setup.plan.fields]
+        return ReplayMicroscope(setup.recording, positions)
+    settings = setup.settings
+    return SimulatedMicroscope(
+        specimen_of(setup),
+        frame_shape=setup.plan.frame_shape,
+        pixel_size_um=setup.plan.pixel_size_um,
+        exposure_ms=settings.exposure_ms,
+        seed=settings.seed,
+        settle_ms=settings.settle_ms,
+        stage_speed_um_per_ms=settings.stage_speed_um_per_ms,
+    )
+
+
+def specimen_of(setup: Setup) -> Specimen:
+    """The simulated slide with its truth, which only tests and benchmarks may look at."""
+    rows, columns = setup.plan.mosaic_shape
+    pixel_um = setup.plan.pixel_size_um
+    return Specimen.grow(setup.settings.seed, (rows * pixel_um, columns * pixel_um))

@@ -1,0 +1,269 @@
+"""A widefield microscope that looks at a known specimen and takes the time a real one takes.
+
+A picture depends on the seed and the position alone: not on what was photographed before, nor on
+the process. Defocus spreads light and loses none. The picture is computed while its exposure
+lasts, so the microscope sleeps only for what remains.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from microscope import ZStack
+from microscope.specimen import Specimen
+from scan.errors import CaptureError
+
+NUMERICAL_APERTURE = 0.5
+REFRACTIVE_INDEX = 1.0
+WAVELENGTH_UM = 0.52
+# Gaussian nearest to the in-focus pattern: Zhang, Zerubia and Olivo-Marin, Applied Optics 46:1819
+# (2007), doi:10.1364/AO.46.001819, table 1.
+FOCUSED_SIGMA_UM = 0.21 * WAVELENGTH_UM / NUMERICAL_APERTURE
+# Out of focus a point becomes a disc as wide as the cone of light, tan(asin(NA / n)) per µm; an
+# even disc has half its radius as standard deviation along either axis.
+SIGMA_PER_DEFOCUS = math.tan(math.asin(NUMERICAL_APERTURE / REFRACTIVE_INDEX)) / 2
+
+EDGE_UM = 0.8  # width over which the rim of an object fades
+WAVES, WAVELENGTHS_UM, WAVE_HEIGHT = 12, (1.0, 3.0), 0.08  # speckle of chromatin
+SPOTS, SPOT_UM, SPOT_SPREAD_UM = 5, (0.4, 0.9), 2.2  # nucleoli and dense spots
+BACKGROUND_PER_MS = 2.0  # photo-electrons per ms and pixel
+OFFSET_LEVELS = 100.0
+LEVELS_PER_ELECTRON = 2.0
+READ_NOISE_ELECTRONS = 1.6  # usual for a scientific CMOS camera
+Z_LIMIT_UM = 200.0
+BLUR_REACH = 3.5  # standard deviations to which a blur is drawn; beyond lies 0.05 % of the light
+COARSE_BLUR_PX = 8.0  # wider blurs hold no detail and are drawn at reduced resolution
+CACHED_OBJECTS = 1024  # sharp patches, some 10 kB each
+
+
+class SimulatedMicroscope:
+    """A stage, a focus drive and a 16 bit camera over a specimen.
+
+    Parameters
+    ----------
+    specimen : Specimen
+        What lies on the slide.
+    frame_shape : tuple of int
+        (y, x) in pixels.
+    pixel_size_um, exposure_ms : float
+        Of the camera, in the specimen.
+    seed : int
+        Of the camera's noise, 0 or more.
+    settle_ms : float
+        Rest after every move.
+    stage_speed_um_per_ms, focus_speed_um_per_ms : float
+        Of the xy stage and of the focus drive, which move at the same time.
+    clock, sleep : callable
+        Wall clock in s and a wait of so many s; tests put their own.
+    """
+
+    def __init__(
+        self,
+        specimen: Specimen,
+        *,
+        frame_shape: tuple[int, int],
+        pixel_size_um: float,
+        exposure_ms: float,
+        seed: int,
+        settle_ms: float = 2.0,
+        stage_speed_um_per_ms: float = 10.0,
+        focus_speed_um_per_ms: float = 1.0,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.specimen = specimen
+        self.frame_shape = frame_shape
+        self.dtype = np.dtype(np.uint16)
+        self.pixel_size_um = pixel_size_um
+        self.exposure_ms = exposure_ms
+        self.seed = seed
+        self._settle_s = settle_ms / 1e3
+        self._speeds_um_per_s = np.array(
+            [stage_speed_um_per_ms, stage_speed_um_per_ms, focus_speed_um_per_ms]
+        ) * 1e3
+        self._clock, self._sleep = clock, sleep
+        self._position_um = np.zeros(3)
+        self._closed = False
+        self._sharp = lru_cache(CACHED_OBJECTS)(self._draw_sharp)
+        self._reach_um = specimen.diameter_um * np.sqrt(specimen.elongation) / 2 + EDGE_UM
+
+    def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
+        """Take a plane at each height, (z, y, x) uint16; moves and exposures take their time.
+
+        Raises
+        ------
+        CaptureError
+            A height beyond the limits of the focus drive, or a microscope already closed.
+        """
+        self._check(x_um, y_um, z_um)
+        frames = np.empty((len(z_um), *self.frame_shape), self.dtype)
+        due_s, began_s = [], []
+        for frame, z in zip(frames, z_um, strict=True):
+            due_s.append(self._move(np.array([x_um, y_um, z])))
+            began_s.append(self._clock())
+            self._photograph(frame, x_um, y_um, z)
+            self._wait_until(began_s[-1] + self.exposure_ms / 1e3)
+        return ZStack(frames, tuple(due_s), tuple(began_s), self._clock())
+
+    def stop(self) -> None:
+        """Stop the stage, which is at rest already: no call returns before the stage does."""
+
+    def close(self) -> None:
+        """Refuse further stacks and let the cached patches go."""
+        self._closed = True
+        self._sharp.cache_clear()
+
+    def electrons(self, x_um: float, y_um: float, z_um: float) -> np.ndarray:
+        """Light that one exposure gathers, (y, x) float32 photo-electrons, free of noise."""
+        light = np.full(self.frame_shape, BACKGROUND_PER_MS * self.exposure_ms, np.float32)
+        middle = (np.array(self.frame_shape) - 1) / 2
+        # A thousandth of a pixel: fields of one mosaic then share their sharp patches.
+        first_px = np.round(np.array([y_um, x_um]) / self.pixel_size_um - middle, 3)
+        defocus_um = self.specimen.height_um - z_um
+        sigma_px = np.hypot(FOCUSED_SIGMA_UM, SIGMA_PER_DEFOCUS * defocus_um) / self.pixel_size_um
+        for index in self._in_view(x_um, y_um, sigma_px):
+            patch, corner = self._image_of(int(index), first_px, float(sigma_px[index]))
+            _add(light, patch, corner)
+        return light
+
+    def _check(self, x_um: float, y_um: float, z_um: Sequence[float]) -> None:
+        if self._closed:
+            raise CaptureError("simulated microscope", "an open microscope", "a closed one",
+                               "open a new one")  # fmt: skip
+        if not (math.isfinite(x_um) and math.isfinite(y_um)):
+            raise CaptureError("simulated stage", "a finite position", f"({x_um}, {y_um}) µm",
+                               "check the positions of the fields")  # fmt: skip
+        for z in z_um:
+            if not abs(z) <= Z_LIMIT_UM:
+                raise CaptureError(
+                    "simulated focus drive",
+                    f"z within -{Z_LIMIT_UM:g} … {Z_LIMIT_UM:g} µm",
+                    f"z = {z:g} µm",
+                    "check the focus surface, the number of planes and the z-step",
+                )
+
+    def _move(self, target_um: np.ndarray) -> float:
+        """Go there and settle; return when that was due, told from the start of the move."""
+        travel_s = np.max(np.abs(target_um - self._position_um) / self._speeds_um_per_s)
+        due_s = self._clock() + float(travel_s) + self._settle_s
+        self._wait_until(due_s)
+        self._position_um = target_um
+        return due_s
+
+    def _wait_until(self, moment_s: float) -> None:
+        remaining_s = moment_s - self._clock()
+        if remaining_s > 0:
+            self._sleep(remaining_s)
+
+    def _photograph(self, frame: np.ndarray, x_um: float, y_um: float, z_um: float) -> None:
+        """Write one plane: shot noise and read noise as one normal deviate for each pixel."""
+        light = self.electrons(x_um, y_um, z_um)
+        noise = self._noise(x_um, y_um, z_um)
+        noise *= np.sqrt(light + np.float32(READ_NOISE_ELECTRONS**2))
+        light += noise
+        light *= LEVELS_PER_ELECTRON
+        light += OFFSET_LEVELS + 0.5  # the half makes the cast round
+        np.clip(light, 0, np.iinfo(self.dtype).max, out=light)
+        np.copyto(frame, light, casting="unsafe")
+
+    def _noise(self, *position_um: float) -> np.ndarray:
+        """Standard normal (y, x) float32, drawn from the seed and the position in nm."""
+        position_nm = [round(1000 * value) % 2**64 for value in position_um]
+        generator = np.random.Generator(np.random.SFC64([self.seed, *position_nm]))
+        return generator.standard_normal(self.frame_shape, dtype=np.float32)
+
+    def _in_view(self, x_um: float, y_um: float, sigma_px: np.ndarray) -> np.ndarray:
+        """Indices of the objects whose light reaches the frame."""
+        height_um, width_um = np.array(self.frame_shape) * self.pixel_size_um / 2
+        reach_um = self._reach_um + ((BLUR_REACH + 0.5) * sigma_px + 4) * self.pixel_size_um
+        beside = np.abs(self.specimen.x_um - x_um) > width_um + reach_um
+        below = np.abs(self.specimen.y_um - y_um) > height_um + reach_um
+        return np.flatnonzero(~(beside | below))
+
+    def _image_of(
+        self, index: int, first_px: np.ndarray, sigma_px: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Blurred light of one object in photo-electrons, and the frame pixel of its corner."""
+        specimen = self.specimen
+        centre_um = np.array([specimen.y_um[index], specimen.x_um[index]])
+        centre_px = np.round(centre_um / self.pixel_size_um - first_px, 3)
+        whole_px = np.floor(centre_px).astype(int)
+        phase_y, phase_x = np.round(centre_px - whole_px, 3)
+        patch = _blurred(self._sharp(index, float(phase_y), float(phase_x)), sigma_px)
+        patch *= np.float32(self.exposure_ms)
+        return patch, whole_px - np.array(patch.shape) // 2
+
+    def _draw_sharp(self, index: int, phase_y: float, phase_x: float) -> np.ndarray:
+        """One object before any blur, photo-electrons per ms, its centre past the middle."""
+        specimen = self.specimen
+        half = math.ceil(self._reach_um[index] / self.pixel_size_um) + 1
+        steps_px = np.arange(-half, half + 1)
+        y_um = (steps_px - phase_y) * self.pixel_size_um
+        x_um = (steps_px - phase_x) * self.pixel_size_um
+        cosine, sine = np.cos(specimen.orientation[index]), np.sin(specimen.orientation[index])
+        along_um = x_um * cosine + y_um[:, None] * sine
+        across_um = y_um[:, None] * cosine - x_um * sine
+        stretch, radius_um = np.sqrt(specimen.elongation[index]), specimen.diameter_um[index] / 2
+        distance = np.hypot(along_um / stretch, across_um * stretch) / radius_um
+        body = np.clip((1 - distance) * radius_um / EDGE_UM + 0.5, 0, 1)
+        light = body**2 * (3 - 2 * body) * specimen.brightness[index]
+        light *= _texture(y_um, x_um, int(specimen.texture_seed[index]))
+        return np.asarray(light, np.float32)
+
+
+def _texture(y_um: np.ndarray, x_um: np.ndarray, seed: int) -> np.ndarray:
+    """Inside of an object, about 1: speckle of random waves, with dark and bright spots.
+
+    Waves and spots are products of a function of y and one of x, so that their sums over the
+    patch are matrix products.
+    """
+    generator = np.random.default_rng(seed)
+    angle, phase = generator.uniform(0, 2 * np.pi, (2, WAVES))
+    turns = 2 * np.pi / generator.uniform(*WAVELENGTHS_UM, WAVES)
+    rows = np.exp(1j * (np.outer(y_um, turns * np.sin(angle)) + phase))
+    speckle = (rows @ np.exp(1j * np.outer(turns * np.cos(angle), x_um))).real
+    spot_y_um, spot_x_um = generator.normal(0, SPOT_SPREAD_UM, (2, SPOTS, 1))
+    width_um = np.sqrt(2) * generator.uniform(*SPOT_UM, (SPOTS, 1))
+    spots_y = np.exp(-(((y_um - spot_y_um) / width_um) ** 2))
+    spots_x = np.exp(-(((x_um - spot_x_um) / width_um) ** 2))
+    spots = (spots_y * generator.choice([-0.5, 0.6], (SPOTS, 1))).T @ spots_x
+    return np.clip(1 + WAVE_HEIGHT * speckle + spots, 0.2, None)
+
+
+def _blurred(patch: np.ndarray, sigma_px: float) -> np.ndarray:
+    """The patch widened by a Gaussian, its middle at shape // 2, wide enough to keep all light.
+
+    A wide blur is drawn at 1 / factor of the resolution. Averaging down and interpolating back up
+    widen by a variance of (factor² - 1) / 12 and (2 factor² + 1) / 12 themselves, together
+    factor² / 4, so the Gaussian between them is narrower by as much.
+    """
+    factor = 2 ** max(0, math.floor(math.log2(2 * sigma_px / COARSE_BLUR_PX)))
+    sigma = sigma_px if factor == 1 else math.sqrt((sigma_px / factor) ** 2 - 0.25)
+    reach = math.ceil(BLUR_REACH * sigma)
+    middle = patch.shape[0] // 2
+    before = (reach + 1) * factor + -middle % factor
+    wide = cv2.copyMakeBorder(
+        patch, before, before - 1, before, before - 1, cv2.BORDER_CONSTANT, value=0
+    )
+    if factor > 1:
+        small = (len(wide) // factor,) * 2
+        wide = cv2.resize(wide, small, interpolation=cv2.INTER_AREA)
+    size = (2 * reach + 1,) * 2
+    wide = cv2.GaussianBlur(wide, size, sigma, borderType=cv2.BORDER_CONSTANT)
+    if factor > 1:
+        wide = cv2.resize(wide, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(wide)
+
+
+def _add(light: np.ndarray, patch: np.ndarray, corner: np.ndarray) -> None:
+    """Add a patch to the frame in place, cut at the borders of the frame."""
+    first = np.maximum(corner, 0)
+    last = np.minimum(corner + patch.shape, light.shape)
+    if (first < last).all():
+        (top, left), (bottom, right) = first, last
+        y, x = corner
+        light[top:bottom, left:right] += patch[top - y : bottom - y, left - x : right - x]

@@ -1,0 +1,104 @@
+"""What a person sees while a scan runs; a listener of the journal."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import TimeRemainingColumn
+from rich.text import Text
+
+from results.journal import Event
+
+STEPS = ("captured", "stacked", "detected")
+
+
+class PlainProgress(AbstractContextManager["PlainProgress"]):
+    """One line per event, for logs and pipes."""
+
+    def __call__(self, event: Event) -> None:
+        shown = {key: value for key, value in event.items() if key in SHOWN}
+        facts = " ".join(f"{key}={value}" for key, value in shown.items())
+        print(f"{event['event']:<10} {facts}", flush=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing to put away."""
+
+
+SHOWN = frozenset({
+    "stripe", "field", "stripes", "fields", "objects", "reason", "message", "status", "credits",
+    "sampled", "kept", "cpus", "in_flight", "step",
+})
+
+
+class LiveProgress(AbstractContextManager["LiveProgress"]):
+    """A bar per stripe and step, and a line with what is in flight."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True), expand=True,
+        )
+        self._line = Text("starting Ray …")
+        self._live = Live(Group(self._line, self._bars), console=Console(stderr=False),
+                          refresh_per_second=8, transient=True)
+        self._tasks: dict[tuple[int, str], TaskID] = {}
+        self._lost = self._in_flight = self._objects = 0
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def __call__(self, event: Event) -> None:
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler:
+            handler(event)
+        if event["event"] in STEPS:
+            self._in_flight = event.get("in_flight", self._in_flight)
+            self._advance(event)
+
+    def _on_begun(self, event: Event) -> None:
+        for stripe, fields in enumerate(event["stripes"]):
+            for step in STEPS:
+                name = f"stripe {stripe}  {step}" if step == STEPS[0] else f"          {step}"
+                self._tasks[stripe, step] = self._bars.add_task(name, total=fields)
+
+    def _on_ray(self, event: Event) -> None:
+        self._line.plain = f"focusing on sample fields of every stripe, {event['cpus']} CPUs …"
+
+    def _on_warning(self, event: Event) -> None:
+        self._live.console.print(f"warning: {event['message']}", style="yellow", highlight=False)
+
+    def _on_retried(self, event: Event) -> None:
+        self._live.console.print(f"{event['step']} of stripe {event['stripe']} field "
+                                 f"{event['field']} again: {event['reason']}", style="yellow")
+
+    def _on_lost(self, event: Event) -> None:
+        self._lost += 1
+        self._live.console.print(f"lost stripe {event['stripe']} field {event['field']}: "
+                                 f"{event['reason']}", style="red")
+
+    def _advance(self, event: Event) -> None:
+        self._objects += event.get("objects", 0)
+        self._bars.advance(self._tasks[event["stripe"], event["event"]])
+        self._line.plain = (f"{self._in_flight} batches in flight, {self._objects} objects, "
+                            f"{self._lost} fields lost")
+
+
+def progress(plain: bool) -> PlainProgress | LiveProgress:
+    """The live display, or plain lines where no terminal listens."""
+    return PlainProgress() if plain or not sys.stdout.isatty() else LiveProgress()

@@ -1,0 +1,175 @@
+"""The summary of a run, made from its journal alone: numbers for programs, a few lines for people.
+
+Times are wall-clock seconds; the keys and their meaning stand in the README.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from results.files import write_atomically
+from results.journal import Event
+
+SUMMARY = "summary.json"
+Summary = dict[str, Any]
+
+
+def summarise(events: Sequence[Event]) -> Summary:
+    """The summary of the run that wrote these events; a run cut short is summarised as far as it
+    came."""
+    one = {event["event"]: event for event in events}  # for events that happen once, the last
+    many = _Many(events)
+    return {
+        "status": one.get("finished", {}).get("status", "failed"),
+        "fields": _fields(one, many),
+        "objects": one.get("predicted", {}).get("objects"),
+        "digest": one.get("predicted", {}).get("digest"),
+        "z_positions": _only(one.get("focused", {}), "sampled", "kept", "rejected", "surface",
+                             "residual_um"),
+        "retries": _retries(many),
+        "timing": _timing(one, many),
+        "dispatch_ms": _dispatch(many),
+        "exposure_slip_ms": _slip(many),
+        "memory": _memory(one, many),
+        "driver_cpu_s": one.get("finished", {}).get("driver_cpu_s"),
+        "versions": one.get("begun", {}).get("versions", {}),
+    }
+
+
+class _Many:
+    """Events by kind."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self._events = list(events)
+
+    def __getitem__(self, kind: str) -> list[Event]:
+        return [event for event in self._events if event["event"] == kind]
+
+
+def _only(facts: Event, *names: str) -> dict[str, Any]:
+    return {name: facts[name] for name in names if name in facts}
+
+
+def _places(events: Iterable[Event]) -> set[tuple[int, int]]:
+    return {(event["stripe"], event["field"]) for event in events}
+
+
+def _fields(one: dict[str, Event], many: _Many) -> dict[str, Any]:
+    counts = {kind: len(_places(many[kind])) for kind in ("captured", "stacked", "detected")}
+    lost = [_only(event, "stripe", "field", "reason") for event in many["lost"]]
+    return {"planned": one.get("begun", {}).get("fields", 0), **counts, "lost": lost, "resumed": 0}
+
+
+def _retries(many: _Many) -> dict[str, int]:
+    steps = [event["step"] for event in many["retried"]]
+    counts = {step: steps.count(step) for step in ("capture", "stack", "detect")}
+    return {**counts, "actor_restarts": sum(event["restarted"] for event in many["retried"])}
+
+
+def _timing(one: dict[str, Event], many: _Many) -> dict[str, float]:
+    begun, up, focused = (one.get(kind) for kind in ("begun", "ray", "focused"))
+    timing: dict[str, float] = {}
+    if begun and up and focused:
+        first_s = focused["first_exposure_s"]
+        timing["startup"] = first_s - begun["process_began_s"]
+        timing["first_exposure"] = first_s - up["up_s"]
+    if many["captured"] and focused:
+        ends = [event["ended_s"] for event in many["captured"]]
+        timing["capture"] = max(ends) - focused["first_exposure_s"]
+        timing |= _until_answer(one, many, max(ends))
+    if begun and "finished" in one:
+        timing["wall"] = one["finished"]["time"] - begun["process_began_s"]
+    return {name: round(value, 4) for name, value in timing.items()}
+
+
+def _until_answer(one: dict[str, Event], many: _Many, last_s: float) -> dict[str, float]:
+    if "predicted" not in one:
+        return {}
+    answered_s, bound_s = one["predicted"]["answered_s"], lower_bound_s(one, many)
+    workflow_s = answered_s - one["ray"]["up_s"]
+    return {"answer": answered_s - last_s, "lower_bound": bound_s, "ratio": workflow_s / bound_s}
+
+
+def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
+    """The least workflow time that the measured captures and CPU seconds allow.
+
+    Cameras: focusing, then the slowest stripe's captures back to back, then the stacking and
+    detection of one field. CPUs: all stacking and detection, evenly spread. Whichever is longer.
+    """
+    cameras: dict[int, float] = {}
+    for event in many["captured"]:
+        stripe, seconds = event["stripe"], event["ended_s"] - event["began_s"]
+        cameras[stripe] = cameras.get(stripe, 0.0) + seconds
+    stacking, detecting = ([event["cpu_s"] for event in many[kind]]
+                           for kind in ("stacked", "detected"))
+    focusing_s = one["focused"]["took_s"]
+    last_field_s = float(np.median(stacking or [0]) + np.median(detecting or [0]))
+    by_cameras = focusing_s + max(cameras.values()) + last_field_s
+    by_cpus = (sum(stacking) + sum(detecting)) / one["ray"]["cpus"]
+    return max(by_cameras, by_cpus)
+
+
+def _dispatch(many: _Many) -> dict[str, dict[str, float]]:
+    return {
+        name: _spread([event["dispatch_ms"] for event in many["stacked"]
+                       if event["waited_for_cpu"] is waited], (50, 95, 99))
+        for name, waited in (("idle", False), ("waited_for_cpu", True))
+    }
+
+
+def _slip(many: _Many) -> dict[str, float]:
+    slips = [slip for event in many["captured"] for slip in event["slips_ms"]]
+    return {name: value for name, value in _spread(slips, (50, 99)).items() if name != "n"}
+
+
+def _spread(values: Sequence[float], percentiles: Sequence[int]) -> dict[str, float]:
+    if not values:
+        return {"n": 0}
+    spread = {f"p{p}": round(float(np.percentile(values, p)), 3) for p in percentiles}
+    return {"n": len(values), **spread, "max": round(max(values), 3)}
+
+
+def _memory(one: dict[str, Event], many: _Many) -> dict[str, Any]:
+    up, finished = one.get("ray", {}), one.get("finished", {})
+    peak = one.get("predicted", {}).get("peak_batches_in_flight", 0)
+    return {
+        "object_store_mb": round(up.get("object_store_bytes", 0) / 1e6, 1),
+        "peak_live_mb": round(peak * up.get("batch_bytes", 0) / 1e6, 1),
+        "spilled_mb": finished.get("spilled_mb"),
+        "peak_batches_in_flight": peak,
+        "credits": up.get("credits"),
+    }
+
+
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Write the summary beside the results."""
+    write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def in_words(summary: Summary) -> list[str]:
+    """The summary as a person reads it, a line each; the lost fields stand last, by name."""
+    fields, timing, focus = summary["fields"], summary["timing"], summary["z_positions"]
+    idle, slip = summary["dispatch_ms"]["idle"], summary["exposure_slip_ms"]
+    lines = [
+        f"{summary['status']}: {fields['detected']} of {fields['planned']} fields, "
+        f"{summary['objects']} objects in {timing.get('wall', 0):.1f} s",
+    ]
+    if focus:
+        lines.append(f"focus: {focus['kept']} of {focus['sampled']} samples kept, "
+                     f"{focus['surface']}, residual {focus['residual_um']:.2f} um")
+    if "answer" in timing:
+        lines.append(f"answer {timing['answer']:.2f} s after the last exposure; "
+                     f"{timing['ratio']:.2f} x the least time possible")
+    if idle.get("n"):
+        lines.append(f"stacking began {idle['p50']:.0f} ms after its batch (median of "
+                     f"{idle['n']} with a free CPU, at most {idle['max']:.0f} ms)")
+    if slip:
+        lines.append(f"exposures began {slip['p50']:.2f} ms late (median, at most "
+                     f"{slip['max']:.1f} ms)")
+    return lines + [f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
+                    for lost in fields["lost"]]

@@ -1,0 +1,79 @@
+"""Where focus is sampled, which sweeps follow each other, and what became of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from config import Settings
+from scan.plan import Field, ScanPlan
+
+COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers several steps
+FINE_STEP_UM = 1.0
+FINE_REACH_UM = 5.0  # beyond the coarse step, so that a fine peak lies inside the fine sweep
+WIDER = 2.0  # a sweep that peaks at its edge is repeated once with twice its length
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A sample that the focus surface does not go through, and why."""
+
+    stripe: int
+    field: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class FocusResult:
+    """What autofocus found: the z-positions of every field, and how they came about.
+
+    `centres_um` holds the best height of each field, by (stripe, field); `z_um` its planes.
+    """
+
+    centres_um: dict[tuple[int, int], float]
+    z_um: dict[tuple[int, int], tuple[float, ...]]
+    sampled: int
+    kept: int
+    rejected: tuple[Rejected, ...]
+    surface: str
+    residual_um: float
+    first_exposure_s: float
+
+
+def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:
+    """Fields to focus on: evenly spread over every stripe, its ends included."""
+    chosen: list[Field] = []
+    for stripe in plan.stripes:
+        count = min(per_stripe, len(stripe))
+        last = len(stripe) - 1
+        places = {round(k * last / max(1, count - 1)) for k in range(count)}
+        chosen += [stripe[place] for place in sorted(places)]
+    return chosen
+
+
+def sweep_heights(centre_um: float, reach_um: float, step_um: float) -> tuple[float, ...]:
+    """Heights from `reach_um` below to as much above the centre, in whole steps, to the nm."""
+    steps = max(1, round(reach_um / step_um))
+    return tuple(round(centre_um + k * step_um, 3) for k in range(-steps, steps + 1))
+
+
+def stack_heights(centre_um: float, planes: int, step_um: float) -> tuple[float, ...]:
+    """Heights of a z-stack around its centre, to the nm."""
+    return tuple(round(centre_um + (k - (planes - 1) / 2) * step_um, 3) for k in range(planes))
+
+
+def by_field(fields: Sequence[Field], values: Sequence[float]) -> dict[tuple[int, int], float]:
+    """Values keyed by (stripe, field)."""
+    return {
+        (field.stripe, field.field): float(value)
+        for field, value in zip(fields, values, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class FocusJob:
+    """What autofocus needs beside the capture actors; recorded heights cannot be chosen."""
+
+    plan: ScanPlan
+    settings: Settings
+    recorded_z_um: tuple[float, ...] | None

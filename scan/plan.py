@@ -1,0 +1,228 @@
+"""Where every field lies: stage positions, cores of the mosaic, chunks. Arithmetic on integers only.
+
+Along each axis the mosaic is cut once between neighbouring fields, at the chunk border nearest the
+middle of their overlap. So cores tile the mosaic, every core is made of whole chunks on all pyramid
+levels, and tasks write without locks.
+
+A microscope whose stage we steer gets fields placed for that: the first field lies half an overlap
+further in, then every cut is a multiple of the core's edge and a core is one chunk. Recorded fields
+lie where they lie; their chunks are as large as the overlap allows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from scan.errors import UserMistake
+
+LARGEST_CHUNK_PX = 1024  # about 2 MB of camera data: good for viewers and for the file system
+CHUNK_STEP_PX = 16  # chunks divisible by 16 allow four pyramid levels
+LARGEST_TOP_LEVEL_PX = 256  # a pyramid is high enough when its top fits a thumbnail
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of view: its place in the scan, in the mosaic and on the stage.
+
+    `rows` and `columns` are the core as half-open spans of mosaic pixels, `origin_px` is the mosaic
+    pixel (row, column) of the frame's first pixel, `x_um` and `y_um` the frame's centre.
+    """
+
+    stripe: int
+    field: int
+    origin_px: tuple[int, int]
+    rows: Span
+    columns: Span
+    x_um: float
+    y_um: float
+
+    @property
+    def name(self) -> str:
+        """The field's name in logs and in the summary."""
+        return f"stripe {self.stripe} field {self.field}"
+
+    def core_in_frame(self) -> tuple[slice, slice]:
+        """The core as slices of the field's own frame."""
+        row, column = self.origin_px
+        return (
+            slice(self.rows[0] - row, self.rows[1] - row),
+            slice(self.columns[0] - column, self.columns[1] - column),
+        )
+
+    def owns(self, row: float, column: float) -> bool:
+        """Whether a point of the mosaic lies in the core; of all fields just one owns it."""
+        return (
+            self.rows[0] <= row + 0.5 < self.rows[1]
+            and self.columns[0] <= column + 0.5 < self.columns[1]
+        )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the mosaic: where frames begin, where cores are cut, how large chunks are."""
+
+    origins: tuple[int, ...]
+    cuts: tuple[int, ...]
+    chunk: int
+
+    @property
+    def length(self) -> int:
+        """Pixels of the mosaic along this axis."""
+        return self.cuts[-1]
+
+    def core(self, index: int) -> Span:
+        """The half-open span that field `index` owns."""
+        return self.cuts[index], self.cuts[index + 1]
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """All fields of a scan and the mosaic that they tile.
+
+    `stripes` holds a tuple of fields per stripe; recorded scans may end in a shorter stripe.
+    """
+
+    stripes: tuple[tuple[Field, ...], ...]
+    frame_shape: tuple[int, int]
+    mosaic_shape: tuple[int, int]
+    chunk_shape: tuple[int, int]
+    levels: int
+    pixel_size_um: float
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Every field, stripe by stripe."""
+        return tuple(field for stripe in self.stripes for field in stripe)
+
+    def neighbours(self, field: Field) -> tuple[Field, ...]:
+        """The fields whose cores touch that of `field`, corners included."""
+        return tuple(
+            self.stripes[stripe][index]
+            for stripe in range(max(0, field.stripe - 1), min(len(self.stripes), field.stripe + 2))
+            for index in range(max(0, field.field - 1), field.field + 2)
+            if index < len(self.stripes[stripe]) and (stripe, index) != (field.stripe, field.field)
+        )
+
+    def region(self, field: Field, halo_px: int) -> tuple[slice, slice]:
+        """The core with a halo, as slices of the mosaic: what is read to find a field's objects.
+
+        The halo ends at the mosaic's edge, and with the neighbours' cores: what lies beyond may not
+        be stacked yet.
+        """
+        around = (field, *self.neighbours(field))
+        return (
+            _widened(field.rows, halo_px, [other.rows for other in around]),
+            _widened(field.columns, halo_px, [other.columns for other in around]),
+        )
+
+
+def _widened(span: Span, halo_px: int, available: list[Span]) -> slice:
+    return slice(
+        max(span[0] - halo_px, min(start for start, _ in available)),
+        min(span[1] + halo_px, max(end for _, end in available)),
+    )
+
+
+def steered_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
+    """An axis whose fields we place: the overlap is at least `overlap_px`, a core is whole chunks."""
+    if count == 1:
+        return _single(frame_px)
+    parts = math.ceil((frame_px - overlap_px) / LARGEST_CHUNK_PX)
+    step = (frame_px - overlap_px) // (CHUNK_STEP_PX * parts) * CHUNK_STEP_PX * parts
+    half = (frame_px - step) // 2
+    origins = tuple(max(0, index * step - half) for index in range(count))
+    return _cut(origins, frame_px, step // parts)
+
+
+def recorded_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
+    """An axis whose fields lie where they were recorded, `frame_px - overlap_px` apart."""
+    if overlap_px > frame_px // 2:
+        raise UserMistake(
+            "overlap_px",
+            f"at most half of the recorded field ({frame_px // 2})",
+            str(overlap_px),
+            "give the overlap of the recording",
+        )
+    if count == 1:
+        return _single(frame_px)
+    origins = tuple(index * (frame_px - overlap_px) for index in range(count))
+    return _cut(origins, frame_px, _chunk_of_recorded(frame_px, overlap_px))
+
+
+def _single(frame_px: int) -> Axis:
+    return Axis((0,), (0, frame_px), LARGEST_CHUNK_PX // 2)
+
+
+def _chunk_of_recorded(frame_px: int, overlap_px: int) -> int:
+    if overlap_px >= 2:
+        return 1 << ((overlap_px // 2).bit_length() - 1)
+    least = math.ceil(frame_px / LARGEST_CHUNK_PX)
+    step = frame_px - overlap_px
+    return step // next((p for p in range(least, 4 * least + 1) if step % p == 0), 1)
+
+
+def _cut(origins: tuple[int, ...], frame_px: int, chunk: int) -> Axis:
+    middles = ((before + frame_px + after) / 2 for before, after in pairwise(origins))
+    inner = (round(middle / chunk) * chunk for middle in middles)
+    return Axis(origins, (0, *inner, origins[-1] + frame_px), chunk)
+
+
+def make_plan(
+    counts: tuple[int, ...],
+    frame_shape: tuple[int, int],
+    overlap_px: int,
+    pixel_size_um: float,
+    steered: bool,
+) -> ScanPlan:
+    """The plan of a scan.
+
+    Parameters
+    ----------
+    counts : tuple of int
+        Fields of each stripe; only the last may be shorter than the first.
+    frame_shape : (int, int)
+        Rows and columns of a frame.
+    overlap_px : int
+        Overlap of neighbours; at least that for a steered stage, just that for recorded fields.
+    pixel_size_um : float
+        Edge of a pixel on the specimen.
+    steered : bool
+        Whether the stage goes where we want, or the fields were recorded elsewhere.
+    """
+    lay = steered_axis if steered else recorded_axis
+    down = lay(len(counts), frame_shape[0], overlap_px)
+    across = lay(counts[0], frame_shape[1], overlap_px)
+    stripes = tuple(
+        tuple(_field(s, f, down, across, frame_shape, pixel_size_um) for f in range(count))
+        for s, count in enumerate(counts)
+    )
+    shape, chunk = (down.length, across.length), (down.chunk, across.chunk)
+    return ScanPlan(stripes, frame_shape, shape, chunk, _levels(shape, chunk), pixel_size_um)
+
+
+def _field(
+    stripe: int, index: int, down: Axis, across: Axis, shape: tuple[int, int], pixel_um: float
+) -> Field:
+    row, column = down.origins[stripe], across.origins[index]
+    return Field(
+        stripe=stripe,
+        field=index,
+        origin_px=(row, column),
+        rows=down.core(stripe),
+        columns=across.core(index),
+        x_um=(column + (shape[1] - 1) / 2) * pixel_um,
+        y_um=(row + (shape[0] - 1) / 2) * pixel_um,
+    )
+
+
+def _levels(shape: tuple[int, int], chunk: tuple[int, int]) -> int:
+    levels = 1
+    while max(shape) >> (levels - 1) > LARGEST_TOP_LEVEL_PX and not any(
+        edge % (1 << levels) for edge in chunk
+    ):
+        levels += 1
+    return levels

@@ -1,0 +1,92 @@
+"""The small values that travel between driver, actors and tasks. Frames travel as references."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scan.plan import Field
+
+
+@dataclass(frozen=True)
+class CaptureRecord:
+    """What a capture actor says of one batch; all times are wall-clock seconds.
+
+    `complete_s` is stamped when the batch leaves the actor's hands, `slips_ms` holds for each plane
+    how much later than possible its exposure began.
+    """
+
+    stripe: int
+    field: int
+    z_um: tuple[float, ...]
+    began_s: float
+    ended_s: float
+    complete_s: float
+    slips_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """One focus sweep: heights, their sharpness, and when its first exposure began."""
+
+    z_um: tuple[float, ...]
+    sharpness: tuple[float, ...]
+    noise: float
+    began_s: float
+
+
+@dataclass(frozen=True)
+class WorkRecord:
+    """When a task's function began and ended, and the CPU seconds that it took."""
+
+    began_s: float
+    ended_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class StackRecord:
+    """A field's focus-stacked core lies in the mosaic."""
+
+    stripe: int
+    field: int
+    work: WorkRecord
+
+
+@dataclass(frozen=True)
+class DetectionRecord:
+    """A field's objects lie in its part of the table and in the label image."""
+
+    stripe: int
+    field: int
+    objects: int
+    work: WorkRecord
+
+
+@dataclass(frozen=True)
+class AnswerRecord:
+    """The table of the whole scan lies on disk since `answered_s`."""
+
+    objects: int
+    answered_s: float
+    digest: str
+
+
+@dataclass(frozen=True)
+class StackJob:
+    """What a stacking task needs beside the batch itself."""
+
+    folder: str
+    field: Field
+    z_um: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DetectionJob:
+    """What a detection task needs: it reads its pixels from the mosaic in the run folder."""
+
+    folder: str
+    field: Field
+    region: tuple[slice, slice]
+    pixel_size_um: float
+    statistics: Any

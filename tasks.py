@@ -1,0 +1,206 @@
+"""The Ray tasks of the scan, in the order of the figure: unwrap, do the one thing, return a record.
+
+Stacking and detection lower their own priority, so that cameras on the same machine keep time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.actor import ActorHandle
+
+from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
+from imaging.focus import FocusPeak, find_peak
+from imaging.ownership import core_of, owned_rows, scan_numbers
+from imaging.pyramid import mean_pyramid, nearest_pyramid
+from imaging.stacking import focus_stack
+from imaging.zpositions import z_positions
+from results.digest import digest_of
+from results.store import DEPTH, LABELS, STACKED, level_count, read_region, shape_of, write_core
+from results.table import join_parts, write_part
+from scan.focusing import (
+    COARSE_STEP_UM,
+    FINE_REACH_UM,
+    FINE_STEP_UM,
+    WIDER,
+    FocusJob,
+    FocusResult,
+    sample_fields,
+    sweep_heights,
+)
+from scan.plan import Field
+from scan.records import (
+    AnswerRecord,
+    DetectionJob,
+    DetectionRecord,
+    StackJob,
+    StackRecord,
+    WorkRecord,
+)
+
+Array = NDArray[Any]
+Actors = Sequence[ActorHandle]
+
+WORK_NICENESS = 10  # workers start at 0: cameras come first, then stacking, whatever else runs
+
+
+# ------------------------------------------------------------------------- find_z_positions
+
+
+@ray.remote(num_cpus=0)
+def find_z_positions(
+    actors: Actors, job: FocusJob
+) -> tuple[FocusResult, DetectionStatistics]:
+    """Focus on sample fields of every stripe at once; the z-positions of all fields follow.
+
+    The sharpest planes of the samples also give the statistics by which every field's objects are
+    found later.
+    """
+    samples = sample_fields(job.plan, job.settings.focus_samples)
+    sweeps = _Sweeps(actors, samples)
+    if job.recorded_z_um:
+        sweeps.go(dict.fromkeys(samples, job.recorded_z_um))
+    else:
+        _coarse_to_fine(sweeps, job)
+    diameter_um, pixel_um = job.settings.diameter_um, job.plan.pixel_size_um
+    statistics = estimate_statistics(
+        sweeps.sharpest_planes(), diameter_um / pixel_um if diameter_um else None
+    )
+    return z_positions(sweeps.peaks, job, sweeps.first_exposure_s), statistics
+
+
+def _coarse_to_fine(sweeps: _Sweeps, job: FocusJob) -> None:
+    reach_um = job.settings.focus_range_um / 2
+    centres = dict.fromkeys(sweeps.samples, job.settings.focus_center_um)
+    sweeps.around(centres, reach_um, COARSE_STEP_UM)
+    sweeps.around(sweeps.believed(), FINE_REACH_UM, FINE_STEP_UM)
+
+
+class _Sweeps:
+    """Focus sweeps at the sample fields, all stripes at once."""
+
+    def __init__(self, actors: Actors, samples: list[Field]) -> None:
+        self.samples = samples
+        self.peaks: dict[Field, FocusPeak] = {}
+        self.first_exposure_s = float("inf")
+        self._planes: dict[Field, Array] = {}
+        self._actors = actors
+
+    def around(self, centres: dict[Field, float], reach_um: float, step_um: float) -> None:
+        """Sweep around each centre; a sweep that peaks at its edge is widened once."""
+        self.go({f: sweep_heights(z, reach_um, step_um) for f, z in centres.items()})
+        at_edge = {f: z for f, z in centres.items() if self.peaks[f].at_edge}
+        self.go({f: sweep_heights(z, WIDER * reach_um, step_um) for f, z in at_edge.items()})
+
+    def go(self, heights: dict[Field, tuple[float, ...]]) -> None:
+        """Sweep each field over its heights and keep peak and sharpest plane."""
+        asked = {f: self._actors[f.stripe].sweep.remote(f, z) for f, z in heights.items()}
+        for field, ref in asked.items():
+            record, plane = ray.get(ref)
+            self.peaks[field] = find_peak(record.z_um, record.sharpness, record.noise)
+            self._planes[field] = plane
+            self.first_exposure_s = min(self.first_exposure_s, record.began_s)
+
+    def believed(self) -> dict[Field, float]:
+        """Heights of the peaks that may be believed."""
+        return {f: peak.z_um for f, peak in self.peaks.items() if peak.reason is None}
+
+    def sharpest_planes(self) -> list[Array]:
+        """The sharpest plane of every believed sample, or of all if none is believed."""
+        return [self._planes[field] for field in self.believed() or self.samples]
+
+
+# ------------------------------------------------------------------------------- stack_batch
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def stack_batch(job: StackJob, frames: Array) -> StackRecord:
+    """Focus-stack one batch (z, y, x) and write its core of the mosaic, image and height."""
+    watch = _Watch()
+    _be_modest()
+    stack = focus_stack(frames)
+    rows, columns = job.field.core_in_frame()
+    _write(job, STACKED, stack.image[rows, columns])
+    _write(job, DEPTH, _heights(stack.depth[rows, columns], job.z_um))
+    return StackRecord(job.field.stripe, job.field.field, watch.read())
+
+
+def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.float32]:
+    """Depth in planes as height in um; planes are equally spaced."""
+    step_um = z_um[1] - z_um[0] if len(z_um) > 1 else 0.0
+    return (z_um[0] + step_um * depth).astype(np.float32)
+
+
+def _write(job: StackJob | DetectionJob, name: str, pixels: Array) -> None:
+    path = Path(job.folder) / name
+    pyramid = nearest_pyramid if name == LABELS else mean_pyramid
+    write_core(path, slice(*job.field.rows), slice(*job.field.columns),
+               pyramid(pixels, level_count(path)))
+
+
+# ---------------------------------------------------------------------------- detect_objects
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def detect_objects(job: DetectionJob) -> DetectionRecord:
+    """Find the objects of one field in the mosaic and write its core of the label image."""
+    watch = _Watch()
+    _be_modest()
+    folder = Path(job.folder)
+    image = read_region(folder / STACKED, *job.region)
+    labels = detect(image, job.statistics, (job.region[0].start, job.region[1].start))
+    table = measure(labels, image, read_region(folder / DEPTH, *job.region), job.statistics)
+    numbers = scan_numbers(labels, job.region, shape_of(folder / STACKED))
+    _write(job, LABELS, numbers[core_of(labels, job.field, job.region)])
+    rows = owned_rows(table, numbers, job.field, job.region, job.pixel_size_um)
+    write_part(folder, job.field.stripe, job.field.field, rows)
+    return DetectionRecord(job.field.stripe, job.field.field, len(rows["label"]), watch.read())
+
+
+# ------------------------------------------------------------------------------ predict_scan
+
+
+@ray.remote(num_cpus=0)
+def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerRecord:
+    """Make the answer of the whole scan from its stacked and searched fields: table and digest."""
+    objects = join_parts(Path(folder), detected)
+    answered_s = time.time()
+    return AnswerRecord(objects, answered_s, digest_of(Path(folder)))
+
+
+# ----------------------------------------------------------------------------------- warm_up
+
+
+@ray.remote(num_cpus=1)
+def warm_up() -> None:
+    """Import and compile what stacking and detection need, while autofocus runs."""
+    _be_modest()
+    frames = np.random.default_rng(0).integers(0, 9, (3, 64, 64), np.uint16)
+    image = focus_stack(frames).image
+    statistics = estimate_statistics([image], diameter_px=10.0)
+    measure(detect(image, statistics), image, np.zeros(image.shape, np.float32), statistics)
+
+
+class _Watch:
+    """Wall clock and CPU clock of one task."""
+
+    def __init__(self) -> None:
+        self._began_s, self._cpu_s = time.time(), time.process_time()
+
+    def read(self) -> WorkRecord:
+        return WorkRecord(self._began_s, time.time(), time.process_time() - self._cpu_s)
+
+
+def _be_modest() -> None:
+    """Lower this worker's priority and keep OpenCV to one thread; again changes nothing."""
+    cv2.setNumThreads(1)
+    if (niceness := os.nice(0)) < WORK_NICENESS:
+        os.nice(WORK_NICENESS - niceness)
