@@ -60,6 +60,8 @@ class CaptureActor:
 
 
 def _middle(frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    rows, columns = (slice(max(0, edge - SWEEP_CROP_PX) // 2, (edge + SWEEP_CROP_PX) // 2 + 1)
-                     for edge in frames.shape[1:])
+    rows, columns = (
+        slice(max(0, edge - SWEEP_CROP_PX) // 2, (edge + SWEEP_CROP_PX) // 2 + 1)
+        for edge in frames.shape[1:]
+    )
     return frames[:, rows, columns]

@@ -61,7 +61,7 @@ class Settings(BaseModel):
     )
 
     stripes: int = Field(
-        3, ge=1, le=100, description="stripes, one capture actor each", json_schema_extra=option("N")
+        3, ge=1, le=100, description="stripes, each with a camera", json_schema_extra=option("N")
     )
     fields: int | None = Field(
         None, ge=1, description="fields of view per stripe", json_schema_extra=option("N")
@@ -85,12 +85,12 @@ class Settings(BaseModel):
         None, gt=0, description="distance of planes in um", json_schema_extra=option("UM")
     )
     exposure_ms: float = Field(
-        20.0, ge=0, le=60_000, description="exposure per plane in ms", json_schema_extra=option("MS")
+        20, ge=0, le=60_000, description="exposure of a plane in ms", json_schema_extra=option("MS")
     )
     settle_ms: float = Field(3.0, ge=0, description="rest after each move of a stage in ms")
     stage_speed_um_per_ms: float = Field(10.0, gt=0, description="speed of the x-y stage")
 
-    focus_samples: int = Field(4, ge=1, description="fields per stripe that are focused on")
+    focus_samples: int = Field(6, ge=1, description="fields per stripe that are focused on")
     focus_center_um: float = Field(0.0, description="middle of the first focus sweep in um")
     focus_range_um: float = Field(48.0, gt=0, description="length of the first focus sweep in um")
 
@@ -103,15 +103,14 @@ class Settings(BaseModel):
 
     retries: int = Field(2, ge=0, description="captures tried again before a field is lost")
     address: str | None = Field(
-        None, description="Ray cluster to join; else a local Ray is started",
+        None,
+        description="Ray cluster to join; else a local Ray is started",
         json_schema_extra=option("ADDR"),
     )
     num_cpus: int | None = Field(
         None, ge=1, description="CPUs of the local Ray", json_schema_extra=option("N")
     )
-    object_store_mb: int = Field(
-        1024, ge=80, description="object store of the local Ray in MB"
-    )
+    object_store_mb: int = Field(1024, ge=80, description="object store of the local Ray in MB")
     store_fraction: float = Field(
         0.6, gt=0, le=0.8, description="part of the object store that batches may fill"
     )
@@ -128,10 +127,10 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.microscope == "replay" and not self.replay_path:
-            raise ValueError("microscope = replay needs --replay-path, got none; name the recording")
+            raise ValueError("replay_path: expected a recording to replay, got none; name it")
         if self.microscope == "simulated" and self.replay_path:
             raise ValueError(
-                "replay_path is for --microscope replay, got microscope = simulated; add the option"
+                "replay_path: expected only with --microscope replay, got simulated; add the option"
             )
         if self.field_px and self.overlap_px and self.overlap_px > self.field_px // 2:
             raise ValueError(
@@ -158,8 +157,9 @@ def validate(values: Mapping[str, Any]) -> Settings:
     """Settings from plain values; unknown keys and wrong values raise SettingsError."""
     for key in values:
         if key not in Settings.model_fields:
-            raise SettingsError(f"setting {key!r}: expected a known name, got an unknown one; "
-                                f"{_nearest(key)}")
+            raise SettingsError(
+                f"setting {key!r}: expected a known name, got an unknown one; {_nearest(key)}"
+            )
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
@@ -212,7 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     call = parser.add_argument_group("this call")
     call.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
-    call.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: runs/<UTC time>)")
+    call.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: by time)")
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
     scan = parser.add_argument_group("settings (an option wins over the file)")
     for name, field in Settings.model_fields.items():

@@ -1,12 +1,12 @@
 """Scan a slide in stripes on Ray.
 
-    python main.py                                          the simulated slide
-    python main.py --microscope replay --replay-path DIR    your own z-stacks
-    python main.py --help                                   all options
+python main.py                                          the simulated slide
+python main.py --microscope replay --replay-path DIR    your own z-stacks
+python main.py --help                                   all options
 
-                         ┌──────── one per stripe ────────┐
-    find_z_positions ──► CaptureActor ──► batch ──► stack_batch ──► detect_objects ──► predict_scan
-        (task)              (actor)    (ObjectRef)     (task)           (task)            (task)
+                     ┌──────── one per stripe ────────┐
+find_z_positions ──► CaptureActor ──► batch ──► stack_batch ──► detect_objects ──► predict_scan
+    (task)              (actor)    (ObjectRef)     (task)           (task)            (task)
 """
 
 from __future__ import annotations
@@ -66,17 +66,22 @@ def scan(setup: Setup, folder: Path, journal: Journal) -> None:
     focus, statistics = ray.get(find_z_positions.remote(actors, focus_job))
     create_mosaics(folder, mosaic_of(setup), setup.dtype, label_dtype(setup.plan.mosaic_shape))
     journal.write("focused", took_s=time.time() - began_s, **told_of(focus))
-    del warming
 
     ledger = Ledger(setup.plan, credits_of(setup), setup.settings.retries)
     flow = Flow(setup, folder, actors, focus, statistics, ledger, journal)
+    flow.await_warm_workers(warming)
     flow.run()
 
     detected = sorted((field.stripe, field.field) for field in ledger.detected)
     answer = ray.get(predict_scan.remote(str(folder), detected))
     remove_parts(folder)
-    journal.write("predicted", objects=answer.objects, answered_s=answer.answered_s,
-                  digest=answer.digest, peak_batches_in_flight=ledger.credits.peak)
+    journal.write(
+        "predicted",
+        objects=answer.objects,
+        answered_s=answer.answered_s,
+        digest=answer.digest,
+        peak_batches_in_flight=ledger.credits.peak,
+    )
     ray.get([actor.close.remote() for actor in actors])
 
 
@@ -114,6 +119,16 @@ class Flow:
         ray.wait(waiting, num_returns=1, fetch_local=False)
         return ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0]
 
+    def await_warm_workers(self, warming: Sequence[ray.ObjectRef]) -> None:
+        """Count warming workers as busy: a batch that meets one waits for a CPU."""
+        self.pending |= dict.fromkeys(warming, self.warmed)
+        self.working += len(warming)
+
+    def warmed(self, ref: ray.ObjectRef) -> None:
+        """A worker has imported and compiled what it needs."""
+        self.working -= 1
+        ray.get(ref)
+
     def capture(self, field: Field) -> None:
         """Ask the stripe's actor for a batch: a small record to wait for, frames to pass on."""
         z_um = self.focus.z_um[field.stripe, field.field]
@@ -126,16 +141,21 @@ class Flow:
         try:
             record: CaptureRecord = ray.get(ref)
         except RayError as error:
-            again = self.ledger.capture_failed(field, reason_of(error))
-            return self.failed("capture", field, error, again)
+            self.failed("capture", field, error)
+            return
         self.ledger.was_captured(field)
         job = StackJob(str(self.folder), field, record.z_um)
         stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
         self.pending[stacked] = partial(self.stacked, record, field, self.working >= self.cpus)
         self.working += 1
-        self.tell("captured", field, began_s=record.began_s, ended_s=record.ended_s,
-                  slips_ms=[round(slip, 3) for slip in record.slips_ms],
-                  in_flight=self.ledger.credits.taken)
+        self.tell(
+            "captured",
+            field,
+            began_s=record.began_s,
+            ended_s=record.ended_s,
+            slips_ms=[round(slip, 3) for slip in record.slips_ms],
+            in_flight=self.ledger.credits.taken,
+        )
 
     def stacked(
         self, record: CaptureRecord, field: Field, waited: bool, ref: ray.ObjectRef
@@ -147,20 +167,28 @@ class Flow:
         except RayError as error:
             if not is_loss(error):
                 raise
-            again = self.ledger.batch_failed(field, reason_of(error))
-            return self.failed("stack", field, error, again)
+            self.failed("stack", field, error)
+            return
         self.ledger.was_stacked(field)
         self.detect_around(field)
-        self.tell("stacked", field, dispatch_ms=1e3 * (work.began_s - record.complete_s),
-                  waited_for_cpu=waited, began_s=work.began_s, ended_s=work.ended_s,
-                  cpu_s=work.cpu_s, in_flight=self.ledger.credits.taken)
+        self.tell(
+            "stacked",
+            field,
+            dispatch_ms=1e3 * (work.began_s - record.complete_s),
+            waited_for_cpu=waited,
+            began_s=work.began_s,
+            ended_s=work.ended_s,
+            cpu_s=work.cpu_s,
+            in_flight=self.ledger.credits.taken,
+        )
 
     def detect_around(self, settled: Field) -> None:
         """Search the fields that waited for `settled` alone."""
         for field in self.ledger.detections_to_begin(settled):
             region = self.setup.plan.region(field, self.statistics.halo_px)
-            job = DetectionJob(str(self.folder), field, region, self.setup.plan.pixel_size_um,
-                               self.statistics)
+            job = DetectionJob(
+                str(self.folder), field, region, self.setup.plan.pixel_size_um, self.statistics
+            )
             ref = detect_objects.options(name=f"detect {field.name}").remote(job)
             self.pending[ref] = partial(self.detected, field)
             self.working += 1
@@ -171,16 +199,25 @@ class Flow:
         record = ray.get(ref)
         self.ledger.was_detected(field)
         work = record.work
-        self.tell("detected", field, objects=record.objects, began_s=work.began_s,
-                  ended_s=work.ended_s, cpu_s=work.cpu_s)
+        self.tell(
+            "detected",
+            field,
+            objects=record.objects,
+            began_s=work.began_s,
+            ended_s=work.ended_s,
+            cpu_s=work.cpu_s,
+        )
 
-    def failed(self, step: str, field: Field, error: RayError, again: bool) -> None:
+    def failed(self, step: str, field: Field, error: RayError) -> None:
         """A batch did not come, or vanished: it will be captured again, or its field is lost."""
-        if again:
-            self.tell("retried", field, step=step, reason=reason_of(error),
-                      restarted=isinstance(error, RayActorError))
+        reason = reason_of(error)
+        if step == "capture":
+            self.ledger.was_captured(field)
+        if self.ledger.failed(field, reason):
+            restarted = isinstance(error, RayActorError)
+            self.tell("retried", field, step=step, reason=reason, restarted=restarted)
             return
-        self.tell("lost", field, reason=reason_of(error))
+        self.tell("lost", field, reason=reason)
         self.detect_around(field)
 
     def tell(self, event: str, field: Field, **facts: Any) -> None:
@@ -215,16 +252,22 @@ def ray_running(settings: Settings) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")  # cameras at 0, stacking lowers itself
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address:
             ray.init(address=address, **quiet)
         else:
-            ray.init(address="local", include_dashboard=False, num_cpus=settings.num_cpus,
-                     object_store_memory=settings.object_store_mb * 10**6, **quiet)
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=settings.num_cpus,
+                object_store_memory=settings.object_store_mb * 10**6,
+                **quiet,
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserMistake(
-            f"Ray at {address or 'this machine'}", "a Ray that answers",
+            f"Ray at {address or 'this machine'}",
+            "a Ray that answers",
             (str(error).strip().splitlines() or ["none"])[0],
             "check --address, or leave it out to start a local Ray",
         ) from None
@@ -241,8 +284,9 @@ def cpu_slots() -> int:
 
 def store_bytes() -> int:
     """Size of the smallest object store of the cluster."""
-    sizes = (node["Resources"].get("object_store_memory", 0) for node in ray.nodes()
-             if node["Alive"])
+    sizes = (
+        node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]
+    )
     return int(min(size for size in sizes if size))
 
 
@@ -263,8 +307,9 @@ def spilled_mb() -> float | None:
 
 def credits_of(setup: Setup) -> Any:
     """Credits for this scan on this Ray."""
-    return credits_for(store_bytes(), setup.settings.store_fraction, setup.batch_bytes,
-                       len(setup.plan.stripes))
+    return credits_for(
+        store_bytes(), setup.settings.store_fraction, setup.batch_bytes, len(setup.plan.stripes)
+    )
 
 
 def mosaic_of(setup: Setup) -> Mosaic:
@@ -296,8 +341,12 @@ def run(setup: Setup, folder: Path, plain: bool) -> str:
         with Journal(folder / "events.jsonl", events.append, show) as journal:
             begin(setup, journal, up_s, batches.total)
             status = guarded_scan(setup, folder, journal)
-            journal.write("finished", status=status, spilled_mb=spilled_mb(),
-                          driver_cpu_s=round(time.process_time(), 3))
+            journal.write(
+                "finished",
+                status=status,
+                spilled_mb=spilled_mb(),
+                driver_cpu_s=round(time.process_time(), 3),
+            )
     summary = summarise(events)
     write_summary(folder, summary)
     print(*in_words(summary), sep="\n")
@@ -307,10 +356,21 @@ def run(setup: Setup, folder: Path, plain: bool) -> str:
 def begin(setup: Setup, journal: Journal, up_s: float, credits: int) -> None:
     """The first lines of the journal: what is planned, and on what."""
     counts = [len(stripe) for stripe in setup.plan.stripes]
-    journal.write("begun", process_began_s=PROCESS_BEGAN_S, stripes=counts,
-                  fields=len(setup.plan.fields), versions=versions())
-    journal.write("ray", up_s=up_s, cpus=cpu_slots(), object_store_bytes=store_bytes(),
-                  batch_bytes=setup.batch_bytes, credits=credits)
+    journal.write(
+        "begun",
+        process_began_s=PROCESS_BEGAN_S,
+        stripes=counts,
+        fields=len(setup.plan.fields),
+        versions=versions(),
+    )
+    journal.write(
+        "ray",
+        up_s=up_s,
+        cpus=cpu_slots(),
+        object_store_bytes=store_bytes(),
+        batch_bytes=setup.batch_bytes,
+        credits=credits,
+    )
     for warning in setup.warnings:
         journal.write("warning", message=warning)
 

@@ -43,6 +43,7 @@ from scan.records import (
     DetectionRecord,
     StackJob,
     StackRecord,
+    SweepRecord,
     WorkRecord,
 )
 
@@ -56,9 +57,7 @@ WORK_NICENESS = 10  # workers start at 0: cameras come first, then stacking, wha
 
 
 @ray.remote(num_cpus=0)
-def find_z_positions(
-    actors: Actors, job: FocusJob
-) -> tuple[FocusResult, DetectionStatistics]:
+def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, DetectionStatistics]:
     """Focus on sample fields of every stripe at once; the z-positions of all fields follow.
 
     The sharpest planes of the samples also give the statistics by which every field's objects are
@@ -102,9 +101,9 @@ class _Sweeps:
 
     def go(self, heights: dict[Field, tuple[float, ...]]) -> None:
         """Sweep each field over its heights and keep peak and sharpest plane."""
-        asked = {f: self._actors[f.stripe].sweep.remote(f, z) for f, z in heights.items()}
-        for field, ref in asked.items():
-            record, plane = ray.get(ref)
+        asked = [self._actors[f.stripe].sweep.remote(f, z) for f, z in heights.items()]
+        answers: list[tuple[SweepRecord, Array]] = ray.get(asked)
+        for field, (record, plane) in zip(heights, answers, strict=True):
             self.peaks[field] = find_peak(record.z_um, record.sharpness, record.noise)
             self._planes[field] = plane
             self.first_exposure_s = min(self.first_exposure_s, record.began_s)
@@ -142,8 +141,9 @@ def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.
 def _write(job: StackJob | DetectionJob, name: str, pixels: Array) -> None:
     path = Path(job.folder) / name
     pyramid = nearest_pyramid if name == LABELS else mean_pyramid
-    write_core(path, slice(*job.field.rows), slice(*job.field.columns),
-               pyramid(pixels, level_count(path)))
+    write_core(
+        path, slice(*job.field.rows), slice(*job.field.columns), pyramid(pixels, level_count(path))
+    )
 
 
 # ---------------------------------------------------------------------------- detect_objects

@@ -58,6 +58,8 @@ LOG_OF_LEVEL = np.log1p(np.arange(65536) / LEVELS_PER_THRESHOLD)
 SAMPLE_PX = 2048  # a larger sample is cut to its middle: it would cost time and tell no more
 ROUNDS = 4  # of detecting with a diameter and measuring it anew
 
+LIKELY_LIGHT = 0.4  # of the typical brightness: fainter finds have no say in the diameter
+
 Labels = np.ndarray
 
 
@@ -114,9 +116,11 @@ def _found(
     light, area = np.concatenate(lights), np.concatenate(areas)
     if not area.size:
         return 0.0, statistics.diameter_px
-    typical = weighted_median(light, area*light, 0.0) * statistics.threshold / LEVELS_PER_THRESHOLD
-    diameter = statistics.bin_factor * float(np.median(np.sqrt(area * 4 / np.pi)))
-    return typical, float(np.clip(diameter, *DIAMETER_RANGE))
+    typical = weighted_median(light, light * area, 0.0)
+    likely = area[light >= LIKELY_LIGHT * typical]
+    diameter = statistics.bin_factor * float(np.median(np.sqrt(likely * 4 / np.pi)))
+    grey = typical * statistics.threshold / LEVELS_PER_THRESHOLD
+    return grey, float(np.clip(diameter, *DIAMETER_RANGE))
 
 
 def detect(

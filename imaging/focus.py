@@ -6,9 +6,8 @@ surface is robust: a sample on dust or on the wrong side of the cover glass is d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +16,25 @@ from scipy.interpolate import RBFInterpolator
 Floats = NDArray[np.float64]
 
 LEAST_CONTRAST = 6.0  # a believed peak rises this many noise deviations above the sweep's floor
+VOTING_DEVIATIONS = 8.0  # a tile that noise alone lets vote is rarer than one in a thousand sweeps
+TILE_PX = 32  # of binned pixels: the size of a few cells
 OUTLIER_UM = 4.0  # a sample this near the plane is never an outlier: bow and relief are real
 OUTLIER_DEVIATIONS = 4.0
-MOST_TRIPLES = 300  # least median of squares: enough to hit three good samples among half bad ones
-SMOOTHINGS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the thin-plate spline, on coordinates within 0 to 1
+SUBSETS = 300  # with a fifth of the samples wrong, dozens of subsets are all right
+TERMS = {"plane": 3, "quadratic": 6}
+SMOOTHINGS = (1.0, 1e-1, 1e-2, 1e-3)  # of the thin-plate spline, on coordinates within 0 to 1
+STIFFER_ERRORS = 1.0  # standard errors by which a stiffer surface may leave one out less well
 FEWEST_FOR_SPLINE = 6
+FEWEST_FOR_QUADRATIC = 9  # half again as many samples as it has coefficients
 
 
 def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
-    """Brenner's gradient of each plane over the squared light above its darkest part.
+    """How sharp each plane is: every tile that shows anything votes for its own best plane.
 
-    Planes are binned 2x2 first, against shot noise. Brenner et al. 1976, J. Histochem. Cytochem.
-    24:100. Dividing by light makes a lamp that flickers between planes harmless; the darkest
-    hundredth stands for the camera's offset.
+    Brenner's gradient (Brenner et al. 1976, J. Histochem. Cytochem. 24:100) of 2x2-binned planes,
+    over the squared light above the darkest part, so that a lamp that flickers between planes does
+    no harm. Each tile's curve is divided by its greatest value, so that one bright object does not
+    outvote the rest of the field.
 
     Parameters
     ----------
@@ -39,18 +44,44 @@ def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
     Returns
     -------
     curve : (z,) float64
-        Relative units, without the part that noise alone would give.
+        0 to 1, without the part that noise alone would give; all zero where no tile shows anything.
     noise : float
-        Standard deviation of the curve that the noise of neighbouring pixels explains.
+        Standard deviation of the curve that the noise of single pixels explains.
     """
-    binned = np.stack([_bin(plane) for plane in frames])
-    dark = np.percentile(binned, 1)
-    light = np.maximum(binned.mean(axis=(1, 2)) - dark, 1e-6 + 1e-3 * abs(dark))
-    steps = binned[:, :, 2:] - binned[:, :, :-2]
-    energy = np.square(steps).mean(axis=(1, 2)) / light**2
-    floor = np.median([_noise_energy(plane) for plane in binned]) / np.median(light) ** 2
-    spread = floor * np.sqrt(4 / max(1, steps[0].size))  # chi-square, each pixel in two steps
-    return energy - floor, float(max(spread, 1e-12))
+    energy, floor, pixels = _tile_energy(np.stack([_bin(plane) for plane in frames]))
+    deviation = floor * np.sqrt(4 / pixels)  # chi-square; each pixel takes part in two steps
+    greatest = energy.max(axis=0)
+    votes = greatest > VOTING_DEVIATIONS * deviation
+    if not votes.any():
+        return np.zeros(len(frames)), 1.0
+    curve = np.maximum(energy[:, votes] / greatest[votes], 0).mean(axis=1)
+    noise = np.sqrt(np.square(deviation / greatest[votes]).sum()) / votes.sum()
+    return curve, float(max(noise, 1e-9))
+
+
+def _tile_energy(binned: Floats) -> tuple[Floats, float, int]:
+    """Energy (z, tile) above the noise floor, the floor, and how many pixels a tile has."""
+    light = _light(binned)
+    noise = np.median([_noise_energy(plane) for plane in binned])
+    floor = float(noise / np.median(light) ** 2) + 1e-12
+    steps = np.square(binned[:, :, 2:] - binned[:, :, :-2]) / light[:, None, None] ** 2
+    tile = min(TILE_PX, *steps.shape[1:])
+    down, across = steps.shape[1] // tile, steps.shape[2] // tile
+    tiles = steps[:, : down * tile, : across * tile].reshape(-1, down, tile, across, tile)
+    return tiles.mean(axis=(2, 4)).reshape(len(binned), -1) - floor, floor, tile**2
+
+
+def _light(binned: Floats) -> Floats:
+    """Mean light (z,) of each plane without the camera's offset.
+
+    A lamp that changes moves a plane's mean and its darkest hundredth along one line, which meets
+    the line of equality at the offset. With a steady lamp any offset will do.
+    """
+    mean, dark = binned.mean(axis=(1, 2)), np.percentile(binned, 1, axis=(1, 2))
+    change, dark_change = np.diff(mean), np.diff(dark)
+    slope = np.clip(change @ dark_change / (change @ change + 1e-9), 0, 0.95)
+    offset = np.clip(np.median((dark - slope * mean) / (1 - slope)), 0, max(0, dark.min()))
+    return np.maximum(mean - offset, 1e-6 + 1e-3 * np.abs(mean))
 
 
 def _bin(plane: NDArray[np.generic]) -> Floats:
@@ -100,7 +131,7 @@ def find_peak(z_um: Sequence[float], curve: Sequence[float], noise: float) -> Fo
 
 @dataclass(frozen=True)
 class FocusSurface:
-    """A surface of best focus: a plane, or a thin-plate spline through the kept samples.
+    """A surface of best focus through the kept samples: constant, plane, quadratic or spline.
 
     `points` are (x_um, y_um, z_um) rows, `kept` tells which of them the surface goes through, and
     `residual_um` is the median distance of a kept sample from the surface fitted without it.
@@ -124,8 +155,9 @@ class FocusSurface:
 def fit_surface(points: Sequence[tuple[float, float, float]]) -> FocusSurface:
     """A robust surface through samples (x_um, y_um, z_um); at least one is needed.
 
-    One sample gives a constant, up to five a plane, more a thin-plate spline as smooth as leaving
-    one out says; outliers are dropped when there are samples enough to tell.
+    One sample gives a constant, up to five a plane; with more, leaving one out decides between
+    plane, quadratic and thin-plate splines. Outliers are dropped when there are samples enough to
+    tell.
     """
     samples = np.asarray(points, np.float64)
     if len(samples) == 0:
@@ -139,20 +171,33 @@ def fit_surface(points: Sequence[tuple[float, float, float]]) -> FocusSurface:
 
 
 def _inliers(samples: Floats) -> NDArray[np.bool_]:
-    """Samples near the plane of least median residual (Rousseeuw 1984)."""
-    if len(samples) < FEWEST_FOR_SPLINE:
+    """Samples near the surface that most of them agree on.
+
+    Least quantile of squares over small subsets, then one refit (Rousseeuw & Leroy 1987, Robust
+    Regression and Outlier Detection, chapters 3 and 5).
+    """
+    kind = "quadratic" if len(samples) >= FEWEST_FOR_QUADRATIC else "plane"
+    terms = TERMS[kind]
+    if len(samples) < max(FEWEST_FOR_SPLINE, terms + 2):
         return np.ones(len(samples), bool)
-    residuals = min(_plane_residuals(samples), key=lambda values: float(np.median(values)))
-    spread = 1.4826 * float(np.median(residuals))
-    return residuals <= max(OUTLIER_UM, OUTLIER_DEVIATIONS * spread)
+    majority = (len(samples) + terms + 1) // 2
+    agreed = min(
+        (_residuals(samples, subset, kind) for subset in _subsets(len(samples), terms)),
+        key=lambda residuals: float(np.sort(residuals)[majority - 1]),
+    )
+    spread = 1.4826 * float(np.median(agreed))
+    limit = max(OUTLIER_UM, OUTLIER_DEVIATIONS * spread)
+    return _residuals(samples, np.flatnonzero(agreed <= limit), kind) <= limit
 
 
-def _plane_residuals(samples: Floats) -> Iterator[Floats]:
-    triples = list(combinations(range(len(samples)), 3))
-    step = max(1, len(triples) // MOST_TRIPLES)
-    for triple in islice(triples, 0, None, step):
-        heights = _evaluate(samples[list(triple)], samples[:, :2], "plane", 0.0)
-        yield np.abs(samples[:, 2] - heights)
+def _subsets(count: int, size: int) -> list[NDArray[np.intp]]:
+    generator = np.random.default_rng(0)  # any subsets do, as long as they are the same each time
+    return [generator.choice(count, size, replace=False) for _ in range(SUBSETS)]
+
+
+def _residuals(samples: Floats, subset: NDArray[np.intp], kind: str) -> Floats:
+    """Distances of all samples from the surface through some."""
+    return np.abs(samples[:, 2] - _evaluate(samples[subset], samples[:, :2], kind, 0.0))
 
 
 def _best_smoothing(samples: Floats) -> tuple[str, float]:
@@ -160,8 +205,18 @@ def _best_smoothing(samples: Floats) -> tuple[str, float]:
         return "constant", 0.0
     if len(samples) < FEWEST_FOR_SPLINE or _degenerate(samples):
         return "plane", 0.0
-    choices = [("plane", 0.0), *(("spline", smoothing) for smoothing in SMOOTHINGS)]
-    return min(choices, key=lambda choice: float(np.square(_left_out(samples, *choice)).mean()))
+    choices = _choices(samples)
+    squares = [np.square(_left_out(samples, *choice)) for choice in choices]
+    best = min(squares, key=lambda values: float(values.mean()))
+    enough = best.mean() + STIFFER_ERRORS * best.std() / np.sqrt(len(samples))
+    return next(c for c, values in zip(choices, squares, strict=True) if values.mean() <= enough)
+
+
+def _choices(samples: Floats) -> list[tuple[str, float]]:
+    """Kinds of surface and their smoothing, the stiffest first; slides sag, so a plane is a last
+    resort."""
+    stiffest = "quadratic" if len(samples) >= FEWEST_FOR_QUADRATIC else "plane"
+    return [(stiffest, 0.0), *(("spline", smoothing) for smoothing in SMOOTHINGS)]
 
 
 def _degenerate(samples: Floats) -> bool:
@@ -174,10 +229,12 @@ def _left_out(samples: Floats, kind: str, smoothing: float) -> Floats:
     if len(samples) < 2:
         return np.zeros(1)
     others = [np.delete(samples, index, axis=0) for index in range(len(samples))]
-    return np.array([
-        abs(sample[2] - _evaluate(rest, sample[None, :2], kind, smoothing)[0])
-        for sample, rest in zip(samples, others, strict=True)
-    ])
+    return np.array(
+        [
+            abs(sample[2] - _evaluate(rest, sample[None, :2], kind, smoothing)[0])
+            for sample, rest in zip(samples, others, strict=True)
+        ]
+    )
 
 
 def _evaluate(samples: Floats, at: Floats, kind: str, smoothing: float) -> Floats:
@@ -187,13 +244,28 @@ def _evaluate(samples: Floats, at: Floats, kind: str, smoothing: float) -> Float
     origin = samples[:, :2].min(axis=0)
     extent = max(float(np.ptp(samples[:, :2], axis=0).max()), 1e-9)
     known, wanted = (samples[:, :2] - origin) / extent, (at - origin) / extent
-    if kind == "plane" or _degenerate(np.column_stack([known, samples[:, 2]])):
-        return _plane(known, samples[:, 2], wanted)
+    if kind == "plane" or _degenerate(known):
+        return _least_squares(known, samples[:, 2], wanted, _linear)
+    if kind == "quadratic":
+        return _least_squares(known, samples[:, 2], wanted, _quadratic)
     return np.asarray(RBFInterpolator(known, samples[:, 2], smoothing=smoothing)(wanted))
 
 
-def _plane(known: Floats, heights: Floats, wanted: Floats) -> Floats:
-    """Least squares around the mean; samples on one line give the flattest plane through it."""
+def _least_squares(
+    known: Floats, heights: Floats, wanted: Floats, terms: Callable[[Floats], Floats]
+) -> Floats:
+    """Least squares about the mean; samples on one line give the flattest surface through it."""
     centre = known.mean(axis=0)
-    slope = np.linalg.lstsq(known - centre, heights - heights.mean(), rcond=1e-6)[0]
-    return np.asarray(heights.mean() + (wanted - centre) @ slope)
+    basis = terms(known - centre)
+    mean = basis.mean(axis=0)
+    slopes = np.linalg.lstsq(basis - mean, heights - heights.mean(), rcond=1e-6)[0]
+    return np.asarray(heights.mean() + (terms(wanted - centre) - mean) @ slopes)
+
+
+def _linear(at: Floats) -> Floats:
+    return at
+
+
+def _quadratic(at: Floats) -> Floats:
+    x, y = at.T
+    return np.column_stack([x, y, x * x, x * y, y * y])

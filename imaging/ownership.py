@@ -88,6 +88,8 @@ def _in_mosaic(table: Table, origin: tuple[int, int]) -> Table:
 def _cut(rows: Table, region: Region) -> NDArray[np.bool_]:
     """Objects that reach the end of what the field sees: cut by the slide's edge, or too large."""
     return np.asarray(
-        (rows["bbox-0"] <= region[0].start) | (rows["bbox-2"] >= region[0].stop)
-        | (rows["bbox-1"] <= region[1].start) | (rows["bbox-3"] >= region[1].stop)
+        (rows["bbox-0"] <= region[0].start)
+        | (rows["bbox-2"] >= region[0].stop)
+        | (rows["bbox-1"] <= region[1].start)
+        | (rows["bbox-3"] >= region[1].stop)
     )

@@ -12,7 +12,7 @@ result stays within the range of the stack.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numba
@@ -85,12 +85,10 @@ def depth_grid(energy: NDArray[np.float32]) -> Depth:
         smooth = _mix(smooth, wide)
     mean = np.average(depth, weights=confidence) if confidence.any() else (len(energy) - 1) / 2
     depth = _mix(smooth, (np.full_like(depth, mean), np.ones_like(depth)))[0]
-    return np.clip(depth, 0, len(energy) - 1).astype(np.float32)
+    return np.asarray(np.clip(depth, 0, len(energy) - 1), np.float32)
 
 
-def _sub_plane_offset(
-    energy: NDArray[np.float32], peak: NDArray[np.intp]
-) -> NDArray[np.float32]:
+def _sub_plane_offset(energy: NDArray[np.float32], peak: NDArray[np.intp]) -> NDArray[np.float32]:
     """Vertex of the parabola through three log energies, within half a plane of the peak."""
     inner = np.clip(peak, 1, max(1, len(energy) - 2))[None]
     if len(energy) < 3:
@@ -100,15 +98,15 @@ def _sub_plane_offset(
     )
     bend = below - 2 * centre + above
     offset = np.where(bend < -1e-6, (below - above) / np.where(bend < -1e-6, 2 * bend, 1), 0)
-    return np.where(peak == inner[0], np.clip(offset, -0.5, 0.5), 0).astype(np.float32)
+    return np.asarray(np.where(peak == inner[0], np.clip(offset, -0.5, 0.5), 0), np.float32)
 
 
 def _confidence(energy: NDArray[np.float32]) -> NDArray[np.float32]:
     contrast = energy.max(axis=0) / (energy.mean(axis=0) + 1e-6) - 1 - CONFIDENCE_FLOOR
-    return np.square(np.clip(contrast, 0, CONFIDENCE_CAP)).astype(np.float32)
+    return np.asarray(np.square(np.clip(contrast, 0, CONFIDENCE_CAP)), np.float32)
 
 
-Weighted = tuple[NDArray[np.float32], NDArray[np.float32]]
+Weighted = tuple[NDArray[Any], NDArray[Any]]
 
 
 def _weighted_blur(
@@ -126,7 +124,7 @@ def _mix(near: Weighted, far: Weighted) -> Weighted:
     return share * near[0] + (1 - share) * far[0], share * near[1] + (1 - share) * far[1]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _bin_twice(plane, binned):  # type: ignore[no-untyped-def] # pragma: no cover
     """Sums of 2x2 pixels; beyond the plane's edge its last row and column go on."""
     height, width = plane.shape
@@ -137,18 +135,22 @@ def _bin_twice(plane, binned):  # type: ignore[no-untyped-def] # pragma: no cove
         out = binned[row]
         for column in range(whole):
             out[column] = (
-                np.float32(upper[2 * column]) + np.float32(upper[2 * column + 1])
-                + np.float32(lower[2 * column]) + np.float32(lower[2 * column + 1])
+                np.float32(upper[2 * column])
+                + np.float32(upper[2 * column + 1])
+                + np.float32(lower[2 * column])
+                + np.float32(lower[2 * column + 1])
             )
         for column in range(whole, binned.shape[1]):
             left, right = min(2 * column, width - 1), min(2 * column + 1, width - 1)
             out[column] = (
-                np.float32(upper[left]) + np.float32(upper[right])
-                + np.float32(lower[left]) + np.float32(lower[right])
+                np.float32(upper[left])
+                + np.float32(upper[right])
+                + np.float32(lower[left])
+                + np.float32(lower[right])
             )
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def _laplacian_energy(binned, energy):  # type: ignore[no-untyped-def] # pragma: no cover
     """Squared 4-neighbour Laplacian summed over blocks of 4x4 binned pixels."""
     height, width = binned.shape
@@ -160,19 +162,24 @@ def _laplacian_energy(binned, energy):  # type: ignore[no-untyped-def] # pragma:
             below = binned[min(row + 1, height - 1)]
             for column in range(1, width - 1):
                 bend = (
-                    4 * here[column] - here[column - 1] - here[column + 1]
-                    - above[column] - below[column]
+                    4 * here[column]
+                    - here[column - 1]
+                    - here[column + 1]
+                    - above[column]
+                    - below[column]
                 )
                 row_energy[column] += bend * bend
         row_energy[0], row_energy[width - 1] = row_energy[1], row_energy[width - 2]
         for block in range(energy.shape[1]):
             energy[block_row, block] = (
-                row_energy[4 * block] + row_energy[4 * block + 1]
-                + row_energy[4 * block + 2] + row_energy[4 * block + 3]
+                row_energy[4 * block]
+                + row_energy[4 * block + 1]
+                + row_energy[4 * block + 2]
+                + row_energy[4 * block + 3]
             )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _blend(frames, grid, rounding, image, depth):  # type: ignore[no-untyped-def] # pragma: no cover
     """Interpolate the depth grid to pixels and blend the two planes around it."""
     height, width = image.shape

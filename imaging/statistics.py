@@ -26,12 +26,15 @@ SMOOTHING_REACH = 3.0  # in sigmas
 BACKGROUND_WINDOW = 1.4  # of the opening that follows haze; wider than an object
 CLUMP = 2.0  # how far an object and the neighbours it touches may reach out of the core
 
-THRESHOLD_FRACTION = 0.35  # of the contrast: fainter ones are debris more often than objects
+THRESHOLD_FRACTION = 0.2  # of the contrast: fainter ones are debris more often than objects
 THRESHOLD_SNR = 10.0  # in noise after smoothing; the opening takes the lowest noise for background
 
 FLOOR_OF_INTEGERS = 0.29  # 1/sqrt(12): what rounding to whole grey levels adds
 FLOOR_OF_FLOATS = 1e-6  # of the largest value: a few steps of float32
-SCALES = tuple(6.0 * 2 ** (step / 3) for step in range(15))  # diameters, 6 to 152 pixels
+SMALLEST_BLOB = 6.0  # pixels: below it an object is a point
+STEPS_PER_OCTAVE = 3
+OCTAVES = 5  # up to 150 pixels
+BLOB_POWER = 1.5  # of a blob's diameter in its weight: grains are many but small
 LEAST_BLOB = 0.2  # of log light: fainter blobs are texture
 DIAMETER_RANGE = (6.0, 256.0)  # pixels
 DEFAULT_DIAMETER = 30.0  # pixels, when there is nothing to measure
@@ -139,14 +142,28 @@ def _blob_diameter(images: Sequence[np.ndarray]) -> float:
     A disc answers the scale-normalised Laplacian of a Gaussian most at sigma = diameter / sqrt 8.
     Lindeberg 1998, Int. J. Computer Vision 30:79.
     """
-    diameters, strengths = [], []
+    diameters, weights = [], []
     for image in images:
-        stack = np.stack([_blobs(image, diameter / sqrt(8)) for diameter in SCALES])
-        peaks = (stack == ndimage.maximum_filter(stack, (3, 3, 3))) & (stack > LEAST_BLOB)
-        scale, row, column = np.nonzero(peaks)
-        diameters.append(np.array(SCALES)[scale])
-        strengths.append(stack[scale, row, column])
-    return weighted_median(np.concatenate(diameters), np.concatenate(strengths), DEFAULT_DIAMETER)
+        for octave in range(OCTAVES):
+            scale, strength = _octave_blobs(image)
+            diameters.append(scale * 2**octave)
+            weights.append(strength * diameters[-1] ** BLOB_POWER)
+            image = _halve(image)
+    return weighted_median(np.concatenate(diameters), np.concatenate(weights), DEFAULT_DIAMETER)
+
+
+def _octave_blobs(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Diameters and strengths of the blobs of one octave, in pixels of this image."""
+    scales = SMALLEST_BLOB * 2 ** (np.arange(-1, STEPS_PER_OCTAVE + 1) / STEPS_PER_OCTAVE)
+    stack = np.stack([_blobs(image, scale / sqrt(8)) for scale in scales])
+    peaks = (stack == ndimage.maximum_filter(stack, 3)) & (stack > LEAST_BLOB)
+    peaks[[0, -1]] = False  # their own peak lies in the next octave
+    return scales[np.nonzero(peaks)[0]], stack[peaks]
+
+
+def _halve(image: np.ndarray) -> np.ndarray:
+    even = np.pad(image, [(0, size % 2) for size in image.shape], mode="edge")
+    return (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
 
 
 def _blobs(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -82,8 +82,6 @@ def _read_tiff(path: Path) -> Image:
         tifffile.TiffFile(path, _multifile=False, is_mmstack=False) as tiff,
     ):
         _require_whole(tiff, path)
-        if complaints or not tiff.series:
-            raise _damaged(path, "; ".join(complaints) or "no image in it")
         array, axes, warnings = _first_series(tiff, path)
         if tiff.pages.first.photometric == tifffile.PHOTOMETRIC.SEPARATED:
             raise InputError(str(path), "grey or RGB", "CMYK", "convert it")
@@ -199,8 +197,8 @@ def _jpeg_is_whole(data: bytes) -> bool:
     position = 2
     while data[:2] == b"\xff\xd8" and data[position : position + 1] == b"\xff":
         marker = data[position + 1 : position + 2]
-        if marker in (b"\xd9", b""):
-            return marker == b"\xd9"
+        if marker == b"\xd9":
+            return True
         position += 2 + int.from_bytes(data[position + 2 : position + 4])
         if marker == b"\xda":  # coded data follow, up to a marker that is no restart
             found = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, position)
@@ -209,14 +207,16 @@ def _jpeg_is_whole(data: bytes) -> bool:
 
 
 def ngff_metadata(folder: Path) -> dict[str, Any]:
-    """Multiscale metadata of an OME-Zarr image (0.5 or earlier), empty where there are none."""
-    for name in ("zarr.json", ".zattrs"):
+    """Metadata of an OME-Zarr image (0.5 or earlier) and its Zarr driver; empty for none."""
+    for name, driver in (("zarr.json", "zarr3"), (".zattrs", "zarr")):
         file = folder / name
         if file.is_file():
             try:
-                content = json.loads(file.read_bytes())
-                told = content["attributes"].get("ome", {}) if name == "zarr.json" else content
-                return {"version": name, **(told.get("multiscales") or [{}])[0]}
+                told = json.loads(file.read_bytes())
+                if driver == "zarr3":
+                    told = told.get("attributes", {}).get("ome", {})
+                images = told.get("multiscales")
+                return {**images[0], "driver": driver} if images else {}
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise unreadable(file, error) from error
     return {}
@@ -228,8 +228,8 @@ def _read_ngff(path: Path) -> Image:
     told = ngff_metadata(path)
     dataset = told["datasets"][0]
     kvstore = {"driver": "file", "path": str(path / dataset["path"])}
-    driver = "zarr3" if told["version"] == "zarr.json" else "zarr"
-    store = tensorstore.open({"driver": driver, "kvstore": kvstore}, open=True, read=True).result()
+    spec = {"driver": told["driver"], "kvstore": kvstore}
+    store = tensorstore.open(spec, open=True, read=True).result()
     axes = told.get("axes") or list("tczyx"[-store.ndim :])  # 0.1 and 0.2 have no axes
     names = [axis if isinstance(axis, str) else axis["name"] for axis in axes]
     units = {n: a.get("unit") for n, a in zip(names, axes, strict=True) if isinstance(a, dict)}

@@ -48,10 +48,11 @@ def prepare(settings: Settings) -> Setup:
 
 
 def _prepare_simulated(settings: Settings) -> Setup:
-    edge, overlap, pixel_um = settings.field_px, settings.overlap_px, settings.pixel_size_um
-    assert edge and overlap is not None and pixel_um and settings.fields
-    counts = (settings.fields,) * settings.stripes
-    plan = make_plan(counts, (edge, edge), overlap, pixel_um, steered=True)
+    counts = (settings.fields or 1,) * settings.stripes
+    edge = settings.field_px or 1
+    plan = make_plan(
+        counts, (edge, edge), settings.overlap_px or 0, settings.pixel_size_um or 1.0, steered=True
+    )
     return Setup(settings, plan, np.dtype(np.uint16), None, None, ())
 
 
@@ -63,16 +64,21 @@ def _prepare_replay(settings: Settings) -> Setup:
     )
     counts = _deal(recording.field_count, settings.stripes, settings.fields)
     heights = _choose_planes(recording, settings.planes)
-    decided = settings.model_copy(update={
-        "stripes": len(counts),
-        "fields": counts[0],
-        "planes": len(heights),
-        "overlap_px": settings.overlap_px or 0,
-        "pixel_size_um": recording.pixel_size_um,
-        "z_step_um": recording.z_step_um,
-    })
+    decided = settings.model_copy(
+        update={
+            "stripes": len(counts),
+            "fields": counts[0],
+            "planes": len(heights),
+            "overlap_px": settings.overlap_px or 0,
+            "pixel_size_um": recording.pixel_size_um,
+            "z_step_um": recording.z_step_um,
+        }
+    )
     plan = make_plan(
-        counts, recording.frame_shape, settings.overlap_px or 0, recording.pixel_size_um,
+        counts,
+        recording.frame_shape,
+        settings.overlap_px or 0,
+        recording.pixel_size_um,
         steered=False,
     )
     return Setup(decided, plan, recording.dtype, heights, recording, recording.warnings)
@@ -92,7 +98,9 @@ def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...
         return heights
     if planes > len(heights):
         raise InputError(
-            str(recording.path), f"{planes} planes as the settings ask", f"{len(heights)}",
+            str(recording.path),
+            f"{planes} planes as the settings ask",
+            f"{len(heights)}",
             "leave planes out to use every recorded plane",
         )
     first = (len(heights) - planes) // 2

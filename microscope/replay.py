@@ -150,9 +150,7 @@ class ReplayMicroscope:
         (x, y) of the centre of each recorded field, in order; fewer than recorded is allowed.
     """
 
-    def __init__(
-        self, recording: Recording, positions_um: Sequence[tuple[float, float]]
-    ) -> None:
+    def __init__(self, recording: Recording, positions_um: Sequence[tuple[float, float]]) -> None:
         if not 0 < len(positions_um) <= recording.field_count:
             raise InputError(
                 str(recording.path),

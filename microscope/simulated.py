@@ -82,9 +82,9 @@ class SimulatedMicroscope:
         self.exposure_ms = exposure_ms
         self.seed = seed
         self._settle_s = settle_ms / 1e3
-        self._speeds_um_per_s = np.array(
-            [stage_speed_um_per_ms, stage_speed_um_per_ms, focus_speed_um_per_ms]
-        ) * 1e3
+        self._speeds_um_per_s = (
+            np.array([stage_speed_um_per_ms, stage_speed_um_per_ms, focus_speed_um_per_ms]) * 1e3
+        )
         self._clock, self._sleep = clock, sleep
         self._position_um = np.zeros(3)
         self._closed = False
@@ -231,7 +231,7 @@ def _texture(y_um: np.ndarray, x_um: np.ndarray, seed: int) -> np.ndarray:
     spots_y = np.exp(-(((y_um - spot_y_um) / width_um) ** 2))
     spots_x = np.exp(-(((x_um - spot_x_um) / width_um) ** 2))
     spots = (spots_y * generator.choice([-0.5, 0.6], (SPOTS, 1))).T @ spots_x
-    return np.clip(1 + WAVE_HEIGHT * speckle + spots, 0.2, None)
+    return np.asarray((1 + WAVE_HEIGHT * speckle + spots).clip(0.2, None))
 
 
 def _blurred(patch: np.ndarray, sigma_px: float) -> np.ndarray:

@@ -110,6 +110,7 @@ class Specimen:
         placed = np.isfinite(x_um)
         offset_um = generator.normal(0, HEIGHT_SD_UM, count)
         offset_um = offset_um.clip(-HEIGHT_LIMIT_UM, HEIGHT_LIMIT_UM)
+        dimmest, brightest = BRIGHTNESS
         traits = {
             "x_um": x_um,
             "y_um": y_um,
@@ -117,7 +118,7 @@ class Specimen:
             "diameter_um": diameter_um,
             "elongation": generator.uniform(*ELONGATION, count),
             "orientation": generator.uniform(0, np.pi, count),
-            "brightness": np.exp(generator.uniform(*np.log(BRIGHTNESS), count)),
+            "brightness": dimmest * (brightest / dimmest) ** generator.random(count),
             "texture_seed": generator.integers(2**31, size=count),
         }
         return cls(extent_um, surface, **{name: trait[placed] for name, trait in traits.items()})

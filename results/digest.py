@@ -19,8 +19,9 @@ def digest_of(folder: Path) -> str:
     for name in (STACKED, DEPTH, LABELS):
         rows, columns = shape_of(folder / name)
         for top in range(0, rows, BAND_PX):
-            band = read_region(folder / name, slice(top, min(rows, top + BAND_PX)),
-                               slice(0, columns))
+            band = read_region(
+                folder / name, slice(top, min(rows, top + BAND_PX)), slice(0, columns)
+            )
             digest.update(np.ascontiguousarray(band).data)
     digest.update((folder / TABLE).read_bytes())
     return digest.hexdigest()

@@ -9,8 +9,14 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from results.journal import Event
@@ -27,16 +33,32 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         print(f"{event['event']:<10} {facts}", flush=True)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         """Nothing to put away."""
 
 
-SHOWN = frozenset({
-    "stripe", "field", "stripes", "fields", "objects", "reason", "message", "status", "credits",
-    "sampled", "kept", "cpus", "in_flight", "step",
-})
+SHOWN = frozenset(
+    {
+        "stripe",
+        "field",
+        "stripes",
+        "fields",
+        "objects",
+        "reason",
+        "message",
+        "status",
+        "credits",
+        "sampled",
+        "kept",
+        "cpus",
+        "in_flight",
+        "step",
+    }
+)
 
 
 class LiveProgress(AbstractContextManager["LiveProgress"]):
@@ -44,12 +66,19 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
 
     def __init__(self) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True), expand=True,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            expand=True,
         )
         self._line = Text("starting Ray …")
-        self._live = Live(Group(self._line, self._bars), console=Console(stderr=False),
-                          refresh_per_second=8, transient=True)
+        self._live = Live(
+            Group(self._line, self._bars),
+            console=Console(stderr=False),
+            refresh_per_second=8,
+            transient=True,
+        )
         self._tasks: dict[tuple[int, str], TaskID] = {}
         self._lost = self._in_flight = self._objects = 0
 
@@ -58,7 +87,9 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._live.__exit__(kind, error, trace)
@@ -84,19 +115,25 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
         self._live.console.print(f"warning: {event['message']}", style="yellow", highlight=False)
 
     def _on_retried(self, event: Event) -> None:
-        self._live.console.print(f"{event['step']} of stripe {event['stripe']} field "
-                                 f"{event['field']} again: {event['reason']}", style="yellow")
+        self._live.console.print(
+            f"{event['step']} of stripe {event['stripe']} field "
+            f"{event['field']} again: {event['reason']}",
+            style="yellow",
+        )
 
     def _on_lost(self, event: Event) -> None:
         self._lost += 1
-        self._live.console.print(f"lost stripe {event['stripe']} field {event['field']}: "
-                                 f"{event['reason']}", style="red")
+        self._live.console.print(
+            f"lost stripe {event['stripe']} field {event['field']}: {event['reason']}", style="red"
+        )
 
     def _advance(self, event: Event) -> None:
         self._objects += event.get("objects", 0)
         self._bars.advance(self._tasks[event["stripe"], event["event"]])
-        self._line.plain = (f"{self._in_flight} batches in flight, {self._objects} objects, "
-                            f"{self._lost} fields lost")
+        self._line.plain = (
+            f"{self._in_flight} batches in flight, {self._objects} objects, "
+            f"{self._lost} fields lost"
+        )
 
 
 def progress(plain: bool) -> PlainProgress | LiveProgress:

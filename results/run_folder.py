@@ -39,6 +39,9 @@ def versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
-        capture_output=True, text=True, cwd=Path(__file__).parent, check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
     )
     return found | ({"commit": git.stdout.strip()} if git.returncode == 0 else {})

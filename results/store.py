@@ -90,8 +90,10 @@ def _array_spec(path: Path, mosaic: Mosaic, level: int, dtype: np.dtype[Any]) ->
             "codecs": [
                 {"name": "bytes", "configuration": {"endian": "little"}},
                 # smaller and faster than zstd on camera data
-                {"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5,
-                                                    "shuffle": "shuffle"}},
+                {
+                    "name": "blosc",
+                    "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
+                },
             ],
         }
     }
@@ -103,7 +105,7 @@ def _open_spec(path: Path) -> dict[str, Any]:
 
 @cache
 def _levels(path: Path) -> tuple[Any, ...]:
-    """The open arrays of an image, kept for the life of the process: opening costs a millisecond."""
+    """The open arrays of an image, kept for the life of the process: opening costs time."""
     group = json.loads((path / "zarr.json").read_text())
     datasets = group["attributes"]["ome"]["multiscales"][0]["datasets"]
     opening = [ts.open(_open_spec(path / dataset["path"])) for dataset in datasets]

@@ -29,8 +29,9 @@ def summarise(events: Sequence[Event]) -> Summary:
         "fields": _fields(one, many),
         "objects": one.get("predicted", {}).get("objects"),
         "digest": one.get("predicted", {}).get("digest"),
-        "z_positions": _only(one.get("focused", {}), "sampled", "kept", "rejected", "surface",
-                             "residual_um"),
+        "z_positions": _only(
+            one.get("focused", {}), "sampled", "kept", "rejected", "surface", "residual_um"
+        ),
         "retries": _retries(many),
         "timing": _timing(one, many),
         "dispatch_ms": _dispatch(many),
@@ -105,19 +106,26 @@ def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
     for event in many["captured"]:
         stripe, seconds = event["stripe"], event["ended_s"] - event["began_s"]
         cameras[stripe] = cameras.get(stripe, 0.0) + seconds
-    stacking, detecting = ([event["cpu_s"] for event in many[kind]]
-                           for kind in ("stacked", "detected"))
+    stacking, detecting = (
+        [event["cpu_s"] for event in many[kind]] for kind in ("stacked", "detected")
+    )
     focusing_s = one["focused"]["took_s"]
     last_field_s = float(np.median(stacking or [0]) + np.median(detecting or [0]))
     by_cameras = focusing_s + max(cameras.values()) + last_field_s
     by_cpus = (sum(stacking) + sum(detecting)) / one["ray"]["cpus"]
-    return max(by_cameras, by_cpus)
+    return float(max(by_cameras, by_cpus))
 
 
 def _dispatch(many: _Many) -> dict[str, dict[str, float]]:
     return {
-        name: _spread([event["dispatch_ms"] for event in many["stacked"]
-                       if event["waited_for_cpu"] is waited], (50, 95, 99))
+        name: _spread(
+            [
+                event["dispatch_ms"]
+                for event in many["stacked"]
+                if event["waited_for_cpu"] is waited
+            ],
+            (50, 95, 99),
+        )
         for name, waited in (("idle", False), ("waited_for_cpu", True))
     }
 
@@ -160,16 +168,25 @@ def in_words(summary: Summary) -> list[str]:
         f"{summary['objects']} objects in {timing.get('wall', 0):.1f} s",
     ]
     if focus:
-        lines.append(f"focus: {focus['kept']} of {focus['sampled']} samples kept, "
-                     f"{focus['surface']}, residual {focus['residual_um']:.2f} um")
+        lines.append(
+            f"focus: {focus['kept']} of {focus['sampled']} samples kept, "
+            f"{focus['surface']}, residual {focus['residual_um']:.2f} um"
+        )
     if "answer" in timing:
-        lines.append(f"answer {timing['answer']:.2f} s after the last exposure; "
-                     f"{timing['ratio']:.2f} x the least time possible")
+        lines.append(
+            f"answer {timing['answer']:.2f} s after the last exposure; "
+            f"{timing['ratio']:.2f} x the least time possible"
+        )
     if idle.get("n"):
-        lines.append(f"stacking began {idle['p50']:.0f} ms after its batch (median of "
-                     f"{idle['n']} with a free CPU, at most {idle['max']:.0f} ms)")
+        lines.append(
+            f"stacking began {idle['p50']:.0f} ms after its batch (median of "
+            f"{idle['n']} with a free CPU, at most {idle['max']:.0f} ms)"
+        )
     if slip:
-        lines.append(f"exposures began {slip['p50']:.2f} ms late (median, at most "
-                     f"{slip['max']:.1f} ms)")
-    return lines + [f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
-                    for lost in fields["lost"]]
+        lines.append(
+            f"exposures began {slip['p50']:.2f} ms late (median, at most {slip['max']:.1f} ms)"
+        )
+    return lines + [
+        f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
+        for lost in fields["lost"]
+    ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from results.files import write_atomically
 
@@ -22,7 +23,7 @@ PARTS = ".parts"
 FIRST_COLUMNS = ("label", "stripe", "field", "x_um", "y_um", "z_um")
 LAST_COLUMNS = ("score", "touches_border")
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, NDArray[Any]]
 
 
 def write_part(folder: Path, stripe: int, field: int, columns: Columns) -> None:

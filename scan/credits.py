@@ -23,7 +23,7 @@ class Credits:
     def take(self) -> None:
         """Take one for a capture that is about to be asked for."""
         if not self.left:
-            raise ValueError(f"expected a credit to be left, got {self.taken} of {self.total} taken")
+            raise ValueError(f"expected a credit to be left, got all {self.total} taken")
         self.taken += 1
         self.peak = max(self.peak, self.taken)
 

@@ -23,7 +23,6 @@ class Ledger:
         self.plan = plan
         self.credits = credits
         self.retries = retries
-        self.retried = 0
         self.stacked: set[Field] = set()
         self.detected: set[Field] = set()
         self.lost: dict[Field, str] = {}
@@ -53,22 +52,17 @@ class Ledger:
         ]
 
     def was_captured(self, field: Field) -> None:
-        """A batch is complete; its camera is free for the next."""
+        """A capture call ended, well or not; its camera is free for the next."""
         self._capturing[field.stripe] -= 1
 
-    def capture_failed(self, field: Field, reason: str) -> bool:
-        """Whether the field will be captured again; if not, it is lost for that reason."""
-        self._capturing[field.stripe] -= 1
-        return self.batch_failed(field, reason)
-
-    def batch_failed(self, field: Field, reason: str) -> bool:
-        """The same for a batch that was captured and then vanished from the object store."""
+    def failed(self, field: Field, reason: str) -> bool:
+        """A batch did not come or vanished: whether it will be captured again, before its
+        successors; if not, the field is lost for that reason."""
         self.credits.give_back()
         self._attempts[field] = self._attempts.get(field, 0) + 1
         if self._attempts[field] > self.retries:
             self.lost[field] = reason
             return False
-        self.retried += 1
         self._waiting[field.stripe].appendleft(field)
         return True
 
@@ -88,8 +82,9 @@ class Ledger:
         return (
             field in self.stacked
             and field not in self._detecting
-            and all(other in self.stacked or other in self.lost
-                    for other in self.plan.neighbours(field))
+            and all(
+                other in self.stacked or other in self.lost for other in self.plan.neighbours(field)
+            )
         )
 
     def was_detected(self, field: Field) -> None:

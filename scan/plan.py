@@ -1,4 +1,4 @@
-"""Where every field lies: stage positions, cores of the mosaic, chunks. Arithmetic on integers only.
+"""Where every field lies: stage positions, cores of the mosaic, chunks. Integers only.
 
 Along each axis the mosaic is cut once between neighbouring fields, at the chunk border nearest the
 middle of their overlap. So cores tile the mosaic, every core is made of whole chunks on all pyramid
@@ -128,7 +128,7 @@ def _widened(span: Span, halo_px: int, available: list[Span]) -> slice:
 
 
 def steered_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
-    """An axis whose fields we place: the overlap is at least `overlap_px`, a core is whole chunks."""
+    """An axis whose fields we place: they overlap by `overlap_px` or a little more."""
     if count == 1:
         return _single(frame_px)
     parts = math.ceil((frame_px - overlap_px) / LARGEST_CHUNK_PX)

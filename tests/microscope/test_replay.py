@@ -68,6 +68,7 @@ def write_zarr(path: Path, array: np.ndarray, version: int, compressed: bool = T
     scale = [1.0, 1.0, 1.5, 0.325, 0.325][-array.ndim :]
     unit = {"t": "second", "c": None, "z": "micrometer", "y": "micrometer", "x": "micrometer"}
     multiscales = [{
+        "version": "0.5" if version == 3 else "0.4",
         "axes": [{"name": n} | ({"unit": unit[n]} if unit[n] else {}) for n in names],
         "datasets": [{"path": "0", "coordinateTransformations": [
             {"type": "scale", "scale": scale}]}],
@@ -89,6 +90,16 @@ def write_zarr(path: Path, array: np.ndarray, version: int, compressed: bool = T
     store = tensorstore.open(spec, shape=array.shape, dtype=array.dtype.name).result()
     store.write(array).result()
     return path
+
+
+def write_bioformats2raw(folder: Path) -> Path:
+    """Write three OME-Zarr images in the layout of bioformats2raw."""
+    for series in range(3):
+        write_zarr(folder / str(series), STACK, 2)
+    (folder / ".zattrs").write_text('{"bioformats2raw.layout": 3}')
+    (folder / "OME").mkdir()
+    (folder / "OME" / "METADATA.ome.xml").write_text("<OME/>")
+    return folder
 
 
 def write_fields(folder: Path, writer: Callable[[Path], Path], suffix: str) -> Path:
@@ -127,6 +138,7 @@ TAKES = {
         lambda d: write_fields(d / "a", lambda p: write_planes(p, STACK), ""), STACK, 3),
     "folder of OME-Zarr": (
         lambda d: write_fields(d / "a", lambda p: write_zarr(p, STACK, 3), ".zarr"), STACK, 3),
+    "bioformats2raw": (lambda d: write_bioformats2raw(d / "a.zarr"), STACK, 3),
     "OME-Zarr 0.4": (lambda d: write_zarr(d / "a.zarr", STACK, 2), STACK, 1),
     "OME-Zarr 0.5": (lambda d: write_zarr(d / "a.zarr", STACK, 3), STACK, 1),
 }  # fmt: skip
@@ -268,7 +280,8 @@ def test_one_file_of_a_set_gives_its_own_planes(tmp_path: Path) -> None:
 
     recording = Recording.open(folder)
 
-    assert (recording.planes, recording.pixel_size_um, recording.z_step_um) == (2, 0.5, 2.0)
+    assert (recording.field_count, recording.planes) == (1, 2)
+    assert (recording.pixel_size_um, recording.z_step_um) == (0.5, 2.0)
     np.testing.assert_array_equal(recording.read_field(0), STACK[:2])
 
 
@@ -318,7 +331,8 @@ MISTAKES = {
                             lambda p: write_tiff(p, BYTES[0])), "z5.tif", "uint16"),
     "pages of two sizes": (
         lambda d: with_file(d, "a.tif", lambda p: (
-            write_tiff(p, STACK[0]), write_tiff(p, STACK[1, :9], append=True))), "a.tif", "one size"),
+            write_tiff(p, STACK[0]), write_tiff(p, STACK[1, :9], append=True))),
+        "a.tif", "one size"),
     "field of another plane count": (
         lambda d: with_file(
             write_fields(d / "a", lambda p: write_tiff(p, STACK), ".tif"), "field2.tif",
@@ -403,6 +417,7 @@ TRUNCATED = {
     "TIFF without metadata": lambda d: write_tiff(d / "a.tif", STACK, metadata=None),
     "deflated TIFF": lambda d: write_tiff(d / "a.tif", STACK, compression="zlib"),
     "LZW tiles": lambda d: write_tiff(d / "a.tif", STACK, compression="lzw", tile=(16, 16)),
+    "JPEG in TIFF": lambda d: write_tiff(d / "a.tif", BYTES, compression="jpeg"),
     "OME-TIFF": lambda d: write_ome_tiff(d / "a.ome.tif", STACK),
     "ImageJ TIFF": lambda d: write_imagej(d / "a.tif", STACK),
     "BigTIFF": lambda d: write_tiff(d / "a.tif", STACK, bigtiff=True),
@@ -427,7 +442,8 @@ def test_a_truncated_file_is_told(take: str, data: st.DataObject) -> None:
         whole = Recording.open(path)
         pixels = whole.read_field(0)
         content = file.read_bytes()
-        file.write_bytes(content[: data.draw(st.integers(0, len(content) - 1), label="kept")])
+        lost = st.integers(1, len(content)) | st.integers(1, 60)
+        file.write_bytes(content[: -data.draw(lost, label="bytes lost")])
         try:
             cut = Recording.open(path)
         except InputError:
@@ -451,8 +467,19 @@ def test_a_damaged_file_raises_nothing_but_input_error(take: str, data: st.DataO
         file.write_bytes(content)
         try:
             Recording.open(next(folder.iterdir()))
-        except InputError as error:
-            assert "\n" not in str(error)
+        except InputError:
+            return
+
+
+def test_a_png_with_a_wrong_byte_is_told(tmp_path: Path) -> None:
+    """A PNG whose checksums do not fit is refused, though decoders fill in what they like."""
+    path = write_planes(tmp_path / "a", STACK[:1], ".png") / "z1.png"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(InputError, match="damaged"):
+        Recording.open(path)
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True))
@@ -500,7 +527,7 @@ def replay(tmp_path: Path) -> ReplayMicroscope:
     ("x_um", "z_um", "field", "planes"),
     [
         (0.0, [0.0, 2.0, 4.0], 0, [0, 1, 2]),
-        (10.9, [22.0, 0.0], 1, [11, 0]),
+        (9.1, [22.0, 0.0], 1, [11, 0]),
         (0.0, [-1.0, 2.9, 23.0], 0, [0, 1, 11]),
     ],
     ids=["exact", "nearly, in any order", "half a step off"],
@@ -509,6 +536,7 @@ def test_replay_shows_the_nearest_field_and_planes(
     x_um: float, z_um: list[float], field: int, planes: list[int], replay: ReplayMicroscope
 ) -> None:
     """The planes nearest to the heights asked for come back, as they were recorded."""
+    replay.stack(10.0 - x_um, 0.0, [0.0])  # another field was shown before
     stack = replay.stack(x_um, 0.0, z_um)
 
     np.testing.assert_array_equal(stack.frames, STACK[planes] + field)

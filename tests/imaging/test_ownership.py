@@ -1,0 +1,96 @@
+"""Ownership: fields that see the same objects agree on numbers and share rows out."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import binary_dilation
+from skimage.draw import disk
+from skimage.measure import label, regionprops_table
+
+from imaging.ownership import core_of, label_dtype, owned_rows, scan_numbers
+from scan.plan import ScanPlan, make_plan
+
+COLUMNS = ("label", "centroid", "bbox")
+
+
+def plan_of(stripes: int, fields: int) -> ScanPlan:
+    """Fields of 96 pixels with an overlap of 32."""
+    return make_plan((fields,) * stripes, (96, 96), 32, 0.5, steered=True)
+
+
+def scene(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """A mosaic (y, x) bool with separate discs of 2 to 9 pixels radius, some cut by its edge."""
+    generator = np.random.default_rng(seed)
+    image = np.zeros(shape, bool)
+    for _ in range(40):
+        centre = generator.uniform(0, shape)
+        spot = disk(centre, generator.uniform(2, 9), shape=shape)
+        if not binary_dilation(image)[spot].any():
+            image[spot] = True
+    return image
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_fields_together_tell_what_one_look_tells(stripes: int, fields: int, seed: int) -> None:
+    """Cores and rows of all fields make up the labels and the table of the mosaic in one piece."""
+    plan = plan_of(stripes, fields)
+    mosaic = scene(plan.mosaic_shape, seed)
+    whole = (slice(0, mosaic.shape[0]), slice(0, mosaic.shape[1]))
+    found = label(mosaic)
+    expected = scan_numbers(found, whole, plan.mosaic_shape)[found]
+
+    stitched, numbers = np.zeros(mosaic.shape, label_dtype(plan.mosaic_shape)), []
+    for field in plan.fields:
+        region = plan.region(field, 32)
+        labels = label(mosaic[region])
+        scanwide = scan_numbers(labels, region, plan.mosaic_shape)
+        stitched[slice(*field.rows), slice(*field.columns)] = scanwide[
+            core_of(labels, field, region)
+        ]
+        table = regionprops_table(labels, properties=COLUMNS)
+        numbers += owned_rows(table, scanwide, field, region, 0.5)["label"].tolist()
+
+    np.testing.assert_array_equal(stitched, expected)
+    assert sorted(numbers) == sorted(set(np.unique(expected)) - {0})
+
+
+def test_rows_are_in_mosaic_coordinates() -> None:
+    """A row tells where its object lies in the mosaic and on the slide."""
+    plan = plan_of(2, 2)
+    field = plan.stripes[1][1]
+    region = plan.region(field, 16)
+    labels = np.zeros((region[0].stop - region[0].start, region[1].stop - region[1].start), int)
+    labels[30:33, 40:43] = 1
+    table = regionprops_table(labels, properties=COLUMNS)
+
+    numbers = scan_numbers(labels, region, plan.mosaic_shape)
+    rows = owned_rows(table, numbers, field, region, 0.5)
+
+    top, left = 30 + region[0].start, 40 + region[1].start
+    assert (rows["bbox-0"], rows["bbox-3"]) == (top, left + 3)
+    assert (rows["y_um"], rows["x_um"]) == (0.5 * (top + 1), 0.5 * (left + 1))
+    assert rows["label"] == top * plan.mosaic_shape[1] + left + 1
+
+
+def test_cut_objects_are_told() -> None:
+    """An object that reaches the end of what is seen is marked, one inside is not."""
+    plan = plan_of(1, 1)
+    labels = np.zeros(plan.mosaic_shape, int)
+    labels[0:5, 20:25], labels[40:45, 40:45] = 1, 2
+    region = plan.region(plan.fields[0], 16)
+    table = regionprops_table(labels, properties=COLUMNS)
+
+    numbers = scan_numbers(labels, region, plan.mosaic_shape)
+
+    assert owned_rows(table, numbers, plan.fields[0], region, 1.0)["touches_border"].tolist() == [
+        True,
+        False,
+    ]
+
+
+def test_numbers_fit_any_slide() -> None:
+    """A mosaic with more pixels than 32 bits count gets 64-bit labels."""
+    assert label_dtype((60_000, 60_000)) == np.uint32
+    assert label_dtype((70_000, 70_000)) == np.uint64

@@ -1,0 +1,157 @@
+"""The driver's decisions, for any order in which things finish."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scan.credits import Credits, credits_for
+from scan.errors import UserMistake
+from scan.ledger import QUEUED_PER_STRIPE, Ledger
+from scan.plan import Field, make_plan
+
+
+class Simulation:
+    """Plays a scan against a ledger: things finish, or fail, in a random order."""
+
+    def __init__(self, ledger: Ledger, seed: int, failing: float = 0.0) -> None:
+        self.ledger, self.random, self.failing = ledger, random.Random(seed), failing
+        self.captured: list[Field] = []
+        self.searched: list[Field] = []
+        self.deepest = 0
+        self._under_way: list[tuple[str, Field]] = []
+
+    def run(self) -> None:
+        """Until the ledger says that all is done; an idle scan that is not finished is stuck."""
+        while not self.ledger.finished:
+            self._under_way += [("capture", field) for field in self.ledger.captures_to_begin()]
+            self.deepest = max(self.deepest, *(self._queued(s) for s in self._stripes()))
+            assert self._under_way, "nothing under way, and not finished"
+            step, field = self._under_way.pop(self.random.randrange(len(self._under_way)))
+            getattr(self, step)(field)
+
+    def _stripes(self) -> range:
+        return range(len(self.ledger.plan.stripes))
+
+    def _queued(self, stripe: int) -> int:
+        return sum(s == "capture" and f.stripe == stripe for s, f in self._under_way)
+
+    def capture(self, field: Field) -> None:
+        self.ledger.was_captured(field)
+        if self.random.random() < self.failing:
+            self.fail(field)
+        else:
+            self.captured.append(field)
+            self._under_way.append(("stack", field))
+
+    def stack(self, field: Field) -> None:
+        if self.random.random() < self.failing:
+            self.fail(field)
+            return
+        self.ledger.was_stacked(field)
+        self.search_around(field)
+
+    def fail(self, field: Field) -> None:
+        if not self.ledger.failed(field, "broken"):
+            self.search_around(field)
+
+    def search_around(self, field: Field) -> None:
+        for ready in self.ledger.detections_to_begin(field):
+            around = self.ledger.plan.neighbours(ready)
+            assert all(o in self.ledger.stacked or o in self.ledger.lost for o in around)
+            self.searched.append(ready)
+            self._under_way.append(("detect", ready))
+
+    def detect(self, field: Field) -> None:
+        self.ledger.was_detected(field)
+
+
+def ledger_of(stripes: int, fields: int, credits: int, retries: int = 2) -> Ledger:
+    """A ledger for a small steered scan."""
+    plan = make_plan((fields,) * stripes, (64, 64), 16, 1.0, steered=True)
+    return Ledger(plan, Credits(credits), retries)
+
+
+SCANS = {
+    "stripes": st.integers(1, 4),
+    "fields": st.integers(1, 6),
+    "spare": st.integers(0, 8),
+    "seed": st.integers(0, 2**32),
+}
+
+
+@given(**SCANS)
+def test_any_order_ends_with_every_field(stripes: int, fields: int, spare: int, seed: int) -> None:
+    """Whatever finishes first, every field is captured, stacked and searched just once."""
+    ledger = ledger_of(stripes, fields, stripes + spare)
+    scan = Simulation(ledger, seed)
+
+    scan.run()
+
+    everything = set(ledger.plan.fields)
+    assert set(scan.captured) == set(scan.searched) == ledger.detected == everything
+    assert len(scan.captured) == len(scan.searched) == len(everything)
+
+
+@given(**SCANS, failing=st.floats(0, 0.9))
+def test_planned_is_detected_plus_lost(
+    stripes: int, fields: int, spare: int, seed: int, failing: float
+) -> None:
+    """However often captures and stacks fail, no field is forgotten and no credit goes astray."""
+    ledger = ledger_of(stripes, fields, stripes + spare)
+
+    Simulation(ledger, seed, failing).run()
+
+    assert ledger.detected | set(ledger.lost) == set(ledger.plan.fields)
+    assert not ledger.detected & set(ledger.lost)
+    assert ledger.credits.taken == 0
+
+
+@given(**SCANS)
+def test_no_more_batches_than_credits(stripes: int, fields: int, spare: int, seed: int) -> None:
+    """Batches in flight never exceed the credits, nor captures of a stripe its queue."""
+    scan = Simulation(ledger_of(stripes, fields, stripes + spare), seed)
+
+    scan.run()
+
+    assert scan.ledger.credits.peak <= stripes + spare
+    assert scan.deepest <= QUEUED_PER_STRIPE
+
+
+def test_a_failed_field_comes_before_its_successors() -> None:
+    """A field that failed is captured again at once, so a stripe is scanned in order."""
+    ledger = ledger_of(1, 4, credits=8)
+    first, second = ledger.captures_to_begin()
+
+    ledger.was_captured(first)
+    again = ledger.failed(first, "camera error")
+
+    assert again
+    assert next(ledger.captures_to_begin()) is first
+    assert second.field == 1
+
+
+def test_a_field_is_lost_after_its_retries() -> None:
+    """A field that fails once more than it is retried is lost, with its last reason."""
+    ledger = ledger_of(1, 1, credits=2, retries=1)
+    for reason in ("first", "second"):
+        (field,) = ledger.captures_to_begin()
+        ledger.was_captured(field)
+        ledger.failed(field, reason)
+
+    assert ledger.lost == {field: "second"}
+    assert ledger.finished
+
+
+def test_credits_are_a_fraction_of_the_store() -> None:
+    """Credits fill the asked fraction of the store, in whole batches."""
+    assert credits_for(1000, 0.6, 100, stripes=3).total == 6
+
+
+def test_a_store_without_a_batch_per_stripe_is_refused() -> None:
+    """A store too small for a batch of each stripe is a mistake that says what to change."""
+    with pytest.raises(UserMistake, match="larger object store, or take fewer stripes"):
+        credits_for(1000, 0.6, 300, stripes=3)

@@ -1,0 +1,102 @@
+"""The plan: cores tile the mosaic in whole chunks, and every point has one owner."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scan.errors import UserMistake
+from scan.plan import ScanPlan, make_plan
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> ScanPlan:
+    """Plans of steered and recorded scans; a recorded one may end in a shorter stripe."""
+    steered = draw(st.booleans())
+    shape = (draw(st.integers(64, 700)), draw(st.integers(64, 700)))
+    overlap = draw(st.integers(0, min(shape) // 2))
+    stripes, fields = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    last = fields if steered else draw(st.integers(1, fields))
+    return make_plan(
+        (fields,) * (stripes - 1) + (last if stripes > 1 else fields,), shape, overlap, 0.5, steered
+    )
+
+
+@given(plans())
+def test_cores_tile_the_mosaic(plan: ScanPlan) -> None:
+    """Every pixel of the mosaic belongs to one core; only unrecorded places belong to none."""
+    owners = np.zeros(plan.mosaic_shape, np.uint8)
+    for field in plan.fields:
+        owners[slice(*field.rows), slice(*field.columns)] += 1
+
+    assert owners.max() == 1
+    assert owners[: plan.fields[-1].rows[0] or None].all() or len(plan.stripes) == 1
+    if len({len(stripe) for stripe in plan.stripes}) == 1:
+        assert owners.all()
+
+
+@given(plans())
+def test_cores_are_whole_chunks_on_every_level(plan: ScanPlan) -> None:
+    """A core begins at a chunk border on each level, so no two tasks write one chunk."""
+    for field in plan.fields:
+        for start, chunk in zip((field.rows[0], field.columns[0]), plan.chunk_shape, strict=True):
+            for level in range(plan.levels):
+                assert chunk % 2**level == 0
+                assert start % chunk == 0
+
+
+@given(plans())
+def test_a_core_lies_in_its_frame(plan: ScanPlan) -> None:
+    """A field photographs all of its core."""
+    for field in plan.fields:
+        rows, columns = field.core_in_frame()
+
+        assert 0 <= rows.start < rows.stop <= plan.frame_shape[0]
+        assert 0 <= columns.start < columns.stop <= plan.frame_shape[1]
+
+
+@given(plans(), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_a_point_has_one_owner(plan: ScanPlan, down: float, across: float) -> None:
+    """However fields overlap, a point belongs to at most one, and to one where a core is."""
+    row = down * plan.mosaic_shape[0] - 0.5
+    column = across * plan.mosaic_shape[1] - 0.5
+    whole = len({len(stripe) for stripe in plan.stripes}) == 1
+
+    owners = sum(field.owns(row, column) for field in plan.fields)
+
+    assert owners == 1 or (owners == 0 and not whole)
+
+
+@given(plans(), st.integers(0, 300))
+def test_a_region_needs_no_field_but_the_neighbours(plan: ScanPlan, halo_px: int) -> None:
+    """What is read to search a field lies in its core and its neighbours' cores."""
+    for field in plan.fields:
+        rows, columns = plan.region(field, halo_px)
+        seen = {
+            other
+            for other in plan.fields
+            if other.rows[0] < rows.stop
+            and rows.start < other.rows[1]
+            and other.columns[0] < columns.stop
+            and columns.start < other.columns[1]
+        }
+
+        assert seen <= {field, *plan.neighbours(field)}
+
+
+@given(st.integers(2, 5), st.integers(64, 1500), st.integers(0, 700))
+def test_steered_fields_overlap_at_least_as_asked(count: int, frame: int, overlap: int) -> None:
+    """Neighbours of a steered scan share no fewer pixels than the settings ask."""
+    overlap = min(overlap, frame // 2)
+    plan = make_plan((count,), (frame, frame), overlap, 1.0, steered=True)
+
+    for before, after in zip(plan.stripes[0], plan.stripes[0][1:], strict=False):
+        assert before.origin_px[1] + frame - after.origin_px[1] >= overlap
+
+
+def test_recorded_overlap_beyond_half_is_refused() -> None:
+    """An overlap that no recording has is a mistake, not a crash."""
+    with pytest.raises(UserMistake, match="at most half of the recorded field"):
+        make_plan((2,), (100, 100), 60, 1.0, steered=False)
