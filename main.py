@@ -17,6 +17,7 @@ PROCESS_BEGAN_S = time.time()  # before the imports: what a user waits for count
 
 import logging
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -249,32 +250,39 @@ def ray_running(settings: Settings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_worker_niceness", "0")  # cameras at 0, stacking lowers itself
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = settings.address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                num_cpus=settings.num_cpus,
-                object_store_memory=settings.object_store_mb * 10**6,
-                **quiet,
-            )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserMistake(
-            f"Ray at {address or 'this machine'}",
-            "a Ray that answers",
-            (str(error).strip().splitlines() or ["none"])[0],
-            "check --address, or leave it out to start a local Ray",
-        ) from None
+        start_ray(address, settings)
+    except (OSError, ValueError, RuntimeError) as error:
+        came = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        subject = f"Ray at {address or 'this machine'}"
+        advice = "check --address, or leave it out to start a local Ray"
+        raise UserMistake(subject, "a Ray that answers", came, advice) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def start_ray(address: str | None, settings: Settings) -> None:
+    """Join a cluster or start a local Ray; its size is ours to say only in the latter case."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # cameras at 0, stacking lowers itself
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # nothing here needs a GPU
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if not address:
+        store_bytes = settings.object_store_mb * 10**6
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=settings.num_cpus,
+            object_store_memory=store_bytes,
+            **common,
+        )
+        return
+    host, _, port = address.rpartition(":")
+    if port.isdigit():  # Ray itself would try for minutes
+        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=5).close()
+    ray.init(address=address, **common)
 
 
 def cpu_slots() -> int:

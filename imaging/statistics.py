@@ -34,6 +34,7 @@ FLOOR_OF_FLOATS = 1e-6  # of the largest value: a few steps of float32
 SMALLEST_BLOB = 6.0  # pixels: below it an object is a point
 STEPS_PER_OCTAVE = 3
 OCTAVES = 5  # up to 150 pixels
+NEIGHBOURS = np.ones((3, 3), np.uint8)
 BLOB_POWER = 1.5  # of a blob's diameter in its weight: grains are many but small
 LEAST_BLOB = 0.2  # of log light: fainter blobs are texture
 DIAMETER_RANGE = (6.0, 256.0)  # pixels
@@ -114,7 +115,10 @@ def first_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
     smooth = [ndimage.gaussian_filter(image.astype(np.float64), 1.0) for image in images]
     background = _mode(np.concatenate([image.ravel() for image in smooth]))
     noise = _noise(np.concatenate([image.ravel() for image in images]), background)
-    light = [np.log1p(np.maximum(image - background, 0) / (STABILISER * noise)) for image in smooth]
+    light = [
+        np.log1p(np.maximum(image - background, 0) / (STABILISER * noise)).astype(np.float32)
+        for image in smooth
+    ]
     return DetectionStatistics(background, noise, 0.0, _blob_diameter(light))
 
 
@@ -156,7 +160,8 @@ def _octave_blobs(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Diameters and strengths of the blobs of one octave, in pixels of this image."""
     scales = SMALLEST_BLOB * 2 ** (np.arange(-1, STEPS_PER_OCTAVE + 1) / STEPS_PER_OCTAVE)
     stack = np.stack([_blobs(image, scale / sqrt(8)) for scale in scales])
-    peaks = (stack == ndimage.maximum_filter(stack, 3)) & (stack > LEAST_BLOB)
+    around = ndimage.maximum_filter1d(np.stack([cv2.dilate(x, NEIGHBOURS) for x in stack]), 3, 0)
+    peaks = (stack == around) & (stack > LEAST_BLOB)
     peaks[[0, -1]] = False  # their own peak lies in the next octave
     return scales[np.nonzero(peaks)[0]], stack[peaks]
 
@@ -167,7 +172,8 @@ def _halve(image: np.ndarray) -> np.ndarray:
 
 
 def _blobs(image: np.ndarray, sigma: float) -> np.ndarray:
-    return -(sigma**2) * ndimage.gaussian_laplace(image, sigma, mode="nearest", truncate=3.0)
+    smooth = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    return -(sigma**2) * cv2.Laplacian(smooth, cv2.CV_32F, borderType=cv2.BORDER_REPLICATE)
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray, default: float) -> float:

@@ -80,7 +80,7 @@ def test_one_focus_does_not_serve_the_whole_slide(seed: int, height: float, widt
     """Whatever the extent, the surface rises by more than twice the depth of focus."""
     specimen = Specimen.grow(seed, (height, width))
 
-    y_um, x_um = np.mgrid[0 : height : 21j, 0 : width : 21j]  # type: ignore[misc]
+    y_um, x_um = np.mgrid[0:height:21j, 0:width:21j]  # type: ignore[misc]
     surface_um = specimen.focus_surface_um(x_um, y_um)
     assert 2 * DEPTH_OF_FOCUS_UM < np.ptp(surface_um) < 20
     assert surface_um.dtype == np.float64

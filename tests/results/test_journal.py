@@ -1,0 +1,173 @@
+"""Journal, summary and progress: what happened is on disk first, then shown, then counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from results.journal import Event, Journal
+from results.progress import LiveProgress, PlainProgress
+from results.summary import in_words, summarise
+
+
+def events_of_a_scan() -> list[Event]:
+    """A scan of one stripe: field 0 complete, field 1 captured twice, field 2 lost."""
+    field: dict[str, Any] = {"stripe": 0, "field": 0}
+    captured = {"began_s": 104.0, "ended_s": 105.0, "slips_ms": [0.1, 0.3], "in_flight": 2}
+    work = {"began_s": 105.1, "ended_s": 105.3, "cpu_s": 0.2, "in_flight": 1}
+    return [
+        {
+            "time": 102.0,
+            "event": "begun",
+            "process_began_s": 100.0,
+            "stripes": [3],
+            "fields": 3,
+            "versions": {"ray": "2"},
+        },
+        {
+            "time": 102.0,
+            "event": "ray",
+            "up_s": 102.0,
+            "cpus": 2,
+            "object_store_bytes": 2e8,
+            "batch_bytes": 10**6,
+            "credits": 9,
+        },
+        {
+            "time": 104.0,
+            "event": "focused",
+            "first_exposure_s": 103.0,
+            "took_s": 2.0,
+            "sampled": 2,
+            "kept": 2,
+            "rejected": [],
+            "surface": "plane",
+            "residual_um": 0.1,
+        },
+        {"time": 105.0, "event": "captured", **field, **captured},
+        {
+            "time": 105.4,
+            "event": "stacked",
+            **field,
+            **work,
+            "dispatch_ms": 8.0,
+            "waited_for_cpu": False,
+        },
+        {
+            "time": 105.4,
+            "event": "retried",
+            "stripe": 0,
+            "field": 1,
+            "step": "capture",
+            "reason": "camera",
+            "restarted": True,
+        },
+        {
+            "time": 106.0,
+            "event": "captured",
+            "stripe": 0,
+            "field": 1,
+            **captured,
+            "began_s": 105.0,
+            "ended_s": 106.0,
+        },
+        {
+            "time": 106.4,
+            "event": "stacked",
+            "stripe": 0,
+            "field": 1,
+            **work,
+            "dispatch_ms": 40.0,
+            "waited_for_cpu": True,
+        },
+        {"time": 106.5, "event": "lost", "stripe": 0, "field": 2, "reason": "camera"},
+        {"time": 106.6, "event": "detected", **field, **work, "objects": 5},
+        {"time": 106.7, "event": "detected", "stripe": 0, "field": 1, **work, "objects": 2},
+        {
+            "time": 107.0,
+            "event": "predicted",
+            "objects": 7,
+            "answered_s": 107.0,
+            "digest": "d",
+            "peak_batches_in_flight": 3,
+        },
+        {
+            "time": 108.0,
+            "event": "finished",
+            "status": "partial",
+            "spilled_mb": 0.0,
+            "driver_cpu_s": 0.5,
+        },
+    ]
+
+
+def test_a_line_is_on_disk_before_anyone_is_told(tmp_path: Path) -> None:
+    """When a listener hears of an event, its line can be read from the file."""
+    path, heard = tmp_path / "events.jsonl", []
+
+    def listen(event: Event) -> None:
+        heard.append(json.loads(path.read_text().splitlines()[-1]) == event)
+
+    with Journal(path, listen, clock=lambda: 1.5) as journal:
+        journal.write("captured", stripe=0, field=3)
+        journal.write("lost", stripe=0, field=4, reason="camera")
+
+    assert heard == [True, True]
+    assert journal.seen("lost")
+    assert not journal.seen("detected")
+
+
+def test_the_summary_counts_what_the_journal_says() -> None:
+    """Fields, retries, times and memory in the summary follow from the events."""
+    summary = summarise(events_of_a_scan())
+
+    assert summary["status"] == "partial"
+    assert summary["fields"] == {
+        "planned": 3,
+        "captured": 2,
+        "stacked": 2,
+        "detected": 2,
+        "resumed": 0,
+        "lost": [{"stripe": 0, "field": 2, "reason": "camera"}],
+    }
+    assert summary["retries"] == {"capture": 1, "stack": 0, "detect": 0, "actor_restarts": 1}
+    assert summary["dispatch_ms"]["idle"] == {"n": 1, "p50": 8, "p95": 8, "p99": 8, "max": 8}
+    assert summary["dispatch_ms"]["waited_for_cpu"]["p50"] == 40
+    assert summary["exposure_slip_ms"]["max"] == 0.3
+    assert summary["memory"]["peak_live_mb"] == 3.0
+    assert summary["timing"]["startup"] == 3.0
+    assert summary["timing"]["first_exposure"] == 1.0
+    assert summary["timing"]["answer"] == 1.0
+    # focusing 2, two captures of 1 back to back, then one field's stacking and detection of 0.4
+    assert summary["timing"]["lower_bound"] == pytest.approx(4.4)
+    assert summary["timing"]["ratio"] == pytest.approx(5 / 4.4, abs=1e-4)
+
+
+@pytest.mark.parametrize("length", range(len(events_of_a_scan())))
+def test_a_run_cut_short_is_summarised(length: int) -> None:
+    """However early a run ends, its summary can be made and never claims completion."""
+    summary = summarise(events_of_a_scan()[:length])
+
+    assert summary["status"] == "failed"
+    assert in_words(summary)
+
+
+def test_lost_fields_stand_last_by_name() -> None:
+    """The words for people begin with the verdict and end with the fields that were lost."""
+    lines = in_words(summarise(events_of_a_scan()))
+
+    assert lines[0].startswith("partial: 2 of 3 fields, 7 objects")
+    assert lines[-1] == "lost: stripe 0 field 2: camera"
+
+
+@pytest.mark.parametrize("display", [PlainProgress, LiveProgress])
+def test_any_journal_can_be_shown(display: type, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both displays take every event of a scan and name the lost field."""
+    with display() as show:
+        for event in events_of_a_scan():
+            show(event)
+
+    assert "camera" in capsys.readouterr().out

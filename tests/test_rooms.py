@@ -1,0 +1,111 @@
+"""Who may import whom: the rooms of the design, and what only some may use."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("scan", "microscope", "imaging", "results")
+FORBIDDEN = {
+    "main.py": {"numpy", "cv2", "scipy", "skimage", "numba"},
+    "actors.py": {"tasks", "results"},
+    "tasks.py": {"actors", "microscope"},
+    "config.py": {"main", "actors", "tasks", *ROOMS},
+    "scan": {"ray", "imaging", "results", "microscope"},
+    "microscope": {"ray", "results", "imaging"},
+    "imaging": {"ray", "results", "microscope", "time", "pathlib", "os"},
+    "results": {"ray", "imaging", "microscope"},
+}
+REQUIRED = {  # import name of each requirement
+    "opencv-python-headless": "cv2",
+    "scikit-image": "skimage",
+    "tomli-w": "tomli_w",
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Top-level names of all modules that a file imports, wherever in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def files_of(room: str) -> list[Path]:
+    """The Python files of a room, or the file itself."""
+    return [ROOT / room] if room.endswith(".py") else sorted((ROOT / room).rglob("*.py"))
+
+
+PRODUCT = [path for room in FORBIDDEN for path in files_of(room)]
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_a_room_keeps_to_its_imports(room: str) -> None:
+    """No room imports what the design forbids it."""
+    for path in files_of(room):
+        assert not imports_of(path) & FORBIDDEN[room], path
+
+
+def test_the_top_level_holds_no_further_script() -> None:
+    """At the top stand the four scripts of the design and no other."""
+    assert {path.name for path in ROOT.glob("*.py")} == {
+        "main.py",
+        "actors.py",
+        "tasks.py",
+        "config.py",
+    }
+
+
+def test_every_requirement_is_imported() -> None:
+    """Nothing is required that the run does not import; imagecodecs is loaded by tifffile."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = {re.split(r"[\[>]", line)[0] for line in lines if line and line[0] != "#"}
+    imported = set().union(*map(imports_of, PRODUCT))
+
+    assert {REQUIRED.get(name, name) for name in required - {"imagecodecs"}} <= imported
+
+
+def functions() -> list[tuple[str, int]]:
+    """Name and length of every function of the product."""
+    return [
+        (f"{path.name}:{node.name}", (node.end_lineno or 0) - node.lineno + 1)
+        for path in PRODUCT
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
+
+
+def test_functions_are_short() -> None:
+    """Nine in ten functions have at most 30 lines, none has more than 60."""
+    lengths = [length for _, length in functions()]
+
+    assert [name for name, length in functions() if length > 60] == []
+    assert sum(length <= 30 for length in lengths) >= 0.9 * len(lengths)
+
+
+def code_lines(path: Path) -> int:
+    """Lines of a file that are neither blank nor comment nor docstring."""
+    text = path.read_text()
+    prose = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
+    lines = enumerate(text.splitlines(), 1)
+    return sum(
+        number not in prose and bool(line.strip()) and line.strip()[0] != "#"
+        for number, line in lines
+    )
+
+
+def test_the_product_is_small() -> None:
+    """The product can be read in an evening: under 4,000 lines of code."""
+    assert sum(map(code_lines, PRODUCT)) < 4000

@@ -1,0 +1,339 @@
+"""The whole scan on a local Ray: against the truth, in any order, at borders, when things fail."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import yaozarrs
+import zarr
+from ome_zarr_models import open_ome_zarr
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+import main
+from config import Settings, validate
+from imaging.detection import detect, estimate_statistics
+from imaging.stacking import focus_stack
+from microscope.opening import prepare, specimen_of
+from microscope.simulated import SimulatedMicroscope
+from microscope.specimen import Specimen
+from results.digest import digest_of
+from results.table import PARTS
+
+SMALL = ["--plain", "--exposure-ms", "2"]
+RUN_FOLDER = {
+    "scan.toml",
+    "events.jsonl",
+    "stacked.ome.zarr",
+    "depth.ome.zarr",
+    "objects.csv",
+    "summary.json",
+}
+
+
+def scan(folder: Path, *options: str, **settings: Any) -> tuple[int, dict[str, Any]]:
+    """Run the program in this process; returns exit code and summary."""
+    file = folder.with_suffix(".toml")
+    file.write_text("\n".join(f"{key} = {value}" for key, value in settings.items()))
+    code = main.main([*SMALL, "--config", str(file), "--out", str(folder), *options])
+    return code, json.loads((folder / "summary.json").read_text())
+
+
+def objects_in(folder: Path) -> list[dict[str, float]]:
+    """The rows of the object table."""
+    with (folder / "objects.csv").open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def events_in(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in the journal."""
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+@pytest.fixture(scope="module")
+def slide(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a simulated scan, 3 stripes of 3 fields."""
+    folder = tmp_path_factory.mktemp("scan") / "run"
+    code, _ = scan(folder, "--fields", "3", "--field-px", "384", "--planes", "11")
+    assert code == 0
+    return folder
+
+
+def truth_of(folder: Path) -> tuple[Settings, Specimen]:
+    """The settings of a run, and the specimen it looked at."""
+    settings = validate(tomllib.loads((folder / "scan.toml").read_text()))
+    return settings, specimen_of(prepare(settings))
+
+
+def test_a_run_leaves_what_the_design_promises(slide: Path) -> None:
+    """The run folder holds the promised files and nothing else, and the summary says complete."""
+    summary = json.loads((slide / "summary.json").read_text())
+
+    assert {path.name for path in slide.iterdir()} == RUN_FOLDER
+    assert summary["status"] == "complete"
+    assert summary["fields"] == {
+        "planned": 9,
+        "captured": 9,
+        "stacked": 9,
+        "detected": 9,
+        "lost": [],
+        "resumed": 0,
+    }
+    assert summary["objects"] == len(objects_in(slide))
+    assert summary["digest"] == digest_of(slide)
+    assert summary["timing"]["ratio"] > 1
+    assert summary["memory"]["spilled_mb"] == 0
+
+
+def test_focus_lies_on_the_true_surface(slide: Path) -> None:
+    """Fields are focused within 0.5 um of the true focus surface, in the median."""
+    settings, specimen = truth_of(slide)
+    plan = prepare(settings).plan
+    (focused,) = events_in(slide, "focused")
+
+    errors = [
+        z_um
+        - specimen.focus_surface_um(
+            plan.stripes[stripe][field].x_um, plan.stripes[stripe][field].y_um
+        )
+        for stripe, field, z_um in focused["centres_um"]
+    ]
+
+    assert np.median(np.abs(errors)) < 0.5
+
+
+def matched(specimen: Specimen, rows: list[dict[str, float]]) -> list[tuple[int, int]]:
+    """Pairs of true object and row whose centres are within half a diameter of each other."""
+    distance = cdist(
+        np.column_stack([specimen.x_um, specimen.y_um]),
+        [[row["x_um"], row["y_um"]] for row in rows],
+    )
+    allowed = distance <= specimen.diameter_um[:, None] / 2
+    pairs = zip(*linear_sum_assignment(np.where(allowed, distance, 1e6)), strict=True)
+    return [(int(truth), int(row)) for truth, row in pairs if allowed[truth, row]]
+
+
+def test_objects_are_those_of_the_slide(slide: Path) -> None:
+    """Objects are found with F1 of at least 0.90, and their count is within 5 % of the truth."""
+    _, specimen = truth_of(slide)
+    rows = objects_in(slide)
+
+    pairs = len(matched(specimen, rows))
+
+    assert 2 * pairs / (len(specimen) + len(rows)) >= 0.90
+    assert abs(len(rows) / len(specimen) - 1) <= 0.05
+
+
+def test_objects_lie_at_their_height(slide: Path) -> None:
+    """The height under an object is within half a plane of the truth, in the median."""
+    settings, specimen = truth_of(slide)
+    rows = objects_in(slide)
+
+    errors = [
+        rows[row]["z_um"] - specimen.height_um[truth] for truth, row in matched(specimen, rows)
+    ]
+
+    assert np.median(np.abs(errors)) < 0.5 * float(settings.z_step_um or 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["stacked.ome.zarr", "stacked.ome.zarr/labels/objects", "depth.ome.zarr"]
+)
+def test_the_mosaics_are_valid(slide: Path, name: str) -> None:
+    """Image, labels and depth of a run are OME-Zarr that both validators accept."""
+    yaozarrs.validate_zarr_store(str(slide / name))
+    assert open_ome_zarr(zarr.open_group(slide / name, mode="r"))
+
+
+def test_labels_and_rows_are_the_same_objects(slide: Path) -> None:
+    """Each row's label is in the label image with just the area that the row tells."""
+    labels = zarr.open_group(slide / "stacked.ome.zarr/labels/objects", mode="r")["0"][:]
+    numbers, areas = np.unique(labels[labels > 0], return_counts=True)
+
+    assert {row["label"]: row["area"] for row in objects_in(slide)} == dict(
+        zip(numbers, areas, strict=True)
+    )
+
+
+def test_saved_settings_repeat_the_run(slide: Path, tmp_path: Path) -> None:
+    """The run's own scan.toml gives a run with the same digest."""
+    again = tmp_path / "again"
+
+    code = main.main(["--plain", "--config", str(slide / "scan.toml"), "--out", str(again)])
+
+    assert code == 0
+    assert digest_of(again) == digest_of(slide)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_order_of_tasks_leaves_no_trace(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """However the driver hears of what has finished, the digest is that of the calm run."""
+    generator, resolved = random.Random(seed), main.Flow.resolved
+
+    def some_of_them(flow: main.Flow) -> list[Any]:
+        refs = resolved(flow)
+        return generator.sample(refs, generator.randint(1, len(refs)))
+
+    monkeypatch.setattr(main.Flow, "resolved", some_of_them)
+    folder = tmp_path / "run"
+    main.main(["--plain", "--config", str(slide / "scan.toml"), "--out", str(folder)])
+
+    assert digest_of(folder) == digest_of(slide)
+
+
+def recorded(folder: Path, seed: int = 5) -> list[np.ndarray]:
+    """Six recorded fields (z, y, x) of a slide, cut edge to edge, as TIFF stacks in a folder."""
+    setup = prepare(
+        validate({"stripes": 1, "fields": 1, "field_px": 720, "seed": seed, "exposure_ms": 20})
+    )
+    microscope = SimulatedMicroscope(
+        specimen_of(setup),
+        frame_shape=(480, 720),
+        pixel_size_um=0.325,
+        exposure_ms=20,
+        seed=seed,
+        clock=lambda: 0.0,
+        sleep=lambda seconds: None,
+    )
+    whole = microscope.stack(120.0, 80.0, [float(z) for z in range(-12, 13, 2)]).frames
+    fields = [whole[:, y : y + 240, x : x + 240] for y in (0, 240) for x in (0, 240, 480)]
+    folder.mkdir()
+    for index, frames in enumerate(fields):
+        tifffile.imwrite(folder / f"field{index}.tif", frames, photometric="minisblack")
+    return fields
+
+
+def test_borders_neither_cut_nor_double(local_ray: None, tmp_path: Path) -> None:
+    """The count of a tiled scan is that of its own mosaic searched in one piece."""
+    recorded(tmp_path / "fields")
+    folder = tmp_path / "run"
+    code, summary = scan(
+        folder,
+        "--microscope",
+        "replay",
+        "--stripes",
+        "2",
+        replay_path=f'"{tmp_path / "fields"}"',
+        diameter_um=34,
+    )
+    mosaic = zarr.open_group(folder / "stacked.ome.zarr", mode="r")["0"][:]
+    samples = [mosaic]  # the scale is given; background and contrast hardly depend on the sample
+
+    in_one_piece = detect(mosaic, estimate_statistics(samples, diameter_px=34))
+
+    assert code == 0
+    assert mosaic.shape == (480, 720)
+    assert summary["objects"] == in_one_piece.max()
+
+
+def test_replay_stacks_what_was_recorded(local_ray: None, tmp_path: Path) -> None:
+    """The mosaic of a replayed recording is the focus stack of each of its fields."""
+    fields = recorded(tmp_path / "fields", seed=6)
+    folder = tmp_path / "run"
+
+    scan(folder, "--microscope", "replay", "--stripes", "2", replay_path=f'"{tmp_path / "fields"}"')
+
+    mosaic = zarr.open_group(folder / "stacked.ome.zarr", mode="r")["0"][:]
+    np.testing.assert_array_equal(mosaic[:240, 240:480], focus_stack(fields[1]).image)
+    np.testing.assert_array_equal(mosaic[240:, 480:], focus_stack(fields[5]).image)
+
+
+def test_batches_stay_within_credits(local_ray: None, tmp_path: Path) -> None:
+    """With little room in the store, captures wait for credits: bounded memory, nothing spilled."""
+    code, summary = scan(
+        tmp_path / "run",
+        "--stripes",
+        "5",
+        "--fields",
+        "12",
+        "--planes",
+        "9",
+        "--field-px",
+        "128",
+        store_fraction=0.01,
+        exposure_ms=0,
+        settle_ms=0,
+        focus_samples=1,
+    )
+
+    memory = summary["memory"]
+    assert code == 0
+    assert memory["credits"] == 6
+    assert memory["peak_batches_in_flight"] <= memory["credits"]
+    assert memory["spilled_mb"] == 0
+
+
+def test_a_field_that_cannot_be_captured_is_lost_by_name(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A field that fails beyond its retries is lost with its reason; the rest is in the answer."""
+    recorded(tmp_path / "fields")
+    victim = tmp_path / "fields" / "field4.tif"
+
+    def then_damage(settings: Settings) -> Any:
+        setup = prepare(settings)
+        victim.write_bytes(victim.read_bytes()[:1000])
+        return setup
+
+    monkeypatch.setattr(main, "prepare", then_damage)
+    folder = tmp_path / "run"
+    code, summary = scan(
+        folder,
+        "--microscope",
+        "replay",
+        "--stripes",
+        "2",
+        focus_samples=1,
+        replay_path=f'"{tmp_path / "fields"}"',
+        retries=1,
+    )
+
+    (lost,) = summary["fields"]["lost"]
+    assert code == 3
+    assert summary["status"] == "partial"
+    assert (lost["stripe"], lost["field"]) == (1, 1)
+    assert "field4.tif" in lost["reason"]
+    assert summary["fields"]["detected"] == 5
+    assert summary["retries"]["capture"] == 1
+    assert not (folder / PARTS).exists()
+    assert digest_of(folder) == summary["digest"]
+
+
+MISTAKES = {
+    "setting": ["--stripes", "0"],
+    "recording": ["--microscope", "replay", "--replay-path", "no such folder"],
+    "option": ["--stripe", "3"],
+    "full folder": ["--out", "."],
+}
+
+
+@pytest.mark.parametrize("options", MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_end_early_in_one_line(
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Wrong settings or input: exit code 2, one line on stderr, no Ray, nothing written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("kept")
+    monkeypatch.setattr(main, "ray_running", None)
+
+    code = main.main(options)
+
+    told = capsys.readouterr()
+    assert code == 2
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
