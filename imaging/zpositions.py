@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from imaging.focus import FocusPeak, FocusSurface, fit_surface
+from imaging.focus import FocusPeak
+from imaging.surface import FocusSurface, fit_surface
 from scan.errors import FocusError
 from scan.focusing import FocusJob, FocusResult, Rejected, by_field, stack_heights
 from scan.plan import Field

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imaging.focus import find_peak, fit_surface, sharpness
+from imaging.focus import find_peak, sharpness
+from imaging.surface import fit_surface
 
 HEIGHTS = tuple(float(z) for z in range(-6, 7))
 

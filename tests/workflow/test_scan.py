@@ -274,6 +274,49 @@ def test_batches_stay_within_credits(local_ray: None, tmp_path: Path) -> None:
     assert memory["spilled_mb"] == 0
 
 
+def test_a_sweep_that_misses_the_focus_is_widened(local_ray: None, tmp_path: Path) -> None:
+    """A first sweep that ends short of the specimen peaks at its edge and is widened once."""
+    code, summary = scan(
+        tmp_path / "run",
+        "--stripes",
+        "1",
+        "--fields",
+        "3",
+        "--field-px",
+        "256",
+        "--planes",
+        "9",
+        focus_center_um=10,
+        focus_range_um=16,
+    )
+
+    assert code == 0
+    assert summary["z_positions"]["kept"] == 3
+    assert summary["objects"] > 0
+
+
+def test_a_slide_out_of_reach_ends_the_scan(
+    local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no sample has contrast the scan fails, says what to do, and claims nothing."""
+    code, summary = scan(
+        tmp_path / "run",
+        "--stripes",
+        "1",
+        "--fields",
+        "2",
+        "--field-px",
+        "128",
+        focus_center_um=150,
+        focus_range_um=8,
+    )
+
+    assert code == 1
+    assert summary["status"] == "failed"
+    assert summary["fields"]["captured"] == 0
+    assert "set focus_center_um and focus_range_um" in capsys.readouterr().err
+
+
 def test_a_field_that_cannot_be_captured_is_lost_by_name(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
