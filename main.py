@@ -45,7 +45,14 @@ from scan.focusing import FocusJob, FocusResult
 from scan.ledger import Ledger
 from scan.plan import Field
 from scan.records import CaptureRecord, DetectionJob, StackJob
-from tasks import detect_objects, find_z_positions, predict_scan, stack_batch, warm_up
+from tasks import (
+    describe_specimen,
+    detect_objects,
+    find_z_positions,
+    predict_scan,
+    stack_batch,
+    warm_up,
+)
 
 COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
 EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
@@ -64,7 +71,9 @@ def scan(setup: Setup, folder: Path, journal: Journal) -> None:
 
     focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
     began_s = time.time()
-    focus, statistics = ray.get(find_z_positions.remote(actors, focus_job))
+    focused: Any = find_z_positions.remote(actors, focus_job)
+    statistics = describe_specimen.remote(focused[1], diameter_px(setup))
+    focus: FocusResult = ray.get(focused[0])
     create_mosaics(folder, mosaic_of(setup), setup.dtype, label_dtype(setup.plan.mosaic_shape))
     journal.write("focused", took_s=time.time() - began_s, **told_of(focus))
 
@@ -95,7 +104,7 @@ class Flow:
         folder: Path,
         actors: Sequence[Any],
         focus: FocusResult,
-        statistics: Any,
+        statistics: ray.ObjectRef,
         ledger: Ledger,
         journal: Journal,
     ) -> None:
@@ -186,11 +195,11 @@ class Flow:
     def detect_around(self, settled: Field) -> None:
         """Search the fields that waited for `settled` alone."""
         for field in self.ledger.detections_to_begin(settled):
-            region = self.setup.plan.region(field, self.statistics.halo_px)
-            job = DetectionJob(
-                str(self.folder), field, region, self.setup.plan.pixel_size_um, self.statistics
-            )
-            ref = detect_objects.options(name=f"detect {field.name}").remote(job)
+            plan = self.setup.plan
+            around = plan.surroundings(field)
+            job = DetectionJob(str(self.folder), field, around, plan.pixel_size_um)
+            searching = detect_objects.options(name=f"detect {field.name}")
+            ref = searching.remote(job, self.statistics)
             self.pending[ref] = partial(self.detected, field)
             self.working += 1
 
@@ -318,6 +327,12 @@ def credits_of(setup: Setup) -> Any:
     return credits_for(
         store_bytes(), setup.settings.store_fraction, setup.batch_bytes, len(setup.plan.stripes)
     )
+
+
+def diameter_px(setup: Setup) -> float | None:
+    """The object diameter that the settings give, in pixels."""
+    given_um = setup.settings.diameter_um
+    return given_um / setup.plan.pixel_size_um if given_um else None
 
 
 def mosaic_of(setup: Setup) -> Mosaic:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 
 from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
-from imaging.focus import FocusPeak, find_peak
-from imaging.ownership import core_of, owned_rows, scan_numbers
+from imaging.focus import FocusPeak, crops, find_peak
+from imaging.ownership import core_of, owned_rows, scan_numbers, seen_by
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.stacking import focus_stack
 from imaging.zpositions import z_positions
@@ -56,12 +56,11 @@ WORK_NICENESS = 10  # workers start at 0: cameras come first, then stacking, wha
 # ------------------------------------------------------------------------- find_z_positions
 
 
-@ray.remote(num_cpus=0)
-def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, DetectionStatistics]:
+@ray.remote(num_cpus=0, num_returns=2)
+def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, list[Array]]:
     """Focus on sample fields of every stripe at once; the z-positions of all fields follow.
 
-    The sharpest planes of the samples also give the statistics by which every field's objects are
-    found later.
+    The sharpest planes of some samples go with them: they show what the specimen looks like.
     """
     samples = sample_fields(job.plan, job.settings.focus_samples)
     sweeps = _Sweeps(actors, samples)
@@ -69,11 +68,7 @@ def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, Detect
         sweeps.go(dict.fromkeys(samples, job.recorded_z_um))
     else:
         _coarse_to_fine(sweeps, job)
-    diameter_um, pixel_um = job.settings.diameter_um, job.plan.pixel_size_um
-    statistics = estimate_statistics(
-        sweeps.sharpest_planes(), diameter_um / pixel_um if diameter_um else None
-    )
-    return z_positions(sweeps.peaks, job, sweeps.first_exposure_s), statistics
+    return z_positions(sweeps.peaks, job, sweeps.first_exposure_s), sweeps.sharpest_planes()
 
 
 def _coarse_to_fine(sweeps: _Sweeps, job: FocusJob) -> None:
@@ -113,8 +108,18 @@ class _Sweeps:
         return {f: peak.z_um for f, peak in self.peaks.items() if peak.reason is None}
 
     def sharpest_planes(self) -> list[Array]:
-        """The sharpest plane of every believed sample, or of all if none is believed."""
-        return [self._planes[field] for field in self.believed() or self.samples]
+        """The sharpest planes of some believed samples, or of any if none is believed."""
+        return crops([self._planes[field] for field in self.believed() or self.samples])
+
+
+# ------------------------------------------------------------------------- describe_specimen
+
+
+@ray.remote(num_cpus=1)
+def describe_specimen(samples: list[Array], diameter_px: float | None) -> DetectionStatistics:
+    """Background, contrast and object size of the scan, by which every field is searched."""
+    _be_modest()
+    return estimate_statistics(samples, diameter_px)
 
 
 # ------------------------------------------------------------------------------- stack_batch
@@ -150,17 +155,18 @@ def _write(job: StackJob | DetectionJob, name: str, pixels: Array) -> None:
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def detect_objects(job: DetectionJob) -> DetectionRecord:
+def detect_objects(job: DetectionJob, statistics: DetectionStatistics) -> DetectionRecord:
     """Find the objects of one field in the mosaic and write its core of the label image."""
     watch = _Watch()
     _be_modest()
     folder = Path(job.folder)
-    image = read_region(folder / STACKED, *job.region)
-    labels = detect(image, job.statistics, (job.region[0].start, job.region[1].start))
-    table = measure(labels, image, read_region(folder / DEPTH, *job.region), job.statistics)
-    numbers = scan_numbers(labels, job.region, shape_of(folder / STACKED))
-    _write(job, LABELS, numbers[core_of(labels, job.field, job.region)])
-    rows = owned_rows(table, numbers, job.field, job.region, job.pixel_size_um)
+    seen = seen_by(job.field, statistics.halo_px, job.surroundings)
+    image = read_region(folder / STACKED, *seen)
+    labels = detect(image, statistics, (seen[0].start, seen[1].start))
+    table = measure(labels, image, read_region(folder / DEPTH, *seen), statistics)
+    numbers = scan_numbers(labels, seen, shape_of(folder / STACKED))
+    _write(job, LABELS, numbers[core_of(labels, job.field, seen)])
+    rows = owned_rows(table, numbers, job.field, seen, job.pixel_size_um)
     write_part(folder, job.field.stripe, job.field.field, rows)
     return DetectionRecord(job.field.stripe, job.field.field, len(rows["label"]), watch.read())
 

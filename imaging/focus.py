@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 
 LEAST_CONTRAST = 6.0  # a believed peak rises this many noise deviations above the sweep's floor
 VOTING_DEVIATIONS = 8.0  # a tile that noise alone lets vote is rarer than one in a thousand sweeps
+MOST_CROPS = 6
+CROPPED_PIXELS = 2e6  # of all crops together
 TILE_PX = 32  # of binned pixels: the size of a few cells
 
 
@@ -47,6 +49,18 @@ def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
     curve = np.maximum(energy[:, votes] / greatest[votes], 0).mean(axis=1)
     noise = np.sqrt(np.square(deviation / greatest[votes]).sum()) / votes.sum()
     return curve, float(max(noise, 1e-9))
+
+
+def crops(planes: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
+    """The middles of some planes: enough to know the specimen, few enough to look at soon."""
+    some = planes[:: -(-len(planes) // MOST_CROPS)]
+    edge = int((CROPPED_PIXELS / len(some)) ** 0.5)
+    return [plane[_middle(plane.shape[0], edge), _middle(plane.shape[1], edge)] for plane in some]
+
+
+def _middle(length: int, wanted: int) -> slice:
+    start = max(0, length - wanted) // 2
+    return slice(start, start + min(length, wanted))
 
 
 def _tile_energy(binned: Floats) -> tuple[Floats, float, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scan.plan import Field
+from scan.plan import Field, Span, region
 
 Array = NDArray[Any]
 Region = tuple[slice, slice]
@@ -25,7 +25,7 @@ def label_dtype(mosaic_shape: tuple[int, int]) -> np.dtype[Any]:
     return np.dtype(np.uint32 if pixels < 2**32 else np.uint64)
 
 
-def scan_numbers(labels: Array, region: Region, mosaic_shape: tuple[int, int]) -> Array:
+def scan_numbers(labels: Array, seen: Region, mosaic_shape: tuple[int, int]) -> Array:
     """The number of each local label in the scan: 1 + raster index of its first mosaic pixel.
 
     Numbers are unique and depend on the pixels alone, so that neighbours need not ask each other
@@ -35,29 +35,37 @@ def scan_numbers(labels: Array, region: Region, mosaic_shape: tuple[int, int]) -
     ----------
     labels : (y, x) int
         Label image of a region, 0 where nothing is.
-    region : (slice, slice)
+    seen : (slice, slice)
         Its rows and columns in the mosaic.
     """
     found, first = np.unique(labels, return_index=True)
     rows, columns = np.divmod(first, labels.shape[1])
     numbers = np.zeros(int(labels.max(initial=0)) + 1, label_dtype(mosaic_shape))
-    places = (rows + region[0].start) * mosaic_shape[1] + columns + region[1].start
+    places = (rows + seen[0].start) * mosaic_shape[1] + columns + seen[1].start
     numbers[found] = places + 1
     numbers[0] = 0
     return numbers
 
 
-def core_of(image: Array, field: Field, region: Region) -> Array:
+def seen_by(field: Field, halo_px: int, surroundings: tuple[Span, Span]) -> Region:
+    """The region that is searched for a field's objects: its core with a halo."""
+    return (
+        region(field.rows, halo_px, surroundings[0]),
+        region(field.columns, halo_px, surroundings[1]),
+    )
+
+
+def core_of(image: Array, field: Field, seen: Region) -> Array:
     """The part of a region's image that is the field's core."""
     rows, columns = (
         slice(core[0] - part.start, core[1] - part.start)
-        for core, part in zip((field.rows, field.columns), region, strict=True)
+        for core, part in zip((field.rows, field.columns), seen, strict=True)
     )
     return image[rows, columns]
 
 
 def owned_rows(
-    table: Table, numbers: Array, field: Field, region: Region, pixel_size_um: float
+    table: Table, numbers: Array, field: Field, seen: Region, pixel_size_um: float
 ) -> Table:
     """Rows of the objects whose centroid lies in the core, in coordinates of the mosaic.
 
@@ -67,9 +75,9 @@ def owned_rows(
         As `detection.measure` gives them.
     numbers : as `scan_numbers` gives them.
     """
-    rows = _in_mosaic(table, (region[0].start, region[1].start))
+    rows = _in_mosaic(table, (seen[0].start, seen[1].start))
     count = len(rows["label"])
-    rows["touches_border"] = _cut(rows, region)
+    rows["touches_border"] = _cut(rows, seen)
     rows["label"] = numbers[table["label"]]
     rows["stripe"], rows["field"] = np.full(count, field.stripe), np.full(count, field.field)
     rows["x_um"] = rows["centroid-1"] * pixel_size_um
@@ -85,11 +93,11 @@ def _in_mosaic(table: Table, origin: tuple[int, int]) -> Table:
     return {name: column + shifts.get(name, 0) for name, column in table.items()}
 
 
-def _cut(rows: Table, region: Region) -> NDArray[np.bool_]:
+def _cut(rows: Table, seen: Region) -> NDArray[np.bool_]:
     """Objects that reach the end of what the field sees: cut by the slide's edge, or too large."""
     return np.asarray(
-        (rows["bbox-0"] <= region[0].start)
-        | (rows["bbox-2"] >= region[0].stop)
-        | (rows["bbox-1"] <= region[1].start)
-        | (rows["bbox-3"] >= region[1].stop)
+        (rows["bbox-0"] <= seen[0].start)
+        | (rows["bbox-2"] >= seen[0].stop)
+        | (rows["bbox-1"] <= seen[1].start)
+        | (rows["bbox-3"] >= seen[1].stop)
     )

@@ -107,24 +107,19 @@ class ScanPlan:
             if index < len(self.stripes[stripe]) and (stripe, index) != (field.stripe, field.field)
         )
 
-    def region(self, field: Field, halo_px: int) -> tuple[slice, slice]:
-        """The core with a halo, as slices of the mosaic: what is read to find a field's objects.
-
-        The halo ends at the mosaic's edge, and with the neighbours' cores: what lies beyond may not
-        be stacked yet.
-        """
+    def surroundings(self, field: Field) -> tuple[Span, Span]:
+        """Rows and columns of the mosaic that are stacked once `field` and its neighbours are."""
         around = (field, *self.neighbours(field))
-        return (
-            _widened(field.rows, halo_px, [other.rows for other in around]),
-            _widened(field.columns, halo_px, [other.columns for other in around]),
-        )
+        return _hull([other.rows for other in around]), _hull([other.columns for other in around])
 
 
-def _widened(span: Span, halo_px: int, available: list[Span]) -> slice:
-    return slice(
-        max(span[0] - halo_px, min(start for start, _ in available)),
-        min(span[1] + halo_px, max(end for _, end in available)),
-    )
+def _hull(spans: list[Span]) -> Span:
+    return min(start for start, _ in spans), max(end for _, end in spans)
+
+
+def region(core: Span, halo_px: int, surroundings: Span) -> slice:
+    """A core with a halo, clipped to its surroundings, along one axis."""
+    return slice(max(core[0] - halo_px, surroundings[0]), min(core[1] + halo_px, surroundings[1]))
 
 
 def steered_axis(count: int, frame_px: int, overlap_px: int) -> Axis:

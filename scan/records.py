@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from scan.plan import Field
+from scan.plan import Field, Span
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,5 @@ class DetectionJob:
 
     folder: str
     field: Field
-    region: tuple[slice, slice]
+    surroundings: tuple[Span, Span]
     pixel_size_um: float
-    statistics: Any

@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 from skimage.draw import disk
 from skimage.measure import label, regionprops_table
 
-from imaging.ownership import core_of, label_dtype, owned_rows, scan_numbers
+from imaging.ownership import core_of, label_dtype, owned_rows, scan_numbers, seen_by
 from scan.plan import ScanPlan, make_plan
 
 COLUMNS = ("label", "centroid", "bbox")
@@ -43,7 +43,7 @@ def test_fields_together_tell_what_one_look_tells(stripes: int, fields: int, see
 
     stitched, numbers = np.zeros(mosaic.shape, label_dtype(plan.mosaic_shape)), []
     for field in plan.fields:
-        region = plan.region(field, 32)
+        region = seen_by(field, 32, plan.surroundings(field))
         labels = label(mosaic[region])
         scanwide = scan_numbers(labels, region, plan.mosaic_shape)
         stitched[slice(*field.rows), slice(*field.columns)] = scanwide[
@@ -60,7 +60,7 @@ def test_rows_are_in_mosaic_coordinates() -> None:
     """A row tells where its object lies in the mosaic and on the slide."""
     plan = plan_of(2, 2)
     field = plan.stripes[1][1]
-    region = plan.region(field, 16)
+    region = seen_by(field, 16, plan.surroundings(field))
     labels = np.zeros((region[0].stop - region[0].start, region[1].stop - region[1].start), int)
     labels[30:33, 40:43] = 1
     table = regionprops_table(labels, properties=COLUMNS)
@@ -79,7 +79,7 @@ def test_cut_objects_are_told() -> None:
     plan = plan_of(1, 1)
     labels = np.zeros(plan.mosaic_shape, int)
     labels[0:5, 20:25], labels[40:45, 40:45] = 1, 2
-    region = plan.region(plan.fields[0], 16)
+    region = seen_by(plan.fields[0], 16, plan.surroundings(plan.fields[0]))
     table = regionprops_table(labels, properties=COLUMNS)
 
     numbers = scan_numbers(labels, region, plan.mosaic_shape)

@@ -92,7 +92,7 @@ REAL = {
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_odd_stacks_are_fused_within_their_range(data: st.DataObject) -> None:
-    """Any number of planes of any size gives the stack's dtype and shape, and stays in its range."""
+    """Any number of planes of any size keeps the stack's dtype and shape, and its range."""
     dtype = data.draw(st.sampled_from([np.uint8, np.uint16, np.float32]))
     shape = data.draw(st.tuples(st.integers(1, 6), st.integers(2, 70), st.integers(2, 70)))
     values = {"elements": st.floats(0, 1e4, width=32)} if dtype is np.float32 else {}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scan.errors import UserMistake
-from scan.plan import ScanPlan, make_plan
+from scan.plan import ScanPlan, make_plan, region
 
 
 @st.composite
@@ -73,7 +73,11 @@ def test_a_point_has_one_owner(plan: ScanPlan, down: float, across: float) -> No
 def test_a_region_needs_no_field_but_the_neighbours(plan: ScanPlan, halo_px: int) -> None:
     """What is read to search a field lies in its core and its neighbours' cores."""
     for field in plan.fields:
-        rows, columns = plan.region(field, halo_px)
+        around = plan.surroundings(field)
+        rows, columns = (
+            region(field.rows, halo_px, around[0]),
+            region(field.columns, halo_px, around[1]),
+        )
         seen = {
             other
             for other in plan.fields
