@@ -36,7 +36,7 @@ from microscope.opening import Setup, prepare
 from results.journal import Event, Journal
 from results.progress import progress
 from results.run_folder import choose_folder, make_folder, versions
-from results.store import Mosaic, create_mosaics
+from results.store import create_mosaics
 from results.summary import in_words, summarise, write_summary
 from results.table import remove_parts
 from scan.credits import credits_for
@@ -74,12 +74,12 @@ def scan(setup: Setup, folder: Path, journal: Journal) -> None:
     focused: Any = find_z_positions.remote(actors, focus_job)
     statistics = describe_specimen.remote(focused[1], diameter_px(setup))
     focus: FocusResult = ray.get(focused[0])
-    create_mosaics(folder, mosaic_of(setup), setup.dtype, label_dtype(setup.plan.mosaic_shape))
-    journal.write("focused", took_s=time.time() - began_s, **told_of(focus))
+    create_mosaics(folder, setup.plan, setup.dtype, label_dtype(setup.plan.mosaic_shape))
+    journal.write("focused", took_s=time.time() - began_s, **focus.told())
 
     ledger = Ledger(setup.plan, credits_of(setup), setup.settings.retries)
     flow = Flow(setup, folder, actors, focus, statistics, ledger, journal)
-    flow.await_warm_workers(warming)
+    flow.await_helpers(statistics, warming)
     flow.run()
 
     detected = sorted((field.stripe, field.field) for field in ledger.detected)
@@ -129,15 +129,20 @@ class Flow:
         ray.wait(waiting, num_returns=1, fetch_local=False)
         return ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0]
 
-    def await_warm_workers(self, warming: Sequence[ray.ObjectRef]) -> None:
-        """Count warming workers as busy: a batch that meets one waits for a CPU."""
-        self.pending |= dict.fromkeys(warming, self.warmed)
-        self.working += len(warming)
+    def await_helpers(self, statistics: ray.ObjectRef, warming: Sequence[ray.ObjectRef]) -> None:
+        """Count what prepares the workers as busy: a batch that meets it waits for a CPU."""
+        self.pending |= dict.fromkeys(warming, self.warmed) | {statistics: self.described}
+        self.working += len(self.pending)
 
     def warmed(self, ref: ray.ObjectRef) -> None:
         """A worker has imported and compiled what it needs."""
         self.working -= 1
         ray.get(ref)
+
+    def described(self, ref: ray.ObjectRef) -> None:
+        """It is known by what every field will be searched."""
+        self.working -= 1
+        self.journal.write("described", **vars(ray.get(ref)))
 
     def capture(self, field: Field) -> None:
         """Ask the stripe's actor for a batch: a small record to wait for, frames to pass on."""
@@ -333,25 +338,6 @@ def diameter_px(setup: Setup) -> float | None:
     """The object diameter that the settings give, in pixels."""
     given_um = setup.settings.diameter_um
     return given_um / setup.plan.pixel_size_um if given_um else None
-
-
-def mosaic_of(setup: Setup) -> Mosaic:
-    """The mosaic that the plan's cores tile."""
-    plan = setup.plan
-    return Mosaic(plan.mosaic_shape, plan.chunk_shape, plan.levels, plan.pixel_size_um)
-
-
-def told_of(focus: FocusResult) -> dict[str, Any]:
-    """What the journal says of autofocus."""
-    return {
-        "first_exposure_s": focus.first_exposure_s,
-        "sampled": focus.sampled,
-        "kept": focus.kept,
-        "rejected": [vars(sample) for sample in focus.rejected],
-        "surface": focus.surface,
-        "residual_um": round(focus.residual_um, 4),
-        "centres_um": [[*place, z] for place, z in focus.centres_um.items()],
-    }
 
 
 def run(setup: Setup, folder: Path, plain: bool) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
+
+from scan.plan import ScanPlan
 
 Array = NDArray[Any]
 
@@ -25,35 +26,21 @@ LABELS = "stacked.ome.zarr/labels/objects"
 NGFF_VERSION = "0.5"
 
 
-@dataclass(frozen=True)
-class Mosaic:
-    """The shape of the mosaics: all three share it, level for level."""
-
-    shape: tuple[int, int]
-    chunk_shape: tuple[int, int]
-    levels: int
-    pixel_size_um: float
-
-    def level_shape(self, level: int) -> tuple[int, int]:
-        """Rows and columns of a level; odd edges are rounded up."""
-        return -(-self.shape[0] >> level), -(-self.shape[1] >> level)
-
-
 def create_mosaics(
-    folder: Path, mosaic: Mosaic, dtype: np.dtype[Any], label_dtype: np.dtype[Any]
+    folder: Path, plan: ScanPlan, dtype: np.dtype[Any], label_dtype: np.dtype[Any]
 ) -> None:
     """Create the three mosaics, empty; nothing may be there before."""
-    _create_image(folder / STACKED, mosaic, dtype, {})
-    _create_image(folder / DEPTH, mosaic, np.dtype(np.float32), {})
+    _create_image(folder / STACKED, plan, dtype, {})
+    _create_image(folder / DEPTH, plan, np.dtype(np.float32), {})
     _write_group(folder / STACKED / "labels", {"version": NGFF_VERSION, "labels": ["objects"]})
     source = {"image-label": {"source": {"image": "../../"}}}
-    _create_image(folder / LABELS, mosaic, label_dtype, source)
+    _create_image(folder / LABELS, plan, label_dtype, source)
 
 
-def _create_image(path: Path, mosaic: Mosaic, dtype: np.dtype[Any], extra: dict[str, Any]) -> None:
-    _write_group(path, _multiscale(path.name, mosaic) | extra)
-    for level in range(mosaic.levels):
-        ts.open(_array_spec(path / str(level), mosaic, level, dtype), create=True).result()
+def _create_image(path: Path, plan: ScanPlan, dtype: np.dtype[Any], extra: dict[str, Any]) -> None:
+    _write_group(path, _multiscale(path.name, plan) | extra)
+    for level in range(plan.levels):
+        ts.open(_array_spec(path / str(level), plan, level, dtype), create=True).result()
 
 
 def _write_group(path: Path, ome: dict[str, Any]) -> None:
@@ -62,9 +49,9 @@ def _write_group(path: Path, ome: dict[str, Any]) -> None:
     (path / "zarr.json").write_text(json.dumps(group, indent=2))
 
 
-def _multiscale(name: str, mosaic: Mosaic) -> dict[str, Any]:
+def _multiscale(name: str, plan: ScanPlan) -> dict[str, Any]:
     axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
-    datasets = [_dataset(level, mosaic.pixel_size_um) for level in range(mosaic.levels)]
+    datasets = [_dataset(level, plan.pixel_size_um) for level in range(plan.levels)]
     multiscale = {"name": name.split(".")[0], "axes": axes, "datasets": datasets}
     return {"version": NGFF_VERSION, "multiscales": [multiscale]}
 
@@ -79,11 +66,11 @@ def _dataset(level: int, pixel_um: float) -> dict[str, Any]:
     return {"path": str(level), "coordinateTransformations": transformations}
 
 
-def _array_spec(path: Path, mosaic: Mosaic, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:
-    chunk = [edge >> level for edge in mosaic.chunk_shape]
+def _array_spec(path: Path, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+    chunk = [edge >> level for edge in plan.chunk_shape]
     return _open_spec(path) | {
         "metadata": {
-            "shape": list(mosaic.level_shape(level)),
+            "shape": [-(-edge >> level) for edge in plan.mosaic_shape],
             "data_type": dtype.name,
             "dimension_names": ["y", "x"],
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from config import Settings
 from scan.plan import Field, ScanPlan
@@ -38,6 +39,18 @@ class FocusResult:
     surface: str
     residual_um: float
     first_exposure_s: float
+
+    def told(self) -> dict[str, Any]:
+        """What the journal says of it."""
+        return {
+            "first_exposure_s": self.first_exposure_s,
+            "sampled": self.sampled,
+            "kept": self.kept,
+            "rejected": [vars(sample) for sample in self.rejected],
+            "surface": self.surface,
+            "residual_um": round(self.residual_um, 4),
+            "centres_um": [[*place, z_um] for place, z_um in self.centres_um.items()],
+        }
 
 
 def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:

@@ -17,7 +17,6 @@ from results.store import (
     DEPTH,
     LABELS,
     STACKED,
-    Mosaic,
     create_mosaics,
     level_count,
     read_region,
@@ -36,8 +35,7 @@ def plan() -> ScanPlan:
 
 def create(folder: Path, plan: ScanPlan) -> None:
     """Empty mosaics for a plan."""
-    mosaic = Mosaic(plan.mosaic_shape, plan.chunk_shape, plan.levels, plan.pixel_size_um)
-    create_mosaics(folder, mosaic, np.dtype(np.uint16), np.dtype(np.uint32))
+    create_mosaics(folder, plan, np.dtype(np.uint16), np.dtype(np.uint32))
 
 
 def fill(folder: Path, plan: ScanPlan, order: list[int]) -> np.ndarray:

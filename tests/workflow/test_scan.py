@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from scipy.spatial.distance import cdist
 
 import main
 from config import Settings, validate
-from imaging.detection import detect, estimate_statistics
+from imaging.detection import DetectionStatistics, detect
 from imaging.stacking import focus_stack
 from microscope.opening import prepare, specimen_of
 from microscope.simulated import SimulatedMicroscope
@@ -214,27 +215,34 @@ def recorded(folder: Path, seed: int = 5) -> list[np.ndarray]:
     return fields
 
 
-def test_borders_neither_cut_nor_double(local_ray: None, tmp_path: Path) -> None:
-    """The count of a tiled scan is that of its own mosaic searched in one piece."""
+def in_one_piece(folder: Path) -> np.ndarray:
+    """The labels of the run's mosaic, searched in one piece with the run's own statistics."""
+    mosaic = zarr.open_group(folder / "stacked.ome.zarr", mode="r")["0"][:]
+    (described,) = events_in(folder, "described")
+    facts = {field.name: described[field.name] for field in fields(DetectionStatistics)}
+    return detect(mosaic, DetectionStatistics(**facts))
+
+
+def test_overlapping_borders_leave_no_trace(slide: Path) -> None:
+    """With an overlap of two diameters, field by field gives just the objects of one piece."""
+    labels = zarr.open_group(slide / "stacked.ome.zarr/labels/objects", mode="r")["0"][:]
+    expected = in_one_piece(slide)
+
+    np.testing.assert_array_equal(labels > 0, expected > 0)
+    assert len(objects_in(slide)) == expected.max()
+    assert len(set(zip(labels.ravel(), expected.ravel(), strict=True))) == expected.max() + 1
+
+
+def test_borders_of_fields_side_by_side_leave_no_trace(local_ray: None, tmp_path: Path) -> None:
+    """Fields recorded without overlap give the count of their mosaic searched in one piece."""
     recorded(tmp_path / "fields")
     folder = tmp_path / "run"
     code, summary = scan(
-        folder,
-        "--microscope",
-        "replay",
-        "--stripes",
-        "2",
-        replay_path=f'"{tmp_path / "fields"}"',
-        diameter_um=34,
+        folder, "--microscope", "replay", "--stripes", "2", replay_path=f'"{tmp_path / "fields"}"'
     )
-    mosaic = zarr.open_group(folder / "stacked.ome.zarr", mode="r")["0"][:]
-    samples = [mosaic]  # the scale is given; background and contrast hardly depend on the sample
-
-    in_one_piece = detect(mosaic, estimate_statistics(samples, diameter_px=34))
 
     assert code == 0
-    assert mosaic.shape == (480, 720)
-    assert summary["objects"] == in_one_piece.max()
+    assert summary["objects"] == in_one_piece(folder).max()
 
 
 def test_replay_stacks_what_was_recorded(local_ray: None, tmp_path: Path) -> None:
