@@ -72,14 +72,14 @@ def scan(setup: Setup, folder: Path, journal: Journal) -> None:
     focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
     began_s = time.time()
     focused: Any = find_z_positions.remote(actors, focus_job)
-    statistics = describe_specimen.remote(focused[1], diameter_px(setup))
+    described: Any = describe_specimen.remote(focused[1], diameter_px(setup))
     focus: FocusResult = ray.get(focused[0])
     create_mosaics(folder, setup.plan, setup.dtype, label_dtype(setup.plan.mosaic_shape))
     journal.write("focused", took_s=time.time() - began_s, **focus.told())
 
     ledger = Ledger(setup.plan, credits_of(setup), setup.settings.retries)
-    flow = Flow(setup, folder, actors, focus, statistics, ledger, journal)
-    flow.await_helpers(statistics, warming)
+    flow = Flow(setup, folder, actors, focus, described[0], ledger, journal)
+    flow.pending = {described[1]: flow.described} | dict.fromkeys(warming, flow.warmed)
     flow.run()
 
     detected = sorted((field.stripe, field.field) for field in ledger.detected)
@@ -111,8 +111,6 @@ class Flow:
         self.setup, self.folder, self.actors = setup, folder, actors
         self.focus, self.statistics = focus, statistics
         self.ledger, self.journal = ledger, journal
-        self.cpus = cpu_slots()
-        self.working = 0  # stacking and detection tasks under way
         self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
 
     def run(self) -> None:
@@ -129,20 +127,13 @@ class Flow:
         ray.wait(waiting, num_returns=1, fetch_local=False)
         return ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0]
 
-    def await_helpers(self, statistics: ray.ObjectRef, warming: Sequence[ray.ObjectRef]) -> None:
-        """Count what prepares the workers as busy: a batch that meets it waits for a CPU."""
-        self.pending |= dict.fromkeys(warming, self.warmed) | {statistics: self.described}
-        self.working += len(self.pending)
-
     def warmed(self, ref: ray.ObjectRef) -> None:
         """A worker has imported and compiled what it needs."""
-        self.working -= 1
-        ray.get(ref)
+        self.journal.write("warmed", **vars(ray.get(ref)))
 
     def described(self, ref: ray.ObjectRef) -> None:
         """It is known by what every field will be searched."""
-        self.working -= 1
-        self.journal.write("described", **vars(ray.get(ref)))
+        self.journal.write("described", **vars(ray.get(self.statistics)), **vars(ray.get(ref)))
 
     def capture(self, field: Field) -> None:
         """Ask the stripe's actor for a batch: a small record to wait for, frames to pass on."""
@@ -161,8 +152,7 @@ class Flow:
         self.ledger.was_captured(field)
         job = StackJob(str(self.folder), field, record.z_um)
         stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
-        self.pending[stacked] = partial(self.stacked, record, field, self.working >= self.cpus)
-        self.working += 1
+        self.pending[stacked] = partial(self.stacked, record, field)
         self.tell(
             "captured",
             field,
@@ -172,11 +162,8 @@ class Flow:
             in_flight=self.ledger.credits.taken,
         )
 
-    def stacked(
-        self, record: CaptureRecord, field: Field, waited: bool, ref: ray.ObjectRef
-    ) -> None:
+    def stacked(self, record: CaptureRecord, field: Field, ref: ray.ObjectRef) -> None:
         """A field lies in the mosaic: search every field whose surroundings are complete now."""
-        self.working -= 1
         try:
             work = ray.get(ref).work
         except RayError as error:
@@ -189,12 +176,9 @@ class Flow:
         self.tell(
             "stacked",
             field,
-            dispatch_ms=1e3 * (work.began_s - record.complete_s),
-            waited_for_cpu=waited,
-            began_s=work.began_s,
-            ended_s=work.ended_s,
-            cpu_s=work.cpu_s,
+            complete_s=record.complete_s,
             in_flight=self.ledger.credits.taken,
+            **vars(work),
         )
 
     def detect_around(self, settled: Field) -> None:
@@ -206,22 +190,12 @@ class Flow:
             searching = detect_objects.options(name=f"detect {field.name}")
             ref = searching.remote(job, self.statistics)
             self.pending[ref] = partial(self.detected, field)
-            self.working += 1
 
     def detected(self, field: Field, ref: ray.ObjectRef) -> None:
         """The objects of a field lie on disk."""
-        self.working -= 1
         record = ray.get(ref)
         self.ledger.was_detected(field)
-        work = record.work
-        self.tell(
-            "detected",
-            field,
-            objects=record.objects,
-            began_s=work.began_s,
-            ended_s=work.ended_s,
-            cpu_s=work.cpu_s,
-        )
+        self.tell("detected", field, objects=record.objects, **vars(record.work))
 
     def failed(self, step: str, field: Field, error: RayError) -> None:
         """A batch did not come, or vanished: it will be captured again, or its field is lost."""

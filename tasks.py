@@ -115,11 +115,14 @@ class _Sweeps:
 # ------------------------------------------------------------------------- describe_specimen
 
 
-@ray.remote(num_cpus=1)
-def describe_specimen(samples: list[Array], diameter_px: float | None) -> DetectionStatistics:
+@ray.remote(num_cpus=1, num_returns=2)
+def describe_specimen(
+    samples: list[Array], diameter_px: float | None
+) -> tuple[DetectionStatistics, WorkRecord]:
     """Background, contrast and object size of the scan, by which every field is searched."""
+    watch = _Watch()
     _be_modest()
-    return estimate_statistics(samples, diameter_px)
+    return estimate_statistics(samples, diameter_px), watch.read()
 
 
 # ------------------------------------------------------------------------------- stack_batch
@@ -186,13 +189,15 @@ def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerReco
 
 
 @ray.remote(num_cpus=1)
-def warm_up() -> None:
+def warm_up() -> WorkRecord:
     """Import and compile what stacking and detection need, while autofocus runs."""
+    watch = _Watch()
     _be_modest()
     frames = np.random.default_rng(0).integers(0, 9, (3, 64, 64), np.uint16)
     image = focus_stack(frames).image
     statistics = estimate_statistics([image], diameter_px=10.0)
     measure(detect(image, statistics), image, np.zeros(image.shape, np.float32), statistics)
+    return watch.read()
 
 
 class _Watch:

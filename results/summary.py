@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from results.files import write_atomically
 from results.journal import Event
 
 SUMMARY = "summary.json"
+WORK = ("warmed", "described", "stacked", "detected")  # tasks that take a CPU slot
 Summary = dict[str, Any]
 
 
@@ -34,7 +36,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         ),
         "retries": _retries(many),
         "timing": _timing(one, many),
-        "dispatch_ms": _dispatch(many),
+        "dispatch_ms": _dispatch(one, many),
         "exposure_slip_ms": _slip(many),
         "memory": _memory(one, many),
         "driver_cpu_s": one.get("finished", {}).get("driver_cpu_s"),
@@ -116,18 +118,23 @@ def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
     return float(max(by_cameras, by_cpus))
 
 
-def _dispatch(many: _Many) -> dict[str, dict[str, float]]:
+def _dispatch(one: dict[str, Event], many: _Many) -> dict[str, dict[str, float]]:
+    """Time from a batch being complete to its stacking; idle where a CPU was free just then."""
+    complete_s = np.array([event["complete_s"] for event in many["stacked"]])
+    waits_ms = 1e3 * (np.array([event["began_s"] for event in many["stacked"]]) - complete_s)
+    free = _busy(many, complete_s) < one.get("ray", {}).get("cpus", 0)
     return {
-        name: _spread(
-            [
-                event["dispatch_ms"]
-                for event in many["stacked"]
-                if event["waited_for_cpu"] is waited
-            ],
-            (50, 95, 99),
-        )
-        for name, waited in (("idle", False), ("waited_for_cpu", True))
+        "idle": _spread(waits_ms[free], (50, 95, 99)),
+        "waited_for_cpu": _spread(waits_ms[~free], (50, 95, 99)),
     }
+
+
+def _busy(many: _Many, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
+    """How many tasks were running at each moment."""
+    work = [event for kind in WORK for event in many[kind]]
+    began = np.sort([event["began_s"] for event in work])
+    ended = np.sort([event["ended_s"] for event in work])
+    return np.searchsorted(began, moments_s) - np.searchsorted(ended, moments_s)
 
 
 def _slip(many: _Many) -> dict[str, float]:
@@ -135,11 +142,13 @@ def _slip(many: _Many) -> dict[str, float]:
     return {name: value for name, value in _spread(slips, (50, 99)).items() if name != "n"}
 
 
-def _spread(values: Sequence[float], percentiles: Sequence[int]) -> dict[str, float]:
-    if not values:
+def _spread(
+    values: Sequence[float] | NDArray[np.float64], percentiles: Sequence[int]
+) -> dict[str, float]:
+    if not len(values):
         return {"n": 0}
     spread = {f"p{p}": round(float(np.percentile(values, p)), 3) for p in percentiles}
-    return {"n": len(values), **spread, "max": round(max(values), 3)}
+    return {"n": len(values), **spread, "max": round(float(max(values)), 3)}
 
 
 def _memory(one: dict[str, Event], many: _Many) -> dict[str, Any]:
