@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import random
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,14 @@ import tifffile
 import yaozarrs
 import zarr
 from ome_zarr_models import open_ome_zarr
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 import main
+from benchmarks.accuracy import accuracy_of
 from config import Settings, validate
 from imaging.detection import DetectionStatistics, detect
 from imaging.stacking import focus_stack
 from microscope.opening import prepare, specimen_of
 from microscope.simulated import SimulatedMicroscope
-from microscope.specimen import Specimen
 from results.digest import digest_of
 from results.table import PARTS
 
@@ -69,12 +66,6 @@ def slide(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def truth_of(folder: Path) -> tuple[Settings, Specimen]:
-    """The settings of a run, and the specimen it looked at."""
-    settings = validate(tomllib.loads((folder / "scan.toml").read_text()))
-    return settings, specimen_of(prepare(settings))
-
-
 def test_a_run_leaves_what_the_design_promises(slide: Path) -> None:
     """The run folder holds the promised files and nothing else, and the summary says complete."""
     summary = json.loads((slide / "summary.json").read_text())
@@ -95,55 +86,15 @@ def test_a_run_leaves_what_the_design_promises(slide: Path) -> None:
     assert summary["memory"]["spilled_mb"] == 0
 
 
-def test_focus_lies_on_the_true_surface(slide: Path) -> None:
-    """Fields are focused within 0.5 um of the true focus surface, in the median."""
-    settings, specimen = truth_of(slide)
-    plan = prepare(settings).plan
-    (focused,) = events_in(slide, "focused")
+def test_the_scan_tells_the_truth(slide: Path) -> None:
+    """Against the slide's truth: focus within 0.5 um, objects with F1 of 0.90 and within 5 % of
+    their number, their height within half a plane, all in the median."""
+    accuracy = accuracy_of(slide)
 
-    errors = [
-        z_um
-        - specimen.focus_surface_um(
-            plan.stripes[stripe][field].x_um, plan.stripes[stripe][field].y_um
-        )
-        for stripe, field, z_um in focused["centres_um"]
-    ]
-
-    assert np.median(np.abs(errors)) < 0.5
-
-
-def matched(specimen: Specimen, rows: list[dict[str, float]]) -> list[tuple[int, int]]:
-    """Pairs of true object and row whose centres are within half a diameter of each other."""
-    distance = cdist(
-        np.column_stack([specimen.x_um, specimen.y_um]),
-        [[row["x_um"], row["y_um"]] for row in rows],
-    )
-    allowed = distance <= specimen.diameter_um[:, None] / 2
-    pairs = zip(*linear_sum_assignment(np.where(allowed, distance, 1e6)), strict=True)
-    return [(int(truth), int(row)) for truth, row in pairs if allowed[truth, row]]
-
-
-def test_objects_are_those_of_the_slide(slide: Path) -> None:
-    """Objects are found with F1 of at least 0.90, and their count is within 5 % of the truth."""
-    _, specimen = truth_of(slide)
-    rows = objects_in(slide)
-
-    pairs = len(matched(specimen, rows))
-
-    assert 2 * pairs / (len(specimen) + len(rows)) >= 0.90
-    assert abs(len(rows) / len(specimen) - 1) <= 0.05
-
-
-def test_objects_lie_at_their_height(slide: Path) -> None:
-    """The height under an object is within half a plane of the truth, in the median."""
-    settings, specimen = truth_of(slide)
-    rows = objects_in(slide)
-
-    errors = [
-        rows[row]["z_um"] - specimen.height_um[truth] for truth, row in matched(specimen, rows)
-    ]
-
-    assert np.median(np.abs(errors)) < 0.5 * float(settings.z_step_um or 0)
+    assert accuracy.focus_um < 0.5
+    assert accuracy.f1 >= 0.90
+    assert abs(accuracy.found_objects / accuracy.true_objects - 1) <= 0.05
+    assert accuracy.object_height_um < 0.5
 
 
 @pytest.mark.parametrize(
