@@ -2,6 +2,8 @@
 
 With `--data FOLDER` (holding `images/` and `labels/` of the same names, TIFF) on real nuclei too,
 as they are and enlarged; every image is a scan of its own. Without it on synthetic scenes only.
+Columns: F1 by overlap (IoU above 0.5) and by centroid (within half a diameter), count error summed
+over images, signed count error, CPU seconds a megapixel with the estimate of the statistics.
 """
 
 from __future__ import annotations
@@ -25,11 +27,18 @@ from skimage.segmentation import watershed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imaging.detection import detect, estimate_statistics
+from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
 
 Finder = Callable[[np.ndarray], np.ndarray]
 Scene = tuple[np.ndarray, np.ndarray]  # image, labels
 ENLARGED = (1, 2, 3)
+HEADER = f"{'':46} {'truth':>6} {'F1 iou':>6} {'F1 cen':>6} {'count':>7} {'bias':>7} {'s/MP':>6}"
+SCENES = (  # objects in a field, light of the brightest, scale
+    (15, 400, 1.0), (15, 80, 1.0), (15, 4000, 1.0), (5, 400, 1.0), (60, 400, 1.0), (15, 400, 0.5),
+    (15, 400, 3.0),
+)  # fmt: skip
+SIZES = (20, 40, 60, 100)  # diameters for the speed table
+CORES = (128, 192, 256)  # pixels
 
 
 def ours(image: np.ndarray) -> np.ndarray:
@@ -53,19 +62,20 @@ FINDERS: dict[str, Finder] = {"ours": ours, "scikit-image": scikit_image}
 def matched_by_overlap(truth: np.ndarray, found: np.ndarray) -> int:
     """Objects with an intersection over union above one half: such a match is unique."""
     size = (int(truth.max()) + 1, int(found.max()) + 1)
-    both = np.bincount((truth.astype(np.int64) * size[1] + found).ravel(), minlength=size[0] * size[1])
-    shared = both.reshape(size)
+    pairs = (truth.astype(np.int64) * size[1] + found).ravel()
+    shared = np.bincount(pairs, minlength=size[0] * size[1]).reshape(size)
     union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
     return int((shared[1:, 1:] > 0.5 * union[1:, 1:]).sum())
 
 
 def matched_by_centroid(truth: np.ndarray, found: np.ndarray) -> int:
     """Pairs of centroids nearer than half the true diameter, as many as can be had."""
-    real, ours = regionprops(truth), regionprops(found)
-    if not real or not ours:
-        return 0
-    distance = scipy.spatial.distance.cdist([r.centroid for r in real], [r.centroid for r in ours])
-    near = distance <= 0.5 * np.array([[r.equivalent_diameter_area] for r in real])
+    real = regionprops(truth)
+    places = [
+        np.array([r.centroid for r in rs]).reshape(-1, 2) for rs in (real, regionprops(found))
+    ]
+    diameters = np.array([r.equivalent_diameter_area for r in real]).reshape(-1, 1)
+    near = scipy.spatial.distance.cdist(*places) <= 0.5 * diameters
     rows, columns = scipy.optimize.linear_sum_assignment(~near)
     return int(near[rows, columns].sum())
 
@@ -118,55 +128,112 @@ def synthetic_scenes(
 def row(name: str, scenes: list[Scene], finder: Finder) -> str:
     begun = time.process_time()
     found = [finder(image) for image, _ in scenes]
-    spent = time.process_time() - begun
-    real, ours = ([count(x) for x in labels] for labels in ([t for _, t in scenes], found))
+    spent = (time.process_time() - begun) / sum(image.size / 1e6 for image, _ in scenes)
     pairs = [(truth, labels) for (_, truth), labels in zip(scenes, found, strict=True)]
-    both = sum(real) + sum(ours)
-    overlap = 2 * sum(matched_by_overlap(*pair) for pair in pairs) / both
-    centre = 2 * sum(matched_by_centroid(*pair) for pair in pairs) / both
-    wrong = sum(abs(a - b) for a, b in zip(real, ours, strict=True)) / sum(real)
-    bias = sum(ours) / sum(real) - 1
-    speed = spent / sum(image.size / 1e6 for image, _ in scenes)
-    return f"{name:44} {sum(real):6} {overlap:6.3f} {centre:6.3f} {wrong:7.1%} {bias:+7.1%} {speed:6.2f}"
+    real, seen = (np.array([count(pair[side]) for pair in pairs]) for side in (0, 1))
+    overlap, centre = (
+        2 * sum(matched(*pair) for pair in pairs) / (real.sum() + seen.sum())
+        for matched in (matched_by_overlap, matched_by_centroid)
+    )
+    wrong, bias = np.abs(real - seen).sum() / real.sum(), seen.sum() / real.sum() - 1
+    return (
+        f"{name:46} {real.sum():6} {overlap:6.3f} {centre:6.3f} {wrong:7.1%} {bias:+7.1%}"
+        f" {spent:6.2f}"
+    )
+
+
+def print_finds(name: str, scenes: list[Scene]) -> None:
+    for finder in FINDERS:
+        print(row(f"{name}: {finder}", scenes, FINDERS[finder]), flush=True)
 
 
 def print_speed(seed: int) -> None:
-    print(f"\n{'speed, one thread, statistics given':44} {'found':>6} {'s/MP':>6}")
-    for diameter in (20, 40, 60, 100):
+    print(f"\n{'s/MP, one thread, statistics given':46} {'found':>6} {'detect':>7} {'measure':>7}")
+    for diameter in SIZES:
         scale = diameter / 34
-        rng = np.random.default_rng(seed)
-        image, _ = synthetic_scene(rng, 1024, round(15 * (1024 / 450 / scale) ** 2), 400, scale)
+        number = round(15 * (1024 / 450 / scale) ** 2)
+        image, _ = synthetic_scene(np.random.default_rng(seed), 1024, number, 400, scale)
         statistics = estimate_statistics([image])
         begun = time.process_time()
-        number = detect(image, statistics).max()
-        spent = (time.process_time() - begun) / (image.size / 1e6)
-        print(f"{f'  objects of {diameter} px':44} {number:6} {spent:6.3f}")
+        labels = detect(image, statistics)
+        between = time.process_time()
+        measure(labels, image, image, statistics)
+        ended = time.process_time()
+        spent = np.array([between - begun, ended - between]) / (image.size / 1e6)
+        name = f"  objects of {diameter} px"
+        print(f"{name:46} {labels.max():6} {spent[0]:7.3f} {spent[1]:7.3f}")
+
+
+def owned(
+    image: np.ndarray, statistics: DetectionStatistics, rows: slice, columns: slice
+) -> set[tuple[bytes, ...]]:
+    """Pixels and measures, to the bit, of the objects whose centroid lies in a core."""
+    seen = [slice(max(0, s.start - statistics.halo_px), s.stop + statistics.halo_px)
+            for s in (rows, columns)]  # fmt: skip
+    part = image[seen[0], seen[1]]
+    origin = (seen[0].start, seen[1].start)
+    labels = detect(part, statistics, origin)
+    table = measure(labels, part, part.astype(np.float32), statistics)
+    for axis in (0, 1):
+        for column in (f"centroid-{axis}", f"bbox-{axis}", f"bbox-{axis + 2}"):
+            table[column] = table[column] + origin[axis]
+    numbers = table.pop("label")
+    inside = np.ones(numbers.size, bool)
+    for axis, core in enumerate((rows, columns)):
+        inside &= (core.start <= table[f"centroid-{axis}"]) & (
+            table[f"centroid-{axis}"] < core.stop
+        )
+    kept = np.flatnonzero(inside)
+    pixels = {k: (np.argwhere(labels == numbers[k]) + origin).tobytes() for k in kept}
+    return {(p, *(column[k].tobytes() for column in table.values())) for k, p in pixels.items()}
+
+
+def print_borders(name: str, scenes: list[Scene]) -> None:
+    """Count the objects that differ between fields and the mosaic in one piece."""
+    for core in CORES:
+        whole_count = differ = 0
+        for image, _ in scenes:
+            statistics = estimate_statistics([image])
+            rows, columns = ([slice(a, a + core) for a in range(0, n, core)] for n in image.shape)
+            parts = [owned(image, statistics, r, c) for r in rows for c in columns]
+            whole = owned(image, statistics, slice(0, image.shape[0]), slice(0, image.shape[1]))
+            whole_count += len(whole)
+            differ += (
+                len(whole ^ set().union(*parts)) + sum(map(len, parts)) - len(set().union(*parts))
+            )
+        print(f"{f'  {name}, cores of {core} px':46} {whole_count:6} {differ:7}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with images/ and labels/")
+    parser.add_argument("--beads", type=Path, help="one focused image of beads")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=20, help="synthetic scenes of each kind")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, "
-          f"numpy {np.__version__}, scipy {scipy.__version__}, scikit-image {skimage.__version__}, "
+    print(f"{cpu()}, Python {platform.python_version()}, numpy {np.__version__}, "
+          f"scipy {scipy.__version__}, scikit-image {skimage.__version__}, "
           f"OpenCV {cv2.__version__}, seed {options.seed}, one thread, CPU time")  # fmt: skip
-    print(f"\n{'':44} {'truth':>6} {'F1 iou':>6} {'F1 cen':>6} {'count':>7} {'bias':>7} {'s/MP':>6}")
-    for number, brightest, scale in (
-        (15, 400, 1), (15, 80, 1), (15, 4000, 1), (5, 400, 1), (60, 400, 1), (15, 400, 0.5),
-        (15, 400, 3),
-    ):  # fmt: skip
+    print(f"\n{HEADER}")
+    for number, brightest, scale in SCENES:
         scenes = list(synthetic_scenes(options.seed, options.rounds, number, brightest, scale))
-        name = f"{number} in a field, light {brightest}, {25 * scale:.0f}-{43 * scale:.0f} px"
-        for finder in FINDERS:
-            print(row(f"{name}: {finder}", scenes, FINDERS[finder]), flush=True)
+        name = f"{number} a field, light {brightest}, {25 * scale:.0f}-{43 * scale:.0f} px"
+        print_finds(name, scenes)
     for factor in ENLARGED if options.data else ():
-        scenes = list(real_scenes(options.data, factor))
-        for finder in FINDERS:
-            print(row(f"real nuclei x {factor}: {finder}", scenes, FINDERS[finder]), flush=True)
+        print_finds(f"real nuclei x {factor}", list(real_scenes(options.data, factor)))
+    if options.beads:
+        print(f"\nbeads found: {count(ours(tifffile.imread(options.beads)))}")
     print_speed(options.seed)
+    print(f"\n{'borders':46} {'whole':>6} {'differ':>7}")
+    print_borders("synthetic", list(synthetic_scenes(options.seed, options.rounds, 30, 400, 1)))
+    if options.data:
+        print_borders("real nuclei", list(real_scenes(options.data, 1)))
+
+
+def cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    return next((x.split(": ")[1] for x in lines if x.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_nothing_is_found_in_empty_specimen(kind: type, level: float, deviation:
 
 @pytest.mark.parametrize("diameter", [12.0, 20.0, 33.0, 64.0, 110.0])
 def test_a_disc_is_found_where_and_as_large_as_it_is(diameter: float) -> None:
-    """One disc is one object; centroid within a tenth, diameter within a twelfth of the diameter."""
+    """One disc is one object: centroid within a tenth, size within a twelfth of its diameter."""
     side = int(4 * diameter)
     image = camera(discs((side, side + 9), (1.7 * diameter, 2.1 * diameter, diameter, 300)))
 
@@ -150,7 +151,7 @@ def test_no_objects_make_an_empty_table() -> None:
 
 
 def test_the_height_is_the_one_under_the_object() -> None:
-    """z_um is the depth under the object's light; gaps and outliers in the depth map do not count."""
+    """z_um is the depth under the object's light; gaps and outliers in the map do not count."""
     image = camera(discs((120, 220), (60, 60, 30, 300), (60, 160, 30, 300)))
     depth = np.full(image.shape, 99.0, np.float32)
     depth[:, :110][discs((120, 110), (60, 60, 36, 1)) > 0.1] = 3.5
@@ -211,7 +212,7 @@ def objects_of(
 
 def cores(size: int, step: int, first: int) -> list[slice]:
     edges = sorted({0, size, *range(first, size, step)})
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 @settings(deadline=None, max_examples=12)
@@ -225,7 +226,7 @@ def cores(size: int, step: int, first: int) -> list[slice]:
 def test_field_borders_leave_no_trace(
     diameter: float, fill: float, step: int, first: tuple[int, int], seed: int
 ) -> None:
-    """Regions with a halo give the whole mosaic's objects, pixel for pixel and number for number."""
+    """Regions with a halo give the whole mosaic's objects: the same pixels, the same numbers."""
     shape = (int(200 + 3 * diameter), int(230 + 3 * diameter))
     count = int(fill * shape[0] * shape[1] / (np.pi / 4 * diameter**2))
     mosaic = random_scene(shape, diameter, count, seed)
