@@ -27,10 +27,13 @@ STEPS = ("captured", "stacked", "detected")
 class PlainProgress(AbstractContextManager["PlainProgress"]):
     """One line per event, for logs and pipes."""
 
+    def __enter__(self) -> Self:
+        print("starting Ray", flush=True)
+        return self
+
     def __call__(self, event: Event) -> None:
-        shown = {key: value for key, value in event.items() if key in SHOWN}
-        facts = " ".join(f"{key}={value}" for key, value in shown.items())
-        print(f"{event['event']:<10} {facts}", flush=True)
+        plain = {key: value for key, value in event.items() if isinstance(value, str | int)}
+        print(f"{plain.pop('event'):<10}", *(f"{k}={v}" for k, v in plain.items()), flush=True)
 
     def __exit__(
         self,
@@ -39,26 +42,6 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         trace: TracebackType | None,
     ) -> None:
         """Nothing to put away."""
-
-
-SHOWN = frozenset(
-    {
-        "stripe",
-        "field",
-        "stripes",
-        "fields",
-        "objects",
-        "reason",
-        "message",
-        "status",
-        "credits",
-        "sampled",
-        "kept",
-        "cpus",
-        "in_flight",
-        "step",
-    }
-)
 
 
 class LiveProgress(AbstractContextManager["LiveProgress"]):

@@ -172,9 +172,10 @@ def in_words(summary: Summary) -> list[str]:
     """The summary as a person reads it, a line each; the lost fields stand last, by name."""
     fields, timing, focus = summary["fields"], summary["timing"], summary["z_positions"]
     idle, slip = summary["dispatch_ms"]["idle"], summary["exposure_slip_ms"]
+    objects = "" if summary["objects"] is None else f", {summary['objects']} objects"
     lines = [
-        f"{summary['status']}: {fields['detected']} of {fields['planned']} fields, "
-        f"{summary['objects']} objects in {timing.get('wall', 0):.1f} s",
+        f"{summary['status']}: {fields['detected']} of {fields['planned']} fields{objects} "
+        f"in {timing.get('wall', 0):.1f} s",
     ]
     if focus:
         lines.append(
