@@ -7,6 +7,7 @@ not wait behind stacking.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -40,7 +41,14 @@ class CaptureActor:
             1e3 * (began - due) for began, due in zip(batch.began_s, batch.due_s, strict=True)
         )
         record = CaptureRecord(
-            field.stripe, field.field, z_um, batch.began_s[0], batch.ended_s, time.time(), slips
+            field.stripe,
+            field.field,
+            z_um,
+            batch.began_s[0],
+            batch.ended_s,
+            time.time(),
+            slips,
+            os.getpid(),
         )
         return record, batch.frames
 
@@ -50,8 +58,12 @@ class CaptureActor:
         """Measure the sharpness at each height; the record, and the sharpest plane (y, x)."""
         batch = self._microscope.stack(field.x_um, field.y_um, z_um)
         curve, noise = sharpness(_middle(batch.frames))
-        record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0])
+        record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0], batch.ended_s)
         return record, batch.frames[int(np.argmax(curve))]
+
+    @ray.method(max_task_retries=-1)
+    def ready(self) -> None:
+        """Answer when the actor lives; unlike a capture it may be asked until it does."""
 
     def close(self) -> None:
         """Stop the stage and release the microscope."""

@@ -46,7 +46,7 @@ class Settings(BaseModel):
     comes from the recording.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     microscope: Literal["simulated", "replay"] = Field(
         "simulated", description="where images come from", json_schema_extra=option()
@@ -85,7 +85,7 @@ class Settings(BaseModel):
         None, gt=0, description="distance of planes in um", json_schema_extra=option("UM")
     )
     exposure_ms: float = Field(
-        20, ge=0, le=60_000, description="exposure of a plane in ms", json_schema_extra=option("MS")
+        20, gt=0, le=60_000, description="exposure of a plane in ms", json_schema_extra=option("MS")
     )
     settle_ms: float = Field(3.0, ge=0, description="rest after each move of a stage in ms")
     stage_speed_um_per_ms: float = Field(10.0, gt=0, description="speed of the x-y stage")
@@ -121,8 +121,10 @@ class Settings(BaseModel):
         if given.get("microscope", "simulated") != "simulated":
             return given
         known = SIMULATED_DEFAULTS | {k: v for k, v in given.items() if v is not None}
-        # two diameters of a usual nucleus at the usual field size
-        return {"overlap_px": int(known["field_px"]) // 4} | known
+        if str(known["field_px"]).isdecimal():  # anything else is refused later
+            # two diameters of a usual nucleus at the usual field size
+            known.setdefault("overlap_px", int(known["field_px"]) // 4)
+        return known
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -17,6 +17,7 @@ PROCESS_BEGAN_S = time.time()  # before the imports: what a user waits for count
 
 import logging
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -39,7 +40,7 @@ from results.run_folder import choose_folder, make_folder, versions
 from results.store import create_mosaics
 from results.summary import in_words, summarise, write_summary
 from results.table import remove_parts
-from scan.credits import credits_for
+from scan.credits import Credits, credits_for
 from scan.errors import ScanError, UserMistake
 from scan.focusing import FocusJob, FocusResult
 from scan.ledger import Ledger
@@ -61,7 +62,7 @@ EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 # ------------------------------------------------------------------------------------ the scan
 
 
-def scan(setup: Setup, folder: Path, journal: Journal) -> None:
+def scan(setup: Setup, folder: Path, journal: Journal, batches: Credits) -> None:
     """The whole workflow, as in the figure; what happens is told to the journal."""
     actors = [
         CaptureActor.options(name=f"camera of stripe {stripe}").remote(setup)
@@ -70,14 +71,13 @@ def scan(setup: Setup, folder: Path, journal: Journal) -> None:
     warming = [warm_up.remote() for _ in range(cpu_slots())]
 
     focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
-    began_s = time.time()
     focused: Any = find_z_positions.remote(actors, focus_job)
     described: Any = describe_specimen.remote(focused[1], diameter_px(setup))
     focus: FocusResult = ray.get(focused[0])
     create_mosaics(folder, setup.plan, setup.dtype, label_dtype(setup.plan.mosaic_shape))
-    journal.write("focused", took_s=time.time() - began_s, **focus.told())
+    journal.write("focused", **focus.told())
 
-    ledger = Ledger(setup.plan, credits_of(setup), setup.settings.retries)
+    ledger = Ledger(setup.plan, batches, setup.settings.retries)
     flow = Flow(setup, folder, actors, focus, described[0], ledger, journal)
     flow.pending = {described[1]: flow.described} | dict.fromkeys(warming, flow.warmed)
     flow.run()
@@ -90,7 +90,6 @@ def scan(setup: Setup, folder: Path, journal: Journal) -> None:
         objects=answer.objects,
         answered_s=answer.answered_s,
         digest=answer.digest,
-        peak_batches_in_flight=ledger.credits.peak,
     )
     ray.get([actor.close.remote() for actor in actors])
 
@@ -159,6 +158,7 @@ class Flow:
             began_s=record.began_s,
             ended_s=record.ended_s,
             slips_ms=[round(slip, 3) for slip in record.slips_ms],
+            process=record.process,
             in_flight=self.ledger.credits.taken,
         )
 
@@ -176,7 +176,7 @@ class Flow:
         self.tell(
             "stacked",
             field,
-            complete_s=record.complete_s,
+            asked_s=record.complete_s,
             in_flight=self.ledger.credits.taken,
             **vars(work),
         )
@@ -189,25 +189,43 @@ class Flow:
             job = DetectionJob(str(self.folder), field, around, plan.pixel_size_um)
             searching = detect_objects.options(name=f"detect {field.name}")
             ref = searching.remote(job, self.statistics)
-            self.pending[ref] = partial(self.detected, field)
+            self.pending[ref] = partial(self.detected, time.time(), field)
 
-    def detected(self, field: Field, ref: ray.ObjectRef) -> None:
+    def detected(self, asked_s: float, field: Field, ref: ray.ObjectRef) -> None:
         """The objects of a field lie on disk."""
-        record = ray.get(ref)
+        try:
+            record = ray.get(ref)
+        except RayError as error:
+            if not is_loss(error):
+                raise
+            self.ledger.lost[field] = reason_of(error)
+            self.tell("lost", field, reason=reason_of(error))
+            return
         self.ledger.was_detected(field)
-        self.tell("detected", field, objects=record.objects, **vars(record.work))
+        self.tell("detected", field, asked_s=asked_s, objects=record.objects, **vars(record.work))
 
     def failed(self, step: str, field: Field, error: RayError) -> None:
         """A batch did not come, or vanished: it will be captured again, or its field is lost."""
         reason = reason_of(error)
         if step == "capture":
             self.ledger.was_captured(field)
+        if isinstance(error, RayActorError):
+            self.await_camera(field.stripe)
         if self.ledger.failed(field, reason):
-            restarted = isinstance(error, RayActorError)
-            self.tell("retried", field, step=step, reason=reason, restarted=restarted)
+            self.tell("retried", field, step=step, reason=reason)
             return
         self.tell("lost", field, reason=reason)
         self.detect_around(field)
+
+    def await_camera(self, stripe: int) -> None:
+        """Ask nothing of a stripe's actor until Ray has started it anew."""
+        if stripe not in self.ledger.paused:
+            self.ledger.paused.add(stripe)
+            self.pending[self.actors[stripe].ready.remote()] = partial(self.revived, stripe)
+
+    def revived(self, stripe: int, ref: ray.ObjectRef) -> None:
+        """The actor lives again, or never will: then its captures fail and are counted."""
+        self.ledger.paused.discard(stripe)
 
     def tell(self, event: str, field: Field, **facts: Any) -> None:
         """One line of the journal about a field."""
@@ -243,9 +261,10 @@ def ray_running(settings: Settings) -> Iterator[None]:
         start_ray(address, settings)
     except (OSError, ValueError, RuntimeError) as error:
         came = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        subject = f"Ray at {address or 'this machine'}"
-        advice = "check --address, or leave it out to start a local Ray"
+        subject = f"Ray at {address}" if address else "local Ray"
+        advice = "check --address" if address else "check object_store_mb and num_cpus"
         raise UserMistake(subject, "a Ray that answers", came, advice) from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is to be interrupted
     try:
         yield
     finally:
@@ -301,7 +320,7 @@ def spilled_mb() -> float | None:
 # ------------------------------------------------------------------------------ a run around it
 
 
-def credits_of(setup: Setup) -> Any:
+def credits_of(setup: Setup) -> Credits:
     """Credits for this scan on this Ray."""
     return credits_for(
         store_bytes(), setup.settings.store_fraction, setup.batch_bytes, len(setup.plan.stripes)
@@ -323,10 +342,11 @@ def run(setup: Setup, folder: Path, plain: bool) -> str:
         make_folder(folder, setup.settings.to_toml())
         with Journal(folder / "events.jsonl", events.append, show) as journal:
             begin(setup, journal, up_s, batches.total)
-            status = guarded_scan(setup, folder, journal)
+            status = guarded_scan(setup, folder, journal, batches)
             journal.write(
                 "finished",
                 status=status,
+                peak_batches_in_flight=batches.peak,
                 spilled_mb=spilled_mb(),
                 driver_cpu_s=round(time.process_time(), 3),
             )
@@ -358,17 +378,21 @@ def begin(setup: Setup, journal: Journal, up_s: float, credits: int) -> None:
         journal.write("warning", message=warning)
 
 
-def guarded_scan(setup: Setup, folder: Path, journal: Journal) -> str:
+def guarded_scan(setup: Setup, folder: Path, journal: Journal, batches: Credits) -> str:
     """Scan; whatever happens becomes a status and a line of the journal."""
     try:
-        scan(setup, folder, journal)
+        scan(setup, folder, journal, batches)
     except KeyboardInterrupt:
         return CANCELLED
     except Exception as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
         journal.write("failed", reason=str(cause).strip())
-        if not isinstance(cause, UserMistake):
+        if isinstance(cause, ScanError):
+            print(cause, file=sys.stderr)
+        else:
             traceback.print_exception(error)
+        return FAILED
+    if not journal.seen("detected"):
         return FAILED
     return PARTIAL if journal.seen("lost") else COMPLETE
 
@@ -383,6 +407,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SettingsError, UserMistake) as mistake:
         print(mistake, file=sys.stderr)
         return mistake.exit_code
+    except KeyboardInterrupt:
+        print("interrupted before the scan began; nothing was written", file=sys.stderr)
+        return EXIT_CODES[CANCELLED]
     print(folder)
     return EXIT_CODES[status]
 

@@ -68,7 +68,7 @@ def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, list[A
         sweeps.go(dict.fromkeys(samples, job.recorded_z_um))
     else:
         _coarse_to_fine(sweeps, job)
-    return z_positions(sweeps.peaks, job, sweeps.first_exposure_s), sweeps.sharpest_planes()
+    return z_positions(sweeps.peaks, job, sweeps.made), sweeps.sharpest_planes()
 
 
 def _coarse_to_fine(sweeps: _Sweeps, job: FocusJob) -> None:
@@ -84,7 +84,7 @@ class _Sweeps:
     def __init__(self, actors: Actors, samples: list[Field]) -> None:
         self.samples = samples
         self.peaks: dict[Field, FocusPeak] = {}
-        self.first_exposure_s = float("inf")
+        self.made: list[tuple[Field, SweepRecord]] = []
         self._planes: dict[Field, Array] = {}
         self._actors = actors
 
@@ -101,7 +101,7 @@ class _Sweeps:
         for field, (record, plane) in zip(heights, answers, strict=True):
             self.peaks[field] = find_peak(record.z_um, record.sharpness, record.noise)
             self._planes[field] = plane
-            self.first_exposure_s = min(self.first_exposure_s, record.began_s)
+            self.made.append((field, record))
 
     def believed(self) -> dict[Field, float]:
         """Heights of the peaks that may be believed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,14 +11,21 @@ from imaging.surface import FocusSurface, fit_surface
 from scan.errors import FocusError
 from scan.focusing import FocusJob, FocusResult, Rejected, by_field, stack_heights
 from scan.plan import Field
+from scan.records import SweepRecord
 
 Peaks = Mapping[Field, FocusPeak]
+Sweep = tuple[Field, SweepRecord]
 
 
-def z_positions(peaks: Peaks, job: FocusJob, first_exposure_s: float) -> FocusResult:
+def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusResult:
     """Fit the focus surface through the believed peaks and place every field's planes around it.
 
     FocusError where no sample can be believed, unless the planes are recorded and need no focus.
+
+    Parameters
+    ----------
+    peaks : the best height of each sample field, believed or not.
+    sweeps : every sweep made, with the field it was made at.
     """
     believed = [field for field, peak in peaks.items() if not peak.reason]
     if not believed and not job.recorded_z_um:
@@ -34,7 +41,11 @@ def z_positions(peaks: Peaks, job: FocusJob, first_exposure_s: float) -> FocusRe
         rejected=(*_disbelieved(peaks), *_outliers(believed, surface)),
         surface=surface.kind if surface else "none",
         residual_um=surface.residual_um if surface else 0.0,
-        first_exposure_s=first_exposure_s,
+        first_exposure_s=min(record.began_s for _, record in sweeps),
+        sweeping_s=tuple(
+            sum(r.ended_s - r.began_s for f, r in sweeps if f.stripe == stripe)
+            for stripe in range(len(job.plan.stripes))
+        ),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from config import Settings
 from microscope import Microscope
 from microscope.replay import Recording, ReplayMicroscope
-from microscope.simulated import SimulatedMicroscope
+from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
 from scan.errors import InputError
 from scan.plan import ScanPlan, make_plan
@@ -48,12 +48,26 @@ def prepare(settings: Settings) -> Setup:
 
 
 def _prepare_simulated(settings: Settings) -> Setup:
+    _require_reach(settings)
     counts = (settings.fields or 1,) * settings.stripes
     edge = settings.field_px or 1
     plan = make_plan(
         counts, (edge, edge), settings.overlap_px or 0, settings.pixel_size_um or 1.0, steered=True
     )
     return Setup(settings, plan, np.dtype(np.uint16), None, None, ())
+
+
+def _require_reach(settings: Settings) -> None:
+    """A sweep is widened to twice its length, and a z-stack may lie at its end."""
+    stack_um = (settings.planes or 1) * (settings.z_step_um or 1.0)
+    farthest_um = abs(settings.focus_center_um) + settings.focus_range_um + stack_um / 2
+    if farthest_um > Z_LIMIT_UM:
+        raise InputError(
+            "focus_range_um, planes and z_step_um",
+            f"heights within {Z_LIMIT_UM:g} um of the stage's middle",
+            f"up to {farthest_um:g} um",
+            "take a shorter sweep, fewer planes or smaller steps",
+        )
 
 
 def _prepare_replay(settings: Settings) -> Setup:

@@ -71,7 +71,9 @@ def _fields(one: dict[str, Event], many: _Many) -> dict[str, Any]:
 def _retries(many: _Many) -> dict[str, int]:
     steps = [event["step"] for event in many["retried"]]
     counts = {step: steps.count(step) for step in ("capture", "stack", "detect")}
-    return {**counts, "actor_restarts": sum(event["restarted"] for event in many["retried"])}
+    lives = {(event["stripe"], event["process"]) for event in many["captured"]}
+    stripes = {stripe for stripe, _ in lives}
+    return {**counts, "actor_restarts": len(lives) - len(stripes)}
 
 
 def _timing(one: dict[str, Event], many: _Many) -> dict[str, float]:
@@ -101,40 +103,39 @@ def _until_answer(one: dict[str, Event], many: _Many, last_s: float) -> dict[str
 def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
     """The least workflow time that the measured captures and CPU seconds allow.
 
-    Cameras: focusing, then the slowest stripe's captures back to back, then the stacking and
-    detection of one field. CPUs: all stacking and detection, evenly spread. Whichever is longer.
+    Cameras: the slowest stripe's sweeps and captures back to back, then the stacking and detection
+    of one field. CPUs: all stacking and detection, evenly spread. Whichever is longer.
     """
-    cameras: dict[int, float] = {}
+    cameras = dict(enumerate(one["focused"]["sweeping_s"]))
     for event in many["captured"]:
         stripe, seconds = event["stripe"], event["ended_s"] - event["began_s"]
-        cameras[stripe] = cameras.get(stripe, 0.0) + seconds
+        cameras[stripe] += seconds
     stacking, detecting = (
         [event["cpu_s"] for event in many[kind]] for kind in ("stacked", "detected")
     )
-    focusing_s = one["focused"]["took_s"]
     last_field_s = float(np.median(stacking or [0]) + np.median(detecting or [0]))
-    by_cameras = focusing_s + max(cameras.values()) + last_field_s
+    by_cameras = max(cameras.values()) + last_field_s
     by_cpus = (sum(stacking) + sum(detecting)) / one["ray"]["cpus"]
     return float(max(by_cameras, by_cpus))
 
 
 def _dispatch(one: dict[str, Event], many: _Many) -> dict[str, dict[str, float]]:
     """Time from a batch being complete to its stacking; idle where a CPU was free just then."""
-    complete_s = np.array([event["complete_s"] for event in many["stacked"]])
-    waits_ms = 1e3 * (np.array([event["began_s"] for event in many["stacked"]]) - complete_s)
-    free = _busy(many, complete_s) < one.get("ray", {}).get("cpus", 0)
+    asked_s = np.array([event["asked_s"] for event in many["stacked"]])
+    waits_ms = 1e3 * (np.array([event["began_s"] for event in many["stacked"]]) - asked_s)
+    free = _demand(many, asked_s) < one.get("ray", {}).get("cpus", 0)
     return {
         "idle": _spread(waits_ms[free], (50, 95, 99)),
         "waited_for_cpu": _spread(waits_ms[~free], (50, 95, 99)),
     }
 
 
-def _busy(many: _Many, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
-    """How many tasks were running at each moment."""
+def _demand(many: _Many, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
+    """How many tasks ran, or waited for a CPU, just before each moment."""
     work = [event for kind in WORK for event in many[kind]]
-    began = np.sort([event["began_s"] for event in work])
+    asked = np.sort([event.get("asked_s", event["began_s"]) for event in work])
     ended = np.sort([event["ended_s"] for event in work])
-    return np.searchsorted(began, moments_s) - np.searchsorted(ended, moments_s)
+    return np.searchsorted(asked, moments_s) - np.searchsorted(ended, moments_s)
 
 
 def _slip(many: _Many) -> dict[str, float]:
@@ -153,7 +154,7 @@ def _spread(
 
 def _memory(one: dict[str, Event], many: _Many) -> dict[str, Any]:
     up, finished = one.get("ray", {}), one.get("finished", {})
-    peak = one.get("predicted", {}).get("peak_batches_in_flight", 0)
+    peak = finished.get("peak_batches_in_flight", 0)
     return {
         "object_store_mb": round(up.get("object_store_bytes", 0) / 1e6, 1),
         "peak_live_mb": round(peak * up.get("batch_bytes", 0) / 1e6, 1),

@@ -28,7 +28,8 @@ class Rejected:
 class FocusResult:
     """What autofocus found: the z-positions of every field, and how they came about.
 
-    `centres_um` holds the best height of each field, by (stripe, field); `z_um` its planes.
+    `centres_um` holds the best height of each field, by (stripe, field); `z_um` its planes;
+    `sweeping_s` how long each stripe's camera was busy with sweeps.
     """
 
     centres_um: dict[tuple[int, int], float]
@@ -39,11 +40,13 @@ class FocusResult:
     surface: str
     residual_um: float
     first_exposure_s: float
+    sweeping_s: tuple[float, ...]
 
     def told(self) -> dict[str, Any]:
         """What the journal says of it."""
         return {
             "first_exposure_s": self.first_exposure_s,
+            "sweeping_s": self.sweeping_s,
             "sampled": self.sampled,
             "kept": self.kept,
             "rejected": [vars(sample) for sample in self.rejected],

@@ -26,6 +26,7 @@ class Ledger:
         self.stacked: set[Field] = set()
         self.detected: set[Field] = set()
         self.lost: dict[Field, str] = {}
+        self.paused: set[int] = set()  # stripes whose camera is being started anew
         self._waiting = [deque(stripe) for stripe in plan.stripes]
         self._capturing = [0] * len(plan.stripes)
         self._attempts: dict[Field, int] = {}
@@ -48,7 +49,7 @@ class Ledger:
         return [
             index
             for index, waiting in enumerate(self._waiting)
-            if waiting and self._capturing[index] < QUEUED_PER_STRIPE
+            if waiting and index not in self.paused and self._capturing[index] < QUEUED_PER_STRIPE
         ]
 
     def was_captured(self, field: Field) -> None:

@@ -6,7 +6,8 @@ levels, and tasks write without locks.
 
 A microscope whose stage we steer gets fields placed for that: the first field lies half an overlap
 further in, then every cut is a multiple of the core's edge and a core is one chunk. Recorded fields
-lie where they lie; their chunks are as large as the overlap allows.
+lie where they lie: there a cut is where the next frame begins, for chunks as small as the overlap
+would flood the file system.
 """
 
 from __future__ import annotations
@@ -153,10 +154,8 @@ def _single(frame_px: int) -> Axis:
 
 
 def _chunk_of_recorded(frame_px: int, overlap_px: int) -> int:
-    if overlap_px >= 2:
-        return 1 << ((overlap_px // 2).bit_length() - 1)
-    least = math.ceil(frame_px / LARGEST_CHUNK_PX)
     step = frame_px - overlap_px
+    least = math.ceil(step / LARGEST_CHUNK_PX)
     return step // next((p for p in range(least, 4 * least + 1) if step % p == 0), 1)
 
 

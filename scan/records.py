@@ -12,7 +12,8 @@ class CaptureRecord:
     """What a capture actor says of one batch; all times are wall-clock seconds.
 
     `complete_s` is stamped when the batch leaves the actor's hands, `slips_ms` holds for each plane
-    how much later than possible its exposure began.
+    how much later than possible its exposure began, `process` tells one life of an actor from the
+    next.
     """
 
     stripe: int
@@ -22,16 +23,18 @@ class CaptureRecord:
     ended_s: float
     complete_s: float
     slips_ms: tuple[float, ...]
+    process: int
 
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """One focus sweep: heights, their sharpness, and when its first exposure began."""
+    """One focus sweep: heights, their sharpness, and when its exposures began and ended."""
 
     z_um: tuple[float, ...]
     sharpness: tuple[float, ...]
     noise: float
     began_s: float
+    ended_s: float
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from config import Settings, SettingsError, build_parser, parse, validate
 
 MISTAKES = {
     "unknown key": ({"feilds": 3}, "did you mean 'fields'"),
+    "list for a number": ({"field_px": [1]}, "field_px: expected a valid integer"),
+    "text for an edge": ({"field_px": "abc"}, "field_px: expected a valid integer"),
+    "endless step": ({"z_step_um": float("inf")}, "z_step_um: expected a finite number"),
     "no stripes": ({"stripes": 0}, "stripes: expected greater than or equal to 1, got 0"),
     "text for a number": ({"planes": "many"}, "planes: expected a valid integer"),
     "unknown microscope": ({"microscope": "toy"}, "got 'toy'"),
@@ -43,7 +46,7 @@ def test_a_mistyped_option_is_told_its_neighbour() -> None:
     stripes=st.integers(1, 100),
     fields=st.none() | st.integers(1, 10**6),
     overlap=st.none() | st.integers(0, 128),
-    exposure=st.floats(0, 1000),
+    exposure=st.floats(0.01, 1000),
 )
 def test_saved_settings_repeat_themselves(
     stripes: int, fields: int | None, overlap: int | None, exposure: float

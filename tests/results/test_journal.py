@@ -16,8 +16,8 @@ from results.summary import in_words, summarise
 def events_of_a_scan() -> list[Event]:
     """A scan of one stripe: field 0 complete, field 1 captured twice, field 2 lost."""
     field: dict[str, Any] = {"stripe": 0, "field": 0}
-    captured = {"began_s": 104.0, "ended_s": 105.0, "slips_ms": [0.1, 0.3], "in_flight": 2}
-    work = {"began_s": 105.1, "ended_s": 105.3, "cpu_s": 0.2, "in_flight": 1}
+    captured = {"began_s": 104.0, "ended_s": 105.0, "slips_ms": [0.1, 0.3], "process": 7}
+    work = {"began_s": 105.1, "ended_s": 105.3, "cpu_s": 0.2}
     return [
         {
             "time": 102.0,
@@ -40,7 +40,7 @@ def events_of_a_scan() -> list[Event]:
             "time": 104.0,
             "event": "focused",
             "first_exposure_s": 103.0,
-            "took_s": 2.0,
+            "sweeping_s": [0.8],
             "sampled": 2,
             "kept": 2,
             "rejected": [],
@@ -53,7 +53,7 @@ def events_of_a_scan() -> list[Event]:
             "event": "stacked",
             **field,
             **work,
-            "complete_s": 105.092,
+            "asked_s": 105.092,
         },
         {
             "time": 105.4,
@@ -62,7 +62,6 @@ def events_of_a_scan() -> list[Event]:
             "field": 1,
             "step": "capture",
             "reason": "camera",
-            "restarted": True,
         },
         {
             "time": 106.0,
@@ -72,6 +71,7 @@ def events_of_a_scan() -> list[Event]:
             **captured,
             "began_s": 105.0,
             "ended_s": 106.0,
+            "process": 8,
         },
         {
             "time": 106.4,
@@ -79,7 +79,7 @@ def events_of_a_scan() -> list[Event]:
             "stripe": 0,
             "field": 1,
             **work,
-            "complete_s": 106.0,
+            "asked_s": 106.0,
             "began_s": 106.04,
             "ended_s": 106.24,
         },
@@ -118,12 +118,12 @@ def events_of_a_scan() -> list[Event]:
             "objects": 7,
             "answered_s": 107.0,
             "digest": "d",
-            "peak_batches_in_flight": 3,
         },
         {
             "time": 108.0,
             "event": "finished",
             "status": "partial",
+            "peak_batches_in_flight": 3,
             "spilled_mb": 0.0,
             "driver_cpu_s": 0.5,
         },
@@ -167,9 +167,9 @@ def test_the_summary_counts_what_the_journal_says() -> None:
     assert summary["timing"]["startup"] == 3.0
     assert summary["timing"]["first_exposure"] == 1.0
     assert summary["timing"]["answer"] == 1.0
-    # focusing 2, two captures of 1 back to back, then one field's stacking and detection of 0.4
-    assert summary["timing"]["lower_bound"] == pytest.approx(4.4)
-    assert summary["timing"]["ratio"] == pytest.approx(5 / 4.4, abs=1e-4)
+    # sweeps of 0.8, two captures of 1 back to back, then one field's stacking and detection of 0.4
+    assert summary["timing"]["lower_bound"] == pytest.approx(3.2)
+    assert summary["timing"]["ratio"] == pytest.approx(5 / 3.2, abs=1e-4)
 
 
 @pytest.mark.parametrize("length", range(len(events_of_a_scan())))

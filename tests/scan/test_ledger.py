@@ -134,6 +134,18 @@ def test_a_failed_field_comes_before_its_successors() -> None:
     assert second.field == 1
 
 
+def test_a_paused_stripe_is_asked_nothing() -> None:
+    """While a camera is started anew its stripe waits, and the others go on."""
+    ledger = ledger_of(2, 2, credits=8)
+
+    ledger.paused.add(0)
+    asked = list(ledger.captures_to_begin())
+    ledger.paused.discard(0)
+
+    assert {field.stripe for field in asked} == {1}
+    assert {field.stripe for field in ledger.captures_to_begin()} == {0}
+
+
 def test_a_field_is_lost_after_its_retries() -> None:
     """A field that fails once more than it is retried is lost, with its last reason."""
     ledger = ledger_of(1, 1, credits=2, retries=1)

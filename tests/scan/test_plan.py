@@ -48,6 +48,15 @@ def test_cores_are_whole_chunks_on_every_level(plan: ScanPlan) -> None:
 
 
 @given(plans())
+def test_chunks_are_large(plan: ScanPlan) -> None:
+    """A field is written in few files: chunks have the size of cores, or at least 200 pixels."""
+    for field in plan.fields:
+        spans = (field.rows, field.columns)
+        for (start, end), chunk in zip(spans, plan.chunk_shape, strict=True):
+            assert chunk >= min(200, 0.5 * (end - start))
+
+
+@given(plans())
 def test_a_core_lies_in_its_frame(plan: ScanPlan) -> None:
     """A field photographs all of its core."""
     for field in plan.fields:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +65,53 @@ def test_the_readme_gives_the_two_commands() -> None:
 
     assert commands == [("requirements.txt", "python main.py"), ("requirements-dev.txt", "pytest")]
     assert all((ROOT / name).is_file() for name, _ in commands)
+
+
+def stopped(folder: Path, when: str, number: int, victim: str) -> tuple[int, str]:
+    """Start a scan, send a signal to a process of it at the first such line; code and output."""
+    command = [sys.executable, str(ROOT / "main.py"), "--plain", *TINY, "--fields", "6", "--out"]
+    command.append(str(folder))
+    lines = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    ) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            lines.append(line)
+            if when and line.startswith(when):
+                os.kill(run.pid if victim == "driver" else camera_of(run.pid), number)
+                when = ""
+    return run.returncode, "".join(lines)
+
+
+def camera_of(driver: int) -> int:
+    """The process of a capture actor of the Ray that this driver started."""
+    workers = (child for child in psutil.Process(driver).children(recursive=True))
+    return next(worker.pid for worker in workers if "ray::capture" in " ".join(worker.cmdline()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_scan_says_so(tmp_path: Path, number: int) -> None:
+    """A scan that is stopped ends with exit code 130, keeps its journal and claims no answer."""
+    code, said = stopped(tmp_path / "run", "captured", number, "driver")
+
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert code == 130, said
+    assert summary["status"] == "cancelled"
+    assert summary["objects"] is None
+    assert "Traceback" not in said
+
+
+def test_a_killed_camera_process_costs_nothing_but_time(tmp_path: Path) -> None:
+    """A capture actor killed in mid-scan is started anew and every field is in the answer."""
+    code, said = stopped(tmp_path / "run", "captured", signal.SIGKILL, "camera")
+
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert code == 0, said
+    assert summary["fields"]["detected"] == 12
+    assert summary["fields"]["lost"] == []
+    assert summary["retries"]["capture"] <= 2
+    assert summary["retries"]["actor_restarts"] == 1
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,19 @@ import zarr
 from ome_zarr_models import open_ome_zarr
 
 import main
+import tasks
 from benchmarks.accuracy import accuracy_of
 from config import Settings, validate
 from imaging.detection import DetectionStatistics, detect
+from imaging.ownership import label_dtype
 from imaging.stacking import focus_stack
-from microscope.opening import prepare, specimen_of
+from microscope.opening import open_microscope, prepare, specimen_of
 from microscope.simulated import SimulatedMicroscope
 from results.digest import digest_of
+from results.store import create_mosaics
 from results.table import PARTS
+from scan.focusing import stack_heights
+from scan.records import DetectionJob, StackJob
 
 SMALL = ["--plain", "--exposure-ms", "2"]
 RUN_FOLDER = {
@@ -144,6 +150,27 @@ def test_the_order_of_tasks_leaves_no_trace(
     assert digest_of(folder) == digest_of(slide)
 
 
+def test_tasks_may_finish_in_any_order(slide: Path, tmp_path: Path) -> None:
+    """Stacking and detection run one by one in a shuffled order, without Ray, give the digest."""
+    setup = prepare(validate(tomllib.loads((slide / "scan.toml").read_text())))
+    ((focused,), (described,)) = events_in(slide, "focused"), events_in(slide, "described")
+    centres = {(stripe, field): z_um for stripe, field, z_um in focused["centres_um"]}
+    plan, microscope = setup.plan, open_microscope(setup)
+    create_mosaics(tmp_path, plan, setup.dtype, label_dtype(plan.mosaic_shape))
+    shuffled = random.Random(0).sample(plan.fields, len(plan.fields))
+
+    for field in shuffled:
+        z_um = stack_heights(centres[field.stripe, field.field], 11, 1.0)
+        frames = microscope.stack(field.x_um, field.y_um, z_um).frames
+        tasks.stack_batch._function(StackJob(str(tmp_path), field, z_um), frames)
+    for field in reversed(shuffled):
+        job = DetectionJob(str(tmp_path), field, plan.surroundings(field), plan.pixel_size_um)
+        tasks.detect_objects._function(job, statistics_of(described))
+    tasks.predict_scan._function(str(tmp_path), [(f.stripe, f.field) for f in shuffled])
+
+    assert digest_of(tmp_path) == digest_of(slide)
+
+
 def recorded(folder: Path, seed: int = 5) -> list[np.ndarray]:
     """Six recorded fields (z, y, x) of a slide, cut edge to edge, as TIFF stacks in a folder."""
     setup = prepare(
@@ -170,8 +197,14 @@ def in_one_piece(folder: Path) -> np.ndarray:
     """The labels of the run's mosaic, searched in one piece with the run's own statistics."""
     mosaic = zarr.open_group(folder / "stacked.ome.zarr", mode="r")["0"][:]
     (described,) = events_in(folder, "described")
-    facts = {field.name: described[field.name] for field in fields(DetectionStatistics)}
-    return detect(mosaic, DetectionStatistics(**facts))
+    return detect(mosaic, statistics_of(described))
+
+
+def statistics_of(described: dict[str, Any]) -> DetectionStatistics:
+    """The statistics that the journal tells."""
+    return DetectionStatistics(
+        **{field.name: described[field.name] for field in fields(DetectionStatistics)}
+    )
 
 
 def test_overlapping_borders_leave_no_trace(slide: Path) -> None:
@@ -221,7 +254,6 @@ def test_batches_stay_within_credits(local_ray: None, tmp_path: Path) -> None:
         "--field-px",
         "128",
         store_fraction=0.01,
-        exposure_ms=0,
         settle_ms=0,
         focus_samples=1,
     )
