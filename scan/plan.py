@@ -1,20 +1,18 @@
 """Where every field lies: stage positions, cores of the mosaic, chunks. Integers only.
 
-Along each axis the mosaic is cut once between neighbouring fields, at the chunk border nearest the
-middle of their overlap. So cores tile the mosaic, every core is made of whole chunks on all pyramid
-levels, and tasks write without locks.
+Along each axis the mosaic is cut between neighbouring fields at multiples of their step. So cores
+tile the mosaic, every core is made of whole chunks on all pyramid levels, and tasks write without
+locks.
 
-A microscope whose stage we steer gets fields placed for that: the first field lies half an overlap
-further in, then every cut is a multiple of the core's edge and a core is one chunk. Recorded fields
-lie where they lie: there a cut is where the next frame begins, for chunks as small as the overlap
-would flood the file system.
+A microscope whose stage we steer gets fields placed so that the cuts lie in the middle of overlaps:
+all but the first begin half an overlap before their core. Recorded fields lie where they lie: there
+a cut is where the next frame begins, for chunks as small as half an overlap would flood the disk.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 from scan.errors import UserMistake
 
@@ -131,7 +129,7 @@ def steered_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
     step = (frame_px - overlap_px) // (CHUNK_STEP_PX * parts) * CHUNK_STEP_PX * parts
     half = (frame_px - step) // 2
     origins = tuple(max(0, index * step - half) for index in range(count))
-    return _cut(origins, frame_px, step // parts)
+    return _cut(origins, frame_px, step, step // parts)
 
 
 def recorded_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
@@ -145,23 +143,22 @@ def recorded_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
         )
     if count == 1:
         return _single(frame_px)
-    origins = tuple(index * (frame_px - overlap_px) for index in range(count))
-    return _cut(origins, frame_px, _chunk_of_recorded(frame_px, overlap_px))
+    step = frame_px - overlap_px
+    origins = tuple(index * step for index in range(count))
+    return _cut(origins, frame_px, step, _chunk_of_recorded(step))
 
 
 def _single(frame_px: int) -> Axis:
     return Axis((0,), (0, frame_px), LARGEST_CHUNK_PX // 2)
 
 
-def _chunk_of_recorded(frame_px: int, overlap_px: int) -> int:
-    step = frame_px - overlap_px
+def _chunk_of_recorded(step: int) -> int:
     least = math.ceil(step / LARGEST_CHUNK_PX)
     return step // next((p for p in range(least, 4 * least + 1) if step % p == 0), 1)
 
 
-def _cut(origins: tuple[int, ...], frame_px: int, chunk: int) -> Axis:
-    middles = ((before + frame_px + after) / 2 for before, after in pairwise(origins))
-    inner = (round(middle / chunk) * chunk for middle in middles)
+def _cut(origins: tuple[int, ...], frame_px: int, step: int, chunk: int) -> Axis:
+    inner = (index * step for index in range(1, len(origins)))
     return Axis(origins, (0, *inner, origins[-1] + frame_px), chunk)
 
 
