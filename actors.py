@@ -55,11 +55,12 @@ class CaptureActor:
     def sweep(
         self, field: Field, z_um: tuple[float, ...]
     ) -> tuple[SweepRecord, np.ndarray[Any, Any]]:
-        """Measure the sharpness at each height; the record, and the sharpest plane (y, x)."""
+        """Measure the sharpness at each height; the record, and the sharpest plane's middle."""
         batch = self._microscope.stack(field.x_um, field.y_um, z_um)
-        curve, noise = sharpness(_middle(batch.frames))
+        frames = _middle(batch.frames)
+        curve, noise = sharpness(frames)
         record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0], batch.ended_s)
-        return record, batch.frames[int(np.argmax(curve))]
+        return record, frames[int(np.argmax(curve))]
 
     @ray.method(max_task_retries=-1)
     def ready(self) -> None:

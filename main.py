@@ -359,10 +359,12 @@ def run(setup: Setup, folder: Path, plain: bool) -> str:
 def begin(setup: Setup, journal: Journal, up_s: float, credits: int) -> None:
     """The first lines of the journal: what is planned, and on what."""
     counts = [len(stripe) for stripe in setup.plan.stripes]
+    rows, columns = setup.plan.mosaic_shape
     journal.write(
         "begun",
         process_began_s=PROCESS_BEGAN_S,
         stripes=counts,
+        layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
         fields=len(setup.plan.fields),
         versions=versions(),
     )

@@ -16,6 +16,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError
 
 from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
 from imaging.focus import FocusPeak, crops, find_peak
@@ -63,7 +64,7 @@ def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, list[A
     The sharpest planes of some samples go with them: they show what the specimen looks like.
     """
     samples = sample_fields(job.plan, job.settings.focus_samples)
-    sweeps = _Sweeps(actors, samples)
+    sweeps = _Sweeps(actors, samples, job.settings.retries)
     if job.recorded_z_um:
         sweeps.go(dict.fromkeys(samples, job.recorded_z_um))
     else:
@@ -81,8 +82,9 @@ def _coarse_to_fine(sweeps: _Sweeps, job: FocusJob) -> None:
 class _Sweeps:
     """Focus sweeps at the sample fields, all stripes at once."""
 
-    def __init__(self, actors: Actors, samples: list[Field]) -> None:
+    def __init__(self, actors: Actors, samples: list[Field], retries: int) -> None:
         self.samples = samples
+        self._retries = retries
         self.peaks: dict[Field, FocusPeak] = {}
         self.made: list[tuple[Field, SweepRecord]] = []
         self._planes: dict[Field, Array] = {}
@@ -95,13 +97,29 @@ class _Sweeps:
         self.go({f: sweep_heights(z, WIDER * reach_um, step_um) for f, z in at_edge.items()})
 
     def go(self, heights: dict[Field, tuple[float, ...]]) -> None:
-        """Sweep each field over its heights and keep peak and sharpest plane."""
-        asked = [self._actors[f.stripe].sweep.remote(f, z) for f, z in heights.items()]
-        answers: list[tuple[SweepRecord, Array]] = ray.get(asked)
-        for field, (record, plane) in zip(heights, answers, strict=True):
-            self.peaks[field] = find_peak(record.z_um, record.sharpness, record.noise)
-            self._planes[field] = plane
-            self.made.append((field, record))
+        """Sweep each field over its heights; one that fails is asked for again, then rejected."""
+        reasons: dict[Field, str] = dict.fromkeys(heights, "")
+        for _ in range(self._retries + 1):
+            asked: dict[Field, Any] = {
+                f: self._actors[f.stripe].sweep.remote(f, heights[f]) for f in reasons
+            }
+            outcomes = {field: self._take(field, ref) for field, ref in asked.items()}
+            reasons = {field: reason for field, reason in outcomes.items() if reason}
+        for field, reason in reasons.items():
+            self.peaks[field] = FocusPeak(heights[field][0], False, reason)
+
+    def _take(self, field: Field, ref: ray.ObjectRef) -> str | None:
+        """Keep a sweep's peak and sharpest plane; the reason, if the sweep failed."""
+        try:
+            record, plane = ray.get(ref)
+        except RayError as error:
+            if isinstance(error, RayActorError):
+                ray.get(self._actors[field.stripe].ready.remote())
+            return f"the sweep failed: {(str(error).strip().splitlines() or [''])[-1]}"
+        self.peaks[field] = find_peak(record.z_um, record.sharpness, record.noise)
+        self._planes[field] = plane
+        self.made.append((field, record))
+        return None
 
     def believed(self) -> dict[Field, float]:
         """Heights of the peaks that may be believed."""
@@ -109,7 +127,7 @@ class _Sweeps:
 
     def sharpest_planes(self) -> list[Array]:
         """The sharpest planes of some believed samples, or of any if none is believed."""
-        return crops([self._planes[field] for field in self.believed() or self.samples])
+        return crops([self._planes[field] for field in self.believed() or self._planes])
 
 
 # ------------------------------------------------------------------------- describe_specimen

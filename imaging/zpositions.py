@@ -20,7 +20,8 @@ Sweep = tuple[Field, SweepRecord]
 def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusResult:
     """Fit the focus surface through the believed peaks and place every field's planes around it.
 
-    FocusError where no sample can be believed, unless the planes are recorded and need no focus.
+    FocusError where nothing was photographed, or where no sample can be believed, unless the planes
+    are recorded and need no focus.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusRe
     sweeps : every sweep made, with the field it was made at.
     """
     believed = [field for field, peak in peaks.items() if not peak.reason]
-    if not believed and not job.recorded_z_um:
+    if not sweeps or not (believed or job.recorded_z_um):
         raise _no_focus(peaks)
     points = [(field.x_um, field.y_um, peaks[field].z_um) for field in believed]
     surface = fit_surface(points) if points else None

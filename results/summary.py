@@ -178,7 +178,7 @@ def in_words(summary: Summary) -> list[str]:
         f"{summary['status']}: {fields['detected']} of {fields['planned']} fields{objects} "
         f"in {timing.get('wall', 0):.1f} s",
     ]
-    if focus:
+    if focus and focus["surface"] != "none":  # else planes were recorded and nothing was fitted
         lines.append(
             f"focus: {focus['kept']} of {focus['sampled']} samples kept, "
             f"{focus['surface']}, residual {focus['residual_um']:.2f} um"
