@@ -405,7 +405,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         call = parse(sys.argv[1:] if argv is None else argv)
         setup = prepare(call.settings)
         folder = choose_folder(call.out)
-        status = run(setup, folder, call.plain)
+        status = run(setup, folder.resolve(), call.plain)  # workers may stand elsewhere
     except (SettingsError, UserMistake) as mistake:
         print(mistake, file=sys.stderr)
         return mistake.exit_code

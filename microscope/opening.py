@@ -72,7 +72,7 @@ def _require_reach(settings: Settings) -> None:
 
 def _prepare_replay(settings: Settings) -> Setup:
     recording = Recording.open(
-        Path(str(settings.replay_path)),
+        Path(str(settings.replay_path)).resolve(),  # actors may stand elsewhere
         pixel_size_um=settings.pixel_size_um,
         z_step_um=settings.z_step_um,
     )
