@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import ray
 
-from imaging.focus import sharpness
+from imaging.focus import middle, sharpness
 from microscope.opening import Setup, open_microscope
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
@@ -41,8 +41,6 @@ class CaptureActor:
             1e3 * (began - due) for began, due in zip(batch.began_s, batch.due_s, strict=True)
         )
         record = CaptureRecord(
-            field.stripe,
-            field.field,
             z_um,
             batch.began_s[0],
             batch.ended_s,
@@ -57,7 +55,8 @@ class CaptureActor:
     ) -> tuple[SweepRecord, np.ndarray[Any, Any]]:
         """Measure the sharpness at each height; the record, and the sharpest plane's middle."""
         batch = self._microscope.stack(field.x_um, field.y_um, z_um)
-        frames = _middle(batch.frames)
+        rows, columns = (middle(edge, SWEEP_CROP_PX) for edge in batch.frames.shape[1:])
+        frames = batch.frames[:, rows, columns]
         curve, noise = sharpness(frames)
         record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0], batch.ended_s)
         return record, frames[int(np.argmax(curve))]
@@ -70,11 +69,3 @@ class CaptureActor:
         """Stop the stage and release the microscope."""
         self._microscope.stop()
         self._microscope.close()
-
-
-def _middle(frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    rows, columns = (
-        slice(max(0, edge - SWEEP_CROP_PX) // 2, (edge + SWEEP_CROP_PX) // 2 + 1)
-        for edge in frames.shape[1:]
-    )
-    return frames[:, rows, columns]

@@ -45,7 +45,7 @@ from scan.errors import ScanError, UserMistake
 from scan.focusing import FocusJob, FocusResult
 from scan.ledger import Ledger
 from scan.plan import Field
-from scan.records import CaptureRecord, DetectionJob, StackJob
+from scan.records import CaptureRecord, DetectionJob, StackJob, WorkRecord
 from tasks import (
     describe_specimen,
     detect_objects,
@@ -165,7 +165,7 @@ class Flow:
     def stacked(self, record: CaptureRecord, field: Field, ref: ray.ObjectRef) -> None:
         """A field lies in the mosaic: search every field whose surroundings are complete now."""
         try:
-            work = ray.get(ref).work
+            work: WorkRecord = ray.get(ref)
         except RayError as error:
             if not is_loss(error):
                 raise
@@ -232,17 +232,20 @@ class Flow:
         self.journal.write(event, stripe=field.stripe, field=field.field, **facts)
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """What a remote function raised, or the failure of Ray itself."""
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
 def is_loss(error: RayError) -> bool:
     """Whether a task failed because its batch or its worker is gone, not by a fault of its own."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, (ObjectLostError, RayActorError)) or not isinstance(
-        error, RayTaskError
-    )
+    lost = isinstance(cause_of(error), (ObjectLostError, RayActorError))
+    return lost or not isinstance(error, RayTaskError)
 
 
 def reason_of(error: RayError) -> str:
     """Why something failed, in one line."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
+    cause = cause_of(error)
     first = (str(cause).strip().splitlines() or [""])[0]
     return first if isinstance(cause, ScanError) else f"{type(cause).__name__}: {first}"
 
@@ -350,8 +353,8 @@ def run(setup: Setup, folder: Path, plain: bool) -> str:
                 spilled_mb=spilled_mb(),
                 driver_cpu_s=round(time.process_time(), 3),
             )
-    summary = summarise(events)
-    write_summary(folder, summary)
+        summary = summarise(events)
+        write_summary(folder, summary)  # before Ray is shut down, which takes its time
     print(*in_words(summary), sep="\n")
     return status
 
@@ -387,7 +390,7 @@ def guarded_scan(setup: Setup, folder: Path, journal: Journal, batches: Credits)
     except KeyboardInterrupt:
         return CANCELLED
     except Exception as error:
-        cause = error.cause if isinstance(error, RayTaskError) else error
+        cause = cause_of(error)
         journal.write("failed", reason=str(cause).strip())
         if isinstance(cause, ScanError):
             print(cause, file=sys.stderr)
@@ -410,7 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(mistake, file=sys.stderr)
         return mistake.exit_code
     except KeyboardInterrupt:
-        print("interrupted before the scan began; nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return EXIT_CODES[CANCELLED]
     print(folder)
     return EXIT_CODES[status]

@@ -43,7 +43,6 @@ from scan.records import (
     DetectionJob,
     DetectionRecord,
     StackJob,
-    StackRecord,
     SweepRecord,
     WorkRecord,
 )
@@ -147,7 +146,7 @@ def describe_specimen(
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def stack_batch(job: StackJob, frames: Array) -> StackRecord:
+def stack_batch(job: StackJob, frames: Array) -> WorkRecord:
     """Focus-stack one batch (z, y, x) and write its core of the mosaic, image and height."""
     watch = _Watch()
     _be_modest()
@@ -155,7 +154,7 @@ def stack_batch(job: StackJob, frames: Array) -> StackRecord:
     rows, columns = job.field.core_in_frame()
     _write(job, STACKED, stack.image[rows, columns])
     _write(job, DEPTH, _heights(stack.depth[rows, columns], job.z_um))
-    return StackRecord(job.field.stripe, job.field.field, watch.read())
+    return watch.read()
 
 
 def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.float32]:
@@ -189,7 +188,7 @@ def detect_objects(job: DetectionJob, statistics: DetectionStatistics) -> Detect
     _write(job, LABELS, numbers[core_of(labels, job.field, seen)])
     rows = owned_rows(table, numbers, job.field, seen, job.pixel_size_um)
     write_part(folder, job.field.stripe, job.field.field, rows)
-    return DetectionRecord(job.field.stripe, job.field.field, len(rows["label"]), watch.read())
+    return DetectionRecord(len(rows["label"]), watch.read())
 
 
 # ------------------------------------------------------------------------------ predict_scan

@@ -55,10 +55,11 @@ def crops(planes: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
     """The middles of some planes: enough to know the specimen, few enough to look at soon."""
     some = planes[:: -(-len(planes) // MOST_CROPS)]
     edge = int((CROPPED_PIXELS / len(some)) ** 0.5)
-    return [plane[_middle(plane.shape[0], edge), _middle(plane.shape[1], edge)] for plane in some]
+    return [plane[middle(plane.shape[0], edge), middle(plane.shape[1], edge)] for plane in some]
 
 
-def _middle(length: int, wanted: int) -> slice:
+def middle(length: int, wanted: int) -> slice:
+    """The middle `wanted` places of `length`, or all if there are fewer."""
     start = max(0, length - wanted) // 2
     return slice(start, start + min(length, wanted))
 

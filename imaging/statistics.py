@@ -6,13 +6,15 @@ object in its halo, would judge it otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, pi, sqrt
 
 import cv2
 import numpy as np
 from scipy import ndimage
+
+from imaging.pyramid import mean_pyramid
 
 __all__ = [
     "LEVELS_PER_THRESHOLD",
@@ -155,15 +157,9 @@ def _blobs(image: np.ndarray) -> np.ndarray:
     A disc answers the scale-normalised Laplacian of a Gaussian most at sigma = diameter / sqrt 8.
     Lindeberg 1998, Int. J. Computer Vision 30:79.
     """
-    octaves = enumerate(_octaves(image))
+    octaves = enumerate(mean_pyramid(image, OCTAVES))
     found = [_octave_blobs(octave) * [[2**power], [1], [2**power]] for power, octave in octaves]
     return np.concatenate(found, axis=1)
-
-
-def _octaves(image: np.ndarray) -> Iterator[np.ndarray]:
-    for _ in range(OCTAVES):
-        yield image
-        image = _halve(image)
 
 
 def _octave_blobs(image: np.ndarray) -> np.ndarray:
@@ -175,11 +171,6 @@ def _octave_blobs(image: np.ndarray) -> np.ndarray:
     peaks[[0, -1]] = False  # their own peak lies in the next octave
     scale, row, column = np.nonzero(peaks)
     return np.stack([scales[scale], image[row, column], stack[peaks] * scales[scale]])
-
-
-def _halve(image: np.ndarray) -> np.ndarray:
-    even = np.pad(image, [(0, size % 2) for size in image.shape], mode="edge")
-    return (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
 
 
 def _laplacian(image: np.ndarray, sigma: float) -> np.ndarray:

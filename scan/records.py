@@ -16,8 +16,6 @@ class CaptureRecord:
     next.
     """
 
-    stripe: int
-    field: int
     z_um: tuple[float, ...]
     began_s: float
     ended_s: float
@@ -47,20 +45,9 @@ class WorkRecord:
 
 
 @dataclass(frozen=True)
-class StackRecord:
-    """A field's focus-stacked core lies in the mosaic."""
-
-    stripe: int
-    field: int
-    work: WorkRecord
-
-
-@dataclass(frozen=True)
 class DetectionRecord:
     """A field's objects lie in its part of the table and in the label image."""
 
-    stripe: int
-    field: int
     objects: int
     work: WorkRecord
 
