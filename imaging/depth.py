@@ -1,0 +1,139 @@
+"""The depth of each block of a z-stack, from its focus energies."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging import kernels
+
+ENERGY_SIGMA_BLOCKS = 1.0  # steadies single blocks; wider would smear steps
+DEPTH_SIGMA_BLOCKS = 1.0
+BORROW_SIGMA_BLOCKS = (6.0, 24.0)  # how far empty blocks look for a confident neighbour
+COARSE = 4  # far neighbours are looked at on a grid this much coarser
+CONFIDENCE_FLOOR = 0.3  # noise alone lets the best of 15 planes exceed their mean by about 0.2
+CONFIDENCE_CAP = 8.0  # a peak this much above the mean is certain; a bright rim counts no more
+# The light of a sharp object spreads in the planes out of focus and has energy of its own there,
+# less than this part of the object's, up to this many blocks around it.
+HAZE, HAZE_REACH_BLOCKS = 0.03, 12
+TRUSTED_QUARTILE = 75  # the curvature is told by the strongest quarter of the blocks,
+SPARSE = 4  # every fourth is enough
+# How far below the best plane so far a depth is put while the next may be better: half a plane, and
+# half as much for its neighbours' pull, since a blend can be mended upwards only.
+UNDECIDED = np.float32(0.75)
+ENOUGH = 0.05  # of confidence behind a depth: with less, farther neighbours count as much
+
+Blocks = NDArray[np.float32]
+
+
+class BlockDepth(NamedTuple):
+    """What is known of each block (y, x) of 8x8 pixels.
+
+    Attributes
+    ----------
+    depth : float32
+        In planes, smooth.
+    peak : float32
+        The same before it was smoothed.
+    confidence : float32
+        0, where nothing is to be seen, to 64.
+    floor : float32
+        Least energy over the planes: what noise alone gives, where the block is out of focus.
+    curvature : float
+        How fast energy falls: minus the second difference of its logarithm over planes, 0 unknown.
+    """
+
+    depth: Blocks
+    peak: Blocks
+    confidence: Blocks
+    floor: Blocks
+    curvature: float
+
+
+def smooth_energy(energy: Blocks) -> None:
+    """Steady the energies (y, x) of one plane in place."""
+    cv2.GaussianBlur(energy, (5, 5), ENERGY_SIGMA_BLOCKS, dst=energy)
+
+
+def block_depth(energy: NDArray[np.float32], more_to_come: bool = False) -> BlockDepth:
+    """Find the depth of each block from its energies.
+
+    Parameters
+    ----------
+    energy : (z, y, x) float32
+        Of two or more planes.
+    more_to_come : bool
+        The last plane is not the end of the stack: where it is the best so far, depth is the least
+        that it may yet turn out to be.
+    """
+    shape = energy.shape[1:]
+    floor, mean, height = np.empty((3, *shape), np.float32)
+    best, around = np.empty(shape, np.int32), np.empty((3, *shape), np.float32)
+    kernels.peaks(energy, floor, mean, height, best, around)
+    confidence = _confidence(height, mean) * _not_haze(height - floor)
+    inner = (best > 0) & (best < len(energy) - 1)
+    offset, bend = _parabola(around - floor)
+    peak = np.asarray(best + np.where(inner, offset, 0), np.float32)
+    curvature = _typical(bend, height - floor, inner & (confidence > 0))
+    if more_to_come:
+        peak -= np.where(best == len(energy) - 1, UNDECIDED, np.float32(0))
+    depth = np.clip(_smooth(peak, confidence, len(energy)), 0, len(energy) - 1)
+    return BlockDepth(depth.astype(np.float32), peak, confidence, floor, curvature)
+
+
+def _confidence(height: Blocks, mean: Blocks) -> Blocks:
+    contrast = height / np.maximum(mean, 1e-6) - 1 - CONFIDENCE_FLOOR
+    return np.asarray(np.square(np.clip(contrast, 0, CONFIDENCE_CAP)), np.float32)
+
+
+def _not_haze(signal: Blocks) -> Blocks:
+    """1 for blocks as strong as those around them, towards 0 for those that may be their haze."""
+    size = 2 * HAZE_REACH_BLOCKS + 1
+    strongest = cv2.dilate(signal, np.ones((size, size), np.uint8))
+    return np.asarray(np.square(signal / np.maximum(signal + HAZE * strongest, 1e-6)), np.float32)
+
+
+def _parabola(around: NDArray[np.float32]) -> tuple[Blocks, Blocks]:
+    """Vertex, within half a plane, and bend of the parabola through three log energies."""
+    below, centre, above = np.log(np.maximum(around, 1e-3))
+    bend = 2 * centre - below - above
+    vertex = 0.5 * (above - below) / np.maximum(bend, 1e-6)
+    return np.where(bend > 1e-6, np.clip(vertex, -0.5, 0.5), 0), bend
+
+
+def _typical(bend: Blocks, signal: Blocks, told: NDArray[np.bool_]) -> float:
+    if not told.any():
+        return 0.0
+    signal, bend = signal[told][::SPARSE], bend[told][::SPARSE]
+    return max(0.0, float(np.median(bend[signal >= np.percentile(signal, TRUSTED_QUARTILE)])))
+
+
+Weighted = tuple[NDArray[Any], NDArray[Any]]
+
+
+def _smooth(peak: Blocks, confidence: Blocks, planes: int) -> Blocks:
+    """Depth of each block from its own and, where it has little to tell, from farther ones."""
+    weighted = np.stack([peak * confidence, confidence], axis=-1)
+    depth = _mean(cv2.GaussianBlur(weighted, (5, 5), DEPTH_SIGMA_BLOCKS))
+    rows, columns = peak.shape
+    small = (-(-columns // COARSE), -(-rows // COARSE))
+    coarse = cv2.resize(weighted, small, interpolation=cv2.INTER_AREA)
+    for sigma in BORROW_SIGMA_BLOCKS:
+        far = cv2.GaussianBlur(coarse.reshape(*small[::-1], 2), (0, 0), sigma / COARSE)
+        depth = _mix(depth, _mean(cv2.resize(far, (columns, rows)).reshape(rows, columns, 2)))
+    told = confidence.sum()
+    middle = weighted[..., 0].sum() / told if told > 0 else (planes - 1) / 2
+    return np.asarray(_mix(depth, (np.full_like(peak, middle), np.ones_like(peak)))[0])
+
+
+def _mean(weighted: NDArray[Any]) -> Weighted:
+    return weighted[..., 0] / np.maximum(weighted[..., 1], 1e-12), weighted[..., 1]
+
+
+def _mix(near: Weighted, far: Weighted) -> Weighted:
+    """The near depth where it has weight behind it, the far one where it has none."""
+    share = near[1] / (near[1] + ENOUGH)
+    return share * near[0] + (1 - share) * far[0], share * near[1] + (1 - share) * far[1]

@@ -1,0 +1,362 @@
+"""The loops of focus stacking that numpy cannot run at the speed of memory.
+
+Every loop reads one row of one plane from its start to its end: a second stream beside it costs
+more than all arithmetic. Constants are float32, since one float64 makes a whole loop float64, and
+rows are contiguous for the compiler to see: unpacked or cut from a wider array they are not.
+Comparisons are spelt out, since `min` and `max` mind what is not a number. Compiled code is kept on
+disk beside this file.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+BLOCK_PX = 8  # small enough for cell-sized relief, large enough to average shot noise
+BAND_REACH_PX = 3  # of the box of seven pixels that splits off fine detail
+FOUR, HALF, EIGHTH = np.float32(4), np.float32(0.5), np.float32(1 / BLOCK_PX)
+
+# Sums may be ordered to suit the processor; not a number and infinity keep their meaning.
+compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+
+
+@compiled
+def bin_row(upper, lower, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Sums of 2x2 pixels of two rows; beyond the plane's edge its last column goes on."""
+    whole = min(upper.size // 2, out.size)
+    for x in range(whole):
+        out[x] = np.float32(upper[2 * x]) + np.float32(upper[2 * x + 1])
+    for x in range(whole):
+        out[x] += np.float32(lower[2 * x]) + np.float32(lower[2 * x + 1])
+    last = upper.size - 1
+    for x in range(whole, out.size):
+        left, right = min(2 * x, last), min(2 * x + 1, last)
+        out[x] = np.float32(upper[left]) + np.float32(upper[right])
+        out[x] += np.float32(lower[left]) + np.float32(lower[right])
+
+
+@compiled
+def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Squared 4-neighbour Laplacian of the 2x2-binned plane, summed over blocks of 8x8 pixels."""
+    last, width = plane.shape[0] - 1, 4 * energy.shape[1]
+    ring = np.empty((3, width + 2), np.float32)
+    total = np.empty(width, np.float32)
+    above, here, below = 0, 1, 2
+    for row in range(-1, 4 * energy.shape[0]):
+        following = row + 1
+        if following < 4 * energy.shape[0]:
+            upper, lower = min(2 * following, last), min(2 * following + 1, last)
+            bin_row(plane[upper], plane[lower], ring[below, 1 : width + 1])
+            ring[below, 0], ring[below, width + 1] = ring[below, 1], ring[below, width]
+        else:
+            ring[below] = ring[here]
+        if row == 0:
+            ring[above] = ring[here]
+        if row >= 0:
+            if row % 4 == 0:
+                total[:] = 0
+            for x in range(width):
+                bend = FOUR * ring[here, x + 1] - ring[here, x] - ring[here, x + 2]
+                bend -= ring[above, x + 1] + ring[below, x + 1]
+                total[x] += bend * bend
+            if row % 4 == 3:
+                for block in range(energy.shape[1]):
+                    first = 4 * block
+                    energy[row // 4, block] = (
+                        total[first] + total[first + 1] + total[first + 2] + total[first + 3]
+                    )
+        above, here, below = here, below, above
+
+
+@compiled
+def peaks(energy, floor, mean, height, peak, around):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Least, mean and greatest energy of each block, its plane, and the three planes around it."""
+    planes, rows, columns = energy.shape
+    for row in range(rows):
+        first = energy[0, row]
+        floor[row], mean[row], height[row], peak[row] = first, first, first, 0
+        for plane in range(1, planes):
+            for x in range(columns):
+                value = energy[plane, row, x]
+                mean[row, x] += value
+                floor[row, x] = min(floor[row, x], value)
+                if value > height[row, x]:
+                    height[row, x], peak[row, x] = value, plane
+        for x in range(columns):
+            mean[row, x] /= np.float32(planes)
+            middle = min(max(peak[row, x], 1), planes - 2) if planes > 2 else 1
+            for step in range(3):
+                around[step, row, x] = energy[min(middle - 1 + step, planes - 1), row, x]
+
+
+@compiled
+def spread_row(nodes, wide):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Interpolate one row of blocks to pixels, from half a block before the first centre on."""
+    last = nodes.size - 1
+    for cell in range(nodes.size + 1):
+        left = nodes[max(cell - 1, 0)]
+        slope = (nodes[min(cell, last)] - left) * EIGHTH
+        for x in range(BLOCK_PX):
+            wide[cell * BLOCK_PX + x] = left + slope * (np.float32(x) + HALF)
+
+
+@compiled
+def lower_planes(above, below, last, lower):  # type: ignore[no-untyped-def] # pragma: no cover
+    """The plane below each cell's depth, or -1 where that changes within the cell."""
+    for cell in range(lower.size):
+        first, end = cell * BLOCK_PX, cell * BLOCK_PX + BLOCK_PX - 1
+        least = min(min(above[first], above[end]), min(below[first], below[end]))
+        most = max(max(above[first], above[end]), max(below[first], below[end]))
+        plane = min(int(least), last - 1)
+        lower[cell] = plane if plane == min(int(most), last - 1) else -1
+
+
+@compiled
+def mix_run(below, above, depth, plane, rounding, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Blend a run of pixels whose depth lies between the same two planes."""
+    for x in range(out.size):
+        value = np.float32(below[x])
+        value += (depth[x] - plane) * (np.float32(above[x]) - value)
+        out[x] = value + rounding
+
+
+@compiled
+def mix_crossing(frames, y, start, stop, depth, rounding, image):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Blend a few pixels of a row that lie between different pairs of planes."""
+    last = frames.shape[0] - 1
+    for x in range(start, stop):
+        plane = min(np.int32(depth[y, x]), last - 1)
+        value = np.float32(frames[plane, y, x])
+        value += (depth[y, x] - np.float32(plane)) * (np.float32(frames[plane + 1, y, x]) - value)
+        image[y, x] = value + rounding
+
+
+@compiled
+def blend(frames, grid, rounding, image, depth):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Interpolate the depth grid to pixels and blend the two planes around it."""
+    height, width = image.shape
+    rows, columns = grid.shape
+    wide = np.empty((2, (columns + 1) * BLOCK_PX), np.float32)
+    lower = np.empty(columns + 1, np.int32)
+    for cell_row in range(rows + 1):
+        spread_row(grid[max(cell_row - 1, 0)], wide[0])
+        spread_row(grid[min(cell_row, rows - 1)], wide[1])
+        lower_planes(wide[0], wide[1], frames.shape[0] - 1, lower)
+        top = cell_row * BLOCK_PX - BLOCK_PX // 2
+        for y in range(max(top, 0), min(top + BLOCK_PX, height)):
+            share = (np.float32(y - top) + HALF) * EIGHTH
+            for x in range(width):
+                start = wide[0, x + 4]
+                depth[y, x] = start + share * (wide[1, x + 4] - start)
+            cell = 0
+            while cell <= columns:
+                plane, end = lower[cell], cell + 1
+                while end <= columns and lower[end] == plane:
+                    end += 1
+                first, stop = max(cell * BLOCK_PX - 4, 0), min(end * BLOCK_PX - 4, width)
+                if plane < 0:
+                    mix_crossing(frames, y, first, stop, depth, rounding, image)
+                elif stop > first:
+                    mix_run(
+                        frames[plane, y, first:stop],
+                        frames[plane + 1, y, first:stop],
+                        depth[y, first:stop],
+                        np.float32(plane),
+                        rounding,
+                        image[y, first:stop],
+                    )
+                cell = end
+
+
+@compiled
+def spread(grid, depth):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Interpolate the depth grid to pixels."""
+    height, width = depth.shape
+    rows, columns = grid.shape
+    above = np.empty((columns + 1) * BLOCK_PX, np.float32)
+    below = np.empty((columns + 1) * BLOCK_PX, np.float32)
+    for cell_row in range(rows + 1):
+        spread_row(grid[max(cell_row - 1, 0)], above)
+        spread_row(grid[min(cell_row, rows - 1)], below)
+        top = cell_row * BLOCK_PX - BLOCK_PX // 2
+        for y in range(max(top, 0), min(top + BLOCK_PX, height)):
+            share = (np.float32(y - top) + HALF) * EIGHTH
+            for x in range(width):
+                depth[y, x] = above[x + 4] + share * (below[x + 4] - above[x + 4])
+
+
+@compiled
+def blend_next(previous, plane, below, depth, written, rounding, image):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Blend the last two planes, `below` and the next, where depth now lies between them.
+
+    Where depth lies just under `previous` after all, and the image was blended for less, the image
+    moves towards `previous`: it holds the plane before, which need not be kept. Where it does not,
+    `previous` is the nearest plane there is.
+    """
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            part, was = depth[y, x] - below, written[y, x] - below
+            if part > np.float32(0) and part <= np.float32(1):
+                start = np.float32(previous[y, x])
+                image[y, x] = start + part * (np.float32(plane[y, x]) - start) + rounding
+            elif part > was and part <= np.float32(0) and was > np.float32(-1):
+                start = np.float32(image[y, x])
+                step = (part - was) / -was
+                image[y, x] = start + step * (np.float32(previous[y, x]) - start) + rounding
+            elif part > -HALF and part <= np.float32(0) and was <= np.float32(-1):
+                image[y, x] = previous[y, x]
+            else:
+                continue
+            written[y, x] = depth[y, x]
+
+
+@compiled
+def move_window(leaving, entering, total):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Let sums over rows go on by one row."""
+    for x in range(total.size):
+        total[x] += entering[x] - leaving[x]
+
+
+@compiled
+def detail_of_row(total, row, band, square):  # type: ignore[no-untyped-def] # pragma: no cover
+    """What a row has more than the mean of 7x7 pixels, whose columns are summed; adds squares."""
+    for x in range(band.size):
+        around = (total[x] + total[x + 6]) + (total[x + 1] + total[x + 5])
+        around += (total[x + 2] + total[x + 4]) + total[x + 3]
+        value = row[x] - around * np.float32(1 / 49)
+        band[x] = value
+        square[x] += value * value
+
+
+@compiled
+def load_row(row, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """One row as float32 with its ends repeated to the left and right."""
+    width = row.size
+    for x in range(width):
+        out[BAND_REACH_PX + x] = np.float32(row[x])
+    out[:BAND_REACH_PX] = out[BAND_REACH_PX]
+    out[BAND_REACH_PX + width :] = out[BAND_REACH_PX + width - 1]
+
+
+@compiled
+def split_band(rows, band, power):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Fine detail of eight rows and its mean square in each block."""
+    width = band.shape[1]
+    total = np.zeros(rows.shape[1], np.float32)
+    square = np.zeros(width, np.float32)
+    for y in range(2 * BAND_REACH_PX + 1):
+        total += rows[y]
+    for y in range(BLOCK_PX):
+        if y > 0:
+            move_window(rows[y - 1], rows[y + 2 * BAND_REACH_PX], total)
+        here = rows[y + BAND_REACH_PX, BAND_REACH_PX : BAND_REACH_PX + width]
+        detail_of_row(total, here, band[y], square)
+    for block in range(power.size):
+        first, stop = block * BLOCK_PX, min(block * BLOCK_PX + BLOCK_PX, width)
+        squares = np.float32(0)
+        for x in range(first, stop):
+            squares += square[x]
+        power[block] = squares / np.float32(BLOCK_PX * (stop - first))
+
+
+@compiled
+def widen_range(row, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Let each column's range take in one more row."""
+    for x in range(low.size):
+        value = row[x]
+        low[x] = value if value < low[x] else low[x]
+        high[x] = value if value > high[x] else high[x]
+
+
+@compiled
+def first_of(block):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Place of a block's first pixel in a row with repeated ends."""
+    return block * BLOCK_PX + BAND_REACH_PX
+
+
+@compiled
+def local_range(rows, least, most):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Least and greatest value around each pixel's block, the blocks beside it included."""
+    width, blocks = least.size, -(-least.size // BLOCK_PX)
+    low, high = rows[0].copy(), rows[0].copy()
+    for y in range(1, rows.shape[0]):
+        widen_range(rows[y], low, high)
+    bottom, top = np.empty(blocks, np.float32), np.empty(blocks, np.float32)
+    for block in range(blocks):
+        lowest, highest = low[first_of(block)], high[first_of(block)]
+        for x in range(first_of(block), min(first_of(block + 1), width + BAND_REACH_PX)):
+            lowest = low[x] if low[x] < lowest else lowest
+            highest = high[x] if high[x] > highest else highest
+        bottom[block], top[block] = lowest, highest
+    for block in range(blocks):
+        before, after = max(block - 1, 0), min(block + 1, blocks - 1)
+        lowest = min(bottom[before], min(bottom[block], bottom[after]))
+        highest = max(top[before], max(top[block], top[after]))
+        for x in range(block * BLOCK_PX, min(block * BLOCK_PX + BLOCK_PX, width)):
+            least[x], most[x] = lowest, highest
+
+
+@compiled
+def certain_share(power, noise, wide):  # type: ignore[no-untyped-def] # pragma: no cover
+    """The part of each block's detail that is no noise, at every pixel; its greatest value."""
+    last, greatest = power.size - 1, np.float32(0)
+    for block in range(power.size):
+        around = np.float32(2) * power[block]
+        around += power[max(block - 1, 0)] + power[min(block + 1, last)]
+        share = np.float32(1) - FOUR * noise[block] / max(around, np.float32(1e-9))
+        for x in range(block * BLOCK_PX, min(block * BLOCK_PX + BLOCK_PX, wide.size)):
+            wide[x] = share
+        greatest = max(greatest, share)
+    return greatest
+
+
+@compiled
+def sharpen_row(row, band, depth, share, rate, least, most, rounding, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Add detail back to a row: `share` of it is no noise, `rate` tells how blur goes with depth.
+
+    The series of exp to its third power is within a thousandth for exponents below one half.
+    """
+    one, third = np.float32(1), np.float32(1 / 3)
+    for x in range(out.size):
+        part = depth[x] - np.float32(np.int32(depth[x]))
+        lost = rate * part * (one - part)
+        gain = one + lost * (one + lost * HALF * (one + lost * third))
+        gain = share[x] * gain - one
+        gain = gain if gain > np.float32(0) else np.float32(0)
+        value = row[x] + gain * band[x]
+        value = value if value > least[x] else least[x]
+        value = value if value < most[x] else most[x]
+        out[x] = value + rounding
+
+
+@compiled
+def sharpen(image, depth, noise, rate, rounding):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Give back in place the detail that blending two planes has cost, where it is not noise.
+
+    Eight rows are sharpened at a time, by copies of them and of those around them, so that no row
+    already changed is read.
+    """
+    height, width = image.shape
+    margin = 2 * BAND_REACH_PX
+    rows = np.empty((BLOCK_PX + margin, width + margin), np.float32)
+    band = np.empty((BLOCK_PX, width), np.float32)
+    power = np.empty(noise.shape[1], np.float32)
+    share, least = np.empty(width, np.float32), np.empty(width, np.float32)
+    most = np.empty(width, np.float32)
+    greatest_gain = np.exp(rate * np.float32(0.25))
+    for k in range(margin):
+        load_row(image[min(max(k - BAND_REACH_PX, 0), height - 1)], rows[BLOCK_PX + k])
+    for block_row in range(noise.shape[0]):
+        top = block_row * BLOCK_PX
+        rows[:margin] = rows[BLOCK_PX:]
+        for k in range(BLOCK_PX):
+            load_row(image[min(top + BAND_REACH_PX + k, height - 1)], rows[margin + k])
+        split_band(rows, band, power)
+        if certain_share(power, noise[block_row], share) * greatest_gain <= np.float32(1):
+            continue
+        local_range(rows, least, most)
+        for y in range(top, min(top + BLOCK_PX, height)):
+            sharpen_row(
+                rows[y - top + BAND_REACH_PX, BAND_REACH_PX : BAND_REACH_PX + width],
+                band[y - top], depth[y], share, rate, least, most, rounding, image[y],
+            )  # fmt: skip

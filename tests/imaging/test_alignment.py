@@ -1,0 +1,70 @@
+"""Planes that are shifted against each other."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from imaging.alignment import align, drift
+from imaging.stacking import focus_stack
+from tests.imaging.scenes import PLANES, lit, psnr, texture, tilted
+
+INNER = slice(24, -24)
+
+
+def shaken(frames: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Planes on a random walk of about a pixel a step, and where each lies beside the middle."""
+    walk = np.cumsum(np.random.default_rng(seed).normal(0, 1, (len(frames), 2)), axis=0)
+    walk -= walk[len(walk) // 2]
+    moved = [
+        cv2.warpAffine(
+            plane,
+            np.array([[1, 0, x], [0, 1, y]], np.float32),
+            plane.shape[::-1],
+            flags=cv2.INTER_LANCZOS4,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        for plane, (y, x) in zip(frames, walk, strict=True)
+    ]
+    return np.stack(moved), walk
+
+
+@pytest.mark.parametrize("electrons", [300, 30_000])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_drift_is_found_below_the_pixel(electrons: float, seed: int) -> None:
+    """Neighbouring planes are found within a quarter of a pixel of where they were put."""
+    frames, _ = lit(texture(256, seed=5), tilted(256), electrons, 1.0)
+    moved, walk = shaken(frames, seed)
+
+    assert np.abs(np.diff(drift(moved) + walk, axis=0)).max() < 0.25
+
+
+def test_aligned_planes_fuse_as_if_they_had_never_moved() -> None:
+    """Alignment gives back what shifts of a few pixels cost, within a decibel."""
+    frames, truth = lit(texture(256, seed=5), tilted(256), 300, 1.0)
+    moved, _ = shaken(frames, seed=1)
+
+    def quality(planes: np.ndarray) -> float:
+        return psnr(focus_stack(planes).image[INNER, INNER], truth[INNER, INNER])
+
+    assert quality(align(moved)) > quality(frames) - 1
+    assert quality(align(moved)) > quality(moved) + 3
+
+
+def test_still_planes_hardly_move() -> None:
+    """Without drift, no plane is moved by more than a quarter of a pixel from its neighbour."""
+    frames, _ = lit(texture(256, seed=5), tilted(256), 300, 1.0)
+
+    assert np.abs(np.diff(drift(frames), axis=0)).max() < 0.25
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("planes", [1, 2, PLANES])
+def test_flat_planes_stay_as_they_are(dtype: type, planes: int) -> None:
+    """Where there is nothing to register, nothing moves and the dtype stays."""
+    frames = np.full((planes, 40, 50), 7, dtype)
+    aligned = align(frames)
+
+    assert aligned.dtype == dtype
+    np.testing.assert_array_equal(aligned, frames)
