@@ -30,7 +30,17 @@ from imaging.statistics import (
     weighted_median,
 )
 
-__all__ = ["DetectionStatistics", "detect", "estimate_statistics", "measure"]
+__all__ = [
+    "DetectionStatistics",
+    "depth_in",
+    "detect",
+    "drop_small",
+    "estimate_statistics",
+    "fill_holes",
+    "flood",
+    "measure",
+    "raster_order",
+]
 
 # Lengths in object diameters, tuned on the 120 real images of benchmarks/detection.py; all lie on
 # flat optima: a fifth more or less costs about a hundredth of F1.
@@ -107,7 +117,7 @@ def _found(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> tup
     lights, areas = [], []
     for image in images:
         levels, labels = _work(image, statistics, (0, 0))
-        labels = _raster_order(labels)
+        labels = raster_order(labels)
         lights.append(_brightness(labels, levels)[1:])
         areas.append(np.bincount(labels.ravel())[1:])
     light, area = np.concatenate(lights), np.concatenate(areas)
@@ -142,7 +152,7 @@ def detect(
     _, labels = _work(image, statistics, origin)
     full = labels.repeat(factor, axis=0).repeat(factor, axis=1)
     (top, left), (rows, columns) = (start % factor for start in origin), image.shape
-    return _raster_order(full[top : top + rows, left : left + columns])
+    return raster_order(full[top : top + rows, left : left + columns])
 
 
 def _work(
@@ -155,7 +165,7 @@ def _work(
     labels = (levels >= LEVELS_PER_THRESHOLD).astype(np.int32)
     for _ in range(PASSES):
         labels = _trim(_split(labels > 0, levels, diameter), levels)
-    return levels, _drop_small(_fill_holes(labels, diameter), diameter)
+    return levels, drop_small(fill_holes(labels, diameter), diameter)
 
 
 def _bin(image: np.ndarray, factor: int, first_row: int, first_column: int) -> np.ndarray:
@@ -172,9 +182,19 @@ def _bin(image: np.ndarray, factor: int, first_row: int, first_column: int) -> n
 
 def _split(mask: np.ndarray, levels: np.ndarray, diameter: float) -> Labels:
     """Flood the mask from the peaks of a landscape of distance to the rim and log intensity."""
+    depth = depth_in(mask, diameter)
+    light = LOG_OF_LEVEL[levels]
+    return flood(mask, DISTANCE_WEIGHT * depth + (1 - DISTANCE_WEIGHT) * light, diameter)
+
+
+def depth_in(mask: np.ndarray, diameter: float) -> np.ndarray:
+    """Distance to the rim of a mask in object radii, capped, float64."""
     distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    depth = np.minimum(distance.astype(np.float64) / (diameter / 2), DISTANCE_CAP)
-    landscape = DISTANCE_WEIGHT * depth + (1 - DISTANCE_WEIGHT) * LOG_OF_LEVEL[levels]
+    return np.minimum(distance.astype(np.float64) / (diameter / 2), DISTANCE_CAP)
+
+
+def flood(mask: np.ndarray, landscape: np.ndarray, diameter: float) -> Labels:
+    """Label a mask (y, x) by flooding it from the peaks of a landscape, below 4096 everywhere."""
     smooth = ndimage.gaussian_filter(landscape, SEED_SIGMA * diameter, mode="nearest", truncate=3.0)
     height = np.rint(smooth * SEED_STEPS).astype(np.float32)  # whole numbers below 2**24: exact
     peaks = mask & (height == cv2.dilate(height, _disc(PEAK_DISTANCE * diameter)))
@@ -211,7 +231,7 @@ def _largest_parts(labels: Labels) -> Labels:
     return np.where(keep[parts], labels, 0).astype(np.int32)
 
 
-def _fill_holes(labels: Labels, diameter: float) -> Labels:
+def fill_holes(labels: Labels, diameter: float) -> Labels:
     """Give a patch of background which one object alone encloses to that object."""
     patches, _ = ndimage.label(labels == 0)
     sizes = np.bincount(patches.ravel())
@@ -228,13 +248,13 @@ def _fill_holes(labels: Labels, diameter: float) -> Labels:
     return filled
 
 
-def _drop_small(labels: Labels, diameter: float) -> Labels:
+def drop_small(labels: Labels, diameter: float) -> Labels:
     """Remove objects far smaller than the typical one."""
     keep = np.bincount(labels.ravel()) >= SMALLEST_AREA * _disc_area(diameter)
     return np.where(keep[labels], labels, 0)
 
 
-def _raster_order(labels: Labels) -> Labels:
+def raster_order(labels: Labels) -> Labels:
     """Number the objects 1 to n by their first pixels."""
     inside = np.flatnonzero(labels)[::-1]
     first = np.full(labels.max(initial=0) + 1, labels.size)
