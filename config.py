@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 class SettingsError(ValueError):
@@ -32,6 +32,15 @@ SIMULATED_DEFAULTS: dict[str, Any] = {
     "pixel_size_um": 0.325,  # 6.5 um camera pixels behind a 20x objective
     "z_step_um": 1.0,  # less than half the depth of focus at NA 0.5
 }
+
+
+PREDICTORS = "|".join(
+    (
+        r"classic",
+        r"(onnx|bioimageio):[^?]+(\?maps=(boundary|distance))?",
+        r"[A-Za-z_][\w.]*:[A-Za-z_]\w*",  # package.module:factory
+    )
+)
 
 
 def option(metavar: str | None = None) -> dict[str, Any]:
@@ -94,8 +103,10 @@ class Settings(BaseModel):
     focus_center_um: float = Field(0.0, description="middle of the first focus sweep in um")
     focus_range_um: float = Field(48.0, gt=0, description="length of the first focus sweep in um")
 
-    predictor: Literal["classic"] = Field(
-        "classic", description="what finds the objects", json_schema_extra=option("SPEC")
+    predictor: str = Field(
+        "classic",
+        description="what finds the objects, see 'Your own model' in README.md",
+        json_schema_extra=option("SPEC"),
     )
     diameter_um: float | None = Field(
         None, gt=0, description="typical object diameter in um; estimated if left out"
@@ -114,6 +125,13 @@ class Settings(BaseModel):
     store_fraction: float = Field(
         0.6, gt=0, le=0.8, description="part of the object store that batches may fill"
     )
+
+    @field_validator("predictor")
+    @classmethod
+    def _known_predictor(cls, spec: str) -> str:
+        if not re.fullmatch(PREDICTORS, spec):
+            raise ValueError("classic, onnx:FILE, bioimageio:FOLDER or package.module:factory")
+        return spec
 
     @model_validator(mode="before")
     @classmethod

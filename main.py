@@ -34,6 +34,8 @@ from actors import CaptureActor
 from config import Settings, SettingsError, parse
 from imaging.ownership import label_dtype
 from microscope.opening import Setup, prepare
+from prediction import Predictor
+from prediction.opening import open_predictor
 from results.journal import Event, Journal
 from results.progress import progress
 from results.run_folder import choose_folder, make_folder, versions
@@ -62,23 +64,26 @@ EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 # ------------------------------------------------------------------------------------ the scan
 
 
-def scan(setup: Setup, folder: Path, journal: Journal, batches: Credits) -> None:
+def scan(
+    setup: Setup, predictor: Predictor, folder: Path, journal: Journal, batches: Credits
+) -> None:
     """The whole workflow, as in the figure; what happens is told to the journal."""
     actors = [
         CaptureActor.options(name=f"camera of stripe {stripe}").remote(setup)
         for stripe in range(len(setup.plan.stripes))
     ]
-    warming = [warm_up.remote() for _ in range(cpu_slots())]
+    model = ray.put(predictor)
+    warming = [warm_up.remote(model) for _ in range(cpu_slots())]
 
     focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
     focused: Any = find_z_positions.remote(actors, focus_job)
-    described: Any = describe_specimen.remote(focused[1], diameter_px(setup))
+    described: Any = describe_specimen.remote(focused[1], diameter_px(setup), model)
     focus: FocusResult = ray.get(focused[0])
     create_mosaics(folder, setup.plan, setup.dtype, label_dtype(setup.plan.mosaic_shape))
     journal.write("focused", **focus.told())
 
     ledger = Ledger(setup.plan, batches, setup.settings.retries)
-    flow = Flow(setup, folder, actors, focus, described[0], ledger, journal)
+    flow = Flow(setup, folder, actors, focus, model, described[0], ledger, journal)
     flow.pending = {described[1]: flow.described} | dict.fromkeys(warming, flow.warmed)
     flow.run()
 
@@ -103,12 +108,13 @@ class Flow:
         folder: Path,
         actors: Sequence[Any],
         focus: FocusResult,
+        predictor: ray.ObjectRef,
         statistics: ray.ObjectRef,
         ledger: Ledger,
         journal: Journal,
     ) -> None:
         self.setup, self.folder, self.actors = setup, folder, actors
-        self.focus, self.statistics = focus, statistics
+        self.focus, self.predictor, self.statistics = focus, predictor, statistics
         self.ledger, self.journal = ledger, journal
         self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
 
@@ -188,7 +194,7 @@ class Flow:
             around = plan.surroundings(field)
             job = DetectionJob(str(self.folder), field, around, plan.pixel_size_um)
             searching = detect_objects.options(name=f"detect {field.name}")
-            ref = searching.remote(job, self.statistics)
+            ref = searching.remote(job, self.predictor, self.statistics)
             self.pending[ref] = partial(self.detected, time.time(), field)
 
     def detected(self, asked_s: float, field: Field, ref: ray.ObjectRef) -> None:
@@ -336,7 +342,7 @@ def diameter_px(setup: Setup) -> float | None:
     return given_um / setup.plan.pixel_size_um if given_um else None
 
 
-def run(setup: Setup, folder: Path, plain: bool) -> str:
+def run(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> str:
     """Scan into a folder and leave its summary; returns the status."""
     events: list[Event] = []
     with progress(plain) as show, ray_running(setup.settings):
@@ -344,8 +350,8 @@ def run(setup: Setup, folder: Path, plain: bool) -> str:
         batches = credits_of(setup)
         make_folder(folder, setup.settings.to_toml())
         with Journal(folder / "events.jsonl", events.append, show) as journal:
-            begin(setup, journal, up_s, batches.total)
-            status = guarded_scan(setup, folder, journal, batches)
+            begin(setup, predictor, journal, up_s, batches.total)
+            status = guarded_scan(setup, predictor, folder, journal, batches)
             journal.write(
                 "finished",
                 status=status,
@@ -359,7 +365,7 @@ def run(setup: Setup, folder: Path, plain: bool) -> str:
     return status
 
 
-def begin(setup: Setup, journal: Journal, up_s: float, credits: int) -> None:
+def begin(setup: Setup, predictor: Predictor, journal: Journal, up_s: float, credits: int) -> None:
     """The first lines of the journal: what is planned, and on what."""
     counts = [len(stripe) for stripe in setup.plan.stripes]
     rows, columns = setup.plan.mosaic_shape
@@ -370,6 +376,7 @@ def begin(setup: Setup, journal: Journal, up_s: float, credits: int) -> None:
         layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
         fields=len(setup.plan.fields),
         versions=versions(),
+        **predictor.told(),
     )
     journal.write(
         "ray",
@@ -383,10 +390,12 @@ def begin(setup: Setup, journal: Journal, up_s: float, credits: int) -> None:
         journal.write("warning", message=warning)
 
 
-def guarded_scan(setup: Setup, folder: Path, journal: Journal, batches: Credits) -> str:
+def guarded_scan(
+    setup: Setup, predictor: Predictor, folder: Path, journal: Journal, batches: Credits
+) -> str:
     """Scan; whatever happens becomes a status and a line of the journal."""
     try:
-        scan(setup, folder, journal, batches)
+        scan(setup, predictor, folder, journal, batches)
     except KeyboardInterrupt:
         return CANCELLED
     except Exception as error:
@@ -408,7 +417,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         call = parse(sys.argv[1:] if argv is None else argv)
         setup = prepare(call.settings)
         folder = choose_folder(call.out)
-        status = run(setup, folder.resolve(), call.plain)  # workers may stand elsewhere
+        predictor = open_predictor(call.settings.predictor, setup.dtype)
+        status = run(setup, predictor, folder.resolve(), call.plain)  # workers may stand elsewhere
     except (SettingsError, UserMistake) as mistake:
         print(mistake, file=sys.stderr)
         return mistake.exit_code

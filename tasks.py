@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
+from imaging.detection import DetectionStatistics, measure
 from imaging.focus import FocusPeak, crops, find_peak
 from imaging.ownership import core_of, owned_rows, scan_numbers, seen_by
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.stacking import focus_stack
 from imaging.zpositions import z_positions
+from prediction import Predictor
 from results.digest import digest_of
 from results.store import DEPTH, LABELS, STACKED, level_count, read_region, shape_of, write_core
 from results.table import join_parts, write_part
@@ -134,12 +135,12 @@ class _Sweeps:
 
 @ray.remote(num_cpus=1, num_returns=2)
 def describe_specimen(
-    samples: list[Array], diameter_px: float | None
+    samples: list[Array], diameter_px: float | None, predictor: Predictor
 ) -> tuple[DetectionStatistics, WorkRecord]:
     """Background, contrast and object size of the scan, by which every field is searched."""
     watch = _Watch()
     _be_modest()
-    return estimate_statistics(samples, diameter_px), watch.read()
+    return predictor.describe(samples, diameter_px), watch.read()
 
 
 # ------------------------------------------------------------------------------- stack_batch
@@ -175,14 +176,16 @@ def _write(job: StackJob | DetectionJob, name: str, pixels: Array) -> None:
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def detect_objects(job: DetectionJob, statistics: DetectionStatistics) -> DetectionRecord:
+def detect_objects(
+    job: DetectionJob, predictor: Predictor, statistics: DetectionStatistics
+) -> DetectionRecord:
     """Find the objects of one field in the mosaic and write its core of the label image."""
     watch = _Watch()
     _be_modest()
     folder = Path(job.folder)
     seen = seen_by(job.field, statistics.halo_px, job.surroundings)
     image = read_region(folder / STACKED, *seen)
-    labels = detect(image, statistics, (seen[0].start, seen[1].start))
+    labels = predictor.detect(image, statistics, (seen[0].start, seen[1].start))
     table = measure(labels, image, read_region(folder / DEPTH, *seen), statistics)
     numbers = scan_numbers(labels, seen, shape_of(folder / STACKED))
     _write(job, LABELS, numbers[core_of(labels, job.field, seen)])
@@ -206,14 +209,15 @@ def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerReco
 
 
 @ray.remote(num_cpus=1)
-def warm_up() -> WorkRecord:
+def warm_up(predictor: Predictor) -> WorkRecord:
     """Import and compile what stacking and detection need, while autofocus runs."""
     watch = _Watch()
     _be_modest()
     frames = np.random.default_rng(0).integers(0, 9, (3, 64, 64), np.uint16)
     image = focus_stack(frames).image
-    statistics = estimate_statistics([image], diameter_px=10.0)
-    measure(detect(image, statistics), image, np.zeros(image.shape, np.float32), statistics)
+    statistics = predictor.describe([image], 10.0)
+    labels = predictor.detect(image, statistics, (0, 0))
+    measure(labels, image, np.zeros(image.shape, np.float32), statistics)
     return watch.read()
 
 

@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("scan", "microscope", "imaging", "results")
+ROOMS = ("scan", "microscope", "imaging", "prediction", "results")
 FORBIDDEN = {
     "main.py": {"numpy", "cv2", "scipy", "skimage", "numba"},
-    "actors.py": {"tasks", "results"},
+    "actors.py": {"tasks", "prediction", "results"},
     "tasks.py": {"actors", "microscope"},
     "config.py": {"main", "actors", "tasks", *ROOMS},
-    "scan": {"ray", "imaging", "results", "microscope"},
-    "microscope": {"ray", "results", "imaging"},
-    "imaging": {"ray", "results", "microscope", "time", "pathlib", "os"},
-    "results": {"ray", "imaging", "microscope"},
+    "scan": {"ray", "imaging", "prediction", "results", "microscope"},
+    "microscope": {"ray", "results", "imaging", "prediction"},
+    "imaging": {"ray", "results", "prediction", "microscope", "time", "pathlib", "os"},
+    "prediction": {"ray", "results", "microscope", "time"},
+    "results": {"ray", "imaging", "prediction", "microscope"},
 }
 REQUIRED = {  # import name of each requirement
+    "bioimageio.core": "bioimageio",
     "opencv-python-headless": "cv2",
     "scikit-image": "skimage",
     "tomli-w": "tomli_w",
@@ -63,13 +65,26 @@ def test_the_top_level_holds_no_further_script() -> None:
     }
 
 
-def test_every_requirement_is_imported() -> None:
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-models.txt"])
+def test_every_requirement_is_imported(file: str) -> None:
     """Nothing is required that the run does not import; imagecodecs is loaded by tifffile."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    lines = (ROOT / file).read_text().splitlines()
     required = {re.split(r"[\[>]", line)[0] for line in lines if line and line[0] != "#"}
     imported = set().union(*map(imports_of, PRODUCT))
 
     assert {REQUIRED.get(name, name) for name in required - {"imagecodecs"}} <= imported
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "bioimageio"])
+def test_optional_packages_are_imported_where_they_are_used(package: str) -> None:
+    """Whoever has no model of his own needs no package for it."""
+    for path in PRODUCT:
+        modules = ast.parse(path.read_text()).body
+        assert not any(
+            package in ast.unparse(line)
+            for line in modules
+            if isinstance(line, (ast.Import, ast.ImportFrom))
+        )
 
 
 def functions() -> list[tuple[str, int]]:

@@ -26,6 +26,7 @@ from imaging.ownership import label_dtype
 from imaging.stacking import focus_stack
 from microscope.opening import open_microscope, prepare, specimen_of
 from microscope.simulated import SimulatedMicroscope
+from prediction.classic import Classic
 from results.digest import digest_of
 from results.store import create_mosaics
 from results.table import PARTS
@@ -165,7 +166,7 @@ def test_tasks_may_finish_in_any_order(slide: Path, tmp_path: Path) -> None:
         tasks.stack_batch._function(StackJob(str(tmp_path), field, z_um), frames)
     for field in reversed(shuffled):
         job = DetectionJob(str(tmp_path), field, plan.surroundings(field), plan.pixel_size_um)
-        tasks.detect_objects._function(job, statistics_of(described))
+        tasks.detect_objects._function(job, Classic(), statistics_of(described))
     tasks.predict_scan._function(str(tmp_path), [(f.stripe, f.field) for f in shuffled])
 
     assert digest_of(tmp_path) == digest_of(slide)

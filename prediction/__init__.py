@@ -1,0 +1,55 @@
+"""What finds the objects: a predictor is opened once in the driver and sent to the tasks.
+
+The law of this room: whatever a user can get wrong is told when a predictor is opened, nothing is
+ever downloaded, and nothing is learned from a single field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from imaging.statistics import DetectionStatistics
+
+__all__ = ["ModelStatistics", "Predictor"]
+
+
+class Predictor(Protocol):
+    """Finds objects; can be pickled."""
+
+    def describe(
+        self, samples: Sequence[np.ndarray], diameter_px: float | None
+    ) -> DetectionStatistics:
+        """What the objects and pixels of one scan have in common, from focused images of it."""
+
+    def detect(
+        self, image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
+    ) -> np.ndarray:
+        """Labels (y, x) int32 of one region that begins at `origin` in the mosaic."""
+
+    def told(self) -> dict[str, str]:
+        """What the journal says of it."""
+
+
+@dataclass(frozen=True)
+class ModelStatistics(DetectionStatistics):
+    """What a user's model needs to know of a scan.
+
+    Attributes
+    ----------
+    reach_px : int
+        Pixels that the model needs around a core.
+    normalisation : tuple of float
+        What the model subtracts and divides by, in its own order.
+    """
+
+    reach_px: int
+    normalisation: tuple[float, ...] = ()
+
+    @property
+    def halo_px(self) -> int:
+        """Pixels a region needs around its core."""
+        return self.reach_px

@@ -1,0 +1,52 @@
+"""A network that a user exported: one ONNX file that turns an image into maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from imaging.instances import GRID_PX
+from prediction.network import (
+    NetworkPredictor,
+    Weights,
+    optional_packages,
+    read,
+    run,
+    session_of,
+)
+
+LOWEST, HIGHEST = 1.0, 99.8  # percentiles of the scan's pixels that become 0 and 1
+
+
+class OnnxFile(NetworkPredictor):
+    """A network (1, 1, y, x) to (1, 2, y, x) float32, as the README describes it."""
+
+    def window_of(self, least_px: int) -> int:
+        """The network's own edge, or any multiple of the grid."""
+        rows, columns = session_of(self.weights).get_inputs()[0].shape[2:]
+        if not (isinstance(rows, int) or isinstance(columns, int)):
+            return -(-least_px // GRID_PX) * GRID_PX
+        if rows != columns:
+            raise self.fault("a square input", f"{rows} x {columns}", "export it with a free size")
+        return int(rows)
+
+    def normalisation(self, samples: Sequence[np.ndarray]) -> tuple[float, ...]:
+        """Two percentiles of all pixels of all samples."""
+        pixels = np.concatenate([sample.ravel() for sample in samples])
+        low, high = np.percentile(pixels, (LOWEST, HIGHEST))
+        return float(low), max(float(high - low), 1e-6)
+
+    def maps(self, pixels: np.ndarray, normalisation: tuple[float, ...]) -> np.ndarray:
+        """Maps (channel, y, x) of pixels (y, x)."""
+        low, spread = normalisation
+        return run(self.weights, ((pixels.astype(np.float64) - low) / spread)[None, None])[0]
+
+
+def open_onnx(spec: str, path: Path, second: str) -> OnnxFile:
+    """A network from a file, tried out; a file that cannot be used raises UserMistake."""
+    with optional_packages(spec):
+        network = OnnxFile(spec, path, Weights.of(read(path)), second)
+        network.require_one_image()
+        return network.fitted()

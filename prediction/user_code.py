@@ -1,0 +1,102 @@
+"""A user's own Python: a factory that returns a function from an image to labels."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from traceback import extract_tb
+
+import numpy as np
+
+from imaging.detection import estimate_statistics, raster_order
+from imaging.statistics import DetectionStatistics
+from prediction import ModelStatistics
+from scan.errors import UserMistake
+
+EMPTY_PX = 256  # edge of the empty image that a model is tried on
+ADVICE = "see 'Your own model' in README.md"
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """Finds objects by what `module:factory` returned.
+
+    Attributes
+    ----------
+    spec : str
+        The module's name, a colon, the factory's name.
+    folder : str
+        Where modules are looked for, beside the usual places.
+    """
+
+    spec: str
+    folder: str
+
+    def describe(
+        self, samples: Sequence[np.ndarray], diameter_px: float | None
+    ) -> DetectionStatistics:
+        """Object size of the scan; the model's `halo_px`, or what objects of that size need."""
+        seen = estimate_statistics(samples, diameter_px)
+        reach_px = int(getattr(_made(self), "halo_px", seen.halo_px))
+        return ModelStatistics(**vars(seen), reach_px=reach_px)
+
+    def detect(
+        self, image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
+    ) -> np.ndarray:
+        """Labels (y, x) int32 of one region."""
+        return self.labelled(image)
+
+    def labelled(self, image: np.ndarray) -> np.ndarray:
+        """What the user's function says of an image (y, x), as labels in raster order.
+
+        Labels of another shape than the image, or of no whole numbers, raise UserMistake.
+        """
+        labels = np.asarray(_made(self)(image.copy()))
+        if labels.shape != image.shape or labels.dtype.kind not in "iu":
+            raise UserMistake(
+                f"predictor {self.spec}",
+                f"whole numbers {image.shape[0]} x {image.shape[1]}, 0 for background",
+                f"{labels.dtype} {' x '.join(map(str, labels.shape)) or 'without shape'}",
+                ADVICE,
+            )
+        _, compact = np.unique(np.append(labels.ravel(), labels.dtype.type(0)), return_inverse=True)
+        numbers = np.where(labels.ravel() == 0, 0, compact[:-1] + 1)
+        return raster_order(numbers.reshape(image.shape))
+
+    def told(self) -> dict[str, str]:
+        """What the journal says of it."""
+        return {"predictor": self.spec}
+
+
+@lru_cache(maxsize=1)
+def _made(predictor: UserCode) -> Callable[[np.ndarray], np.ndarray]:
+    """What the factory returns; called once in a process."""
+    module, _, factory = predictor.spec.partition(":")
+    if predictor.folder not in sys.path:
+        sys.path.append(predictor.folder)
+    made: Callable[[np.ndarray], np.ndarray] = getattr(importlib.import_module(module), factory)()
+    return made
+
+
+def open_user_code(spec: str, dtype: np.dtype) -> UserCode:
+    """A user's model, tried on an empty image; whatever fails is told in one line."""
+    predictor = UserCode(spec, str(Path.cwd()))
+    try:
+        predictor.labelled(np.zeros((EMPTY_PX, EMPTY_PX), dtype))
+    except UserMistake:
+        raise
+    except Exception as error:  # anything may go wrong in code that is not ours
+        reason = (str(error).strip().splitlines() or [""])[0]
+        places = [place for place in extract_tb(error.__traceback__) if "<" not in place.filename]
+        where = f"{Path(places[-1].filename).name}, line {places[-1].lineno}"
+        raise UserMistake(
+            f"predictor {spec}",
+            "a factory whose result labels an empty image",
+            f"{type(error).__name__}: {reason} ({where})",
+            ADVICE,
+        ) from None
+    return predictor

@@ -1,0 +1,106 @@
+"""A user's own Python: found, tried on an empty image, and never trusted with our arrays."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prediction.opening import open_predictor
+from scan.errors import UserMistake
+from tests.prediction.networks import slide
+
+ROOT = Path(__file__).parents[2]
+UINT16 = np.dtype(np.uint16)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """A module of a name of its own, in the folder where the program is started."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / f"model_{abs(hash(request.node.name))}.py"
+
+
+def test_the_readme_has_a_model_that_works(module: Path) -> None:
+    """The README's example finds the discs of a slide, in raster order, after a journey."""
+    (example,) = re.findall(
+        r"```python\n(# my_model\.py.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    module.write_text(example)
+    image = np.full((200, 200), 100, np.uint16)
+    image[20:40, 100:130] = image[90:120, 20:50] = 900
+    predictor = pickle.loads(pickle.dumps(open_predictor(f"{module.stem}:factory", UINT16)))
+
+    statistics = predictor.describe([image], 20.0)
+    labels = predictor.detect(image, statistics, (0, 0))
+
+    assert labels.dtype == np.int32
+    assert (labels[30, 110], labels[100, 30], labels.max()) == (1, 2, 2)
+    assert predictor.told() == {"predictor": f"{module.stem}:factory"}
+
+
+LABELS = {
+    "any numbers": "np.where(image > 500, 7_000_000_000 + image.astype(np.int64), 0)",
+    "below zero": "np.where(image > 500, -3, 0)",
+    "bytes": "(image > 500).astype(np.uint8) * 200",
+    "in place": "(image.fill(0), np.zeros(image.shape, np.int8))[1]",
+}
+
+
+@pytest.mark.parametrize("expression", LABELS.values(), ids=LABELS)
+def test_labels_may_be_any_whole_numbers(module: Path, expression: str) -> None:
+    """Labels become 1 to n in raster order, whatever they were; the image is left alone."""
+    module.write_text(
+        f"import numpy as np\n\ndef factory():\n    return lambda image: {expression}\n"
+    )
+    predictor = open_predictor(f"{module.stem}:factory", UINT16)
+    image = slide((150, 150), 5)
+    before = image.copy()
+
+    labels = predictor.detect(image, predictor.describe([image], 20.0), (0, 0))
+
+    found = np.unique(labels)
+    np.testing.assert_array_equal(found, np.arange(found.size))
+    np.testing.assert_array_equal(image, before)
+
+
+def test_a_model_may_say_what_it_needs_around_a_core(module: Path) -> None:
+    """The halo is the model's `halo_px`; without it, what objects of that size need."""
+    module.write_text(
+        "import numpy as np\n\n"
+        "class Model:\n    halo_px = 17\n    __call__ = staticmethod(np.zeros_like)\n\n"
+        "def factory(): return np.zeros_like\n"
+    )
+    image = slide((150, 150), 5)
+    said = open_predictor(f"{module.stem}:Model", UINT16).describe([image], 30.0)
+    silent = open_predictor(f"{module.stem}:factory", UINT16).describe([image], 30.0)
+
+    assert said.halo_px == 17
+    assert silent.halo_px > 60
+
+
+WRONG = {
+    "no module": ("", "no_such_module_here:factory", "ModuleNotFoundError: No module named"),
+    "no factory": ("", "{}:factory", "AttributeError"),
+    "broken": ("1 / 0", "{}:factory", "ZeroDivisionError: division by zero (model_"),
+    "no function": ("factory = int", "{}:factory", "TypeError"),
+    "arguments": ("def factory(size): pass", "{}:factory", "TypeError"),
+    "shape": ("factory = lambda: lambda image: image[1:]", "{}:factory", "got uint16 255 x 256"),
+    "kind": ("factory = lambda: lambda image: image / 2", "{}:factory", "got float64 256 x 256"),
+    "nothing": ("factory = lambda: lambda image: None", "{}:factory", "got object without shape"),
+}
+
+
+@pytest.mark.parametrize(("code", "spec", "said"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_told_in_one_line(module: Path, code: str, spec: str, said: str) -> None:
+    """A model that cannot be used is refused when it is opened, in one line."""
+    module.write_text(code + "\n")
+
+    with pytest.raises(UserMistake) as refused:
+        open_predictor(spec.format(module.stem), UINT16)
+
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
