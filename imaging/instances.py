@@ -1,15 +1,13 @@
 """From the maps of a network to labelled objects, with a finite reach on the pixels of the mosaic.
 
-The law of this module: a network is asked in windows of one size that begin on one grid of the
-mosaic, and its maps are rounded to whole steps before anything is decided by them. So a region
-with a halo gives the objects which the whole mosaic would, as long as the network itself keeps to
-its reach.
+The law of this module: a network is asked in windows that begin on one grid of the mosaic, and its
+maps are rounded to whole steps before anything is decided by them. So a region with a halo gives
+the objects which the whole mosaic would, as long as the network itself keeps to its reach.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from imaging.detection import (
 )
 from imaging.statistics import CLUMP
 
-__all__ = ["GRID_PX", "REACH", "in_windows", "instances", "step_of"]
+__all__ = ["GRID_PX", "REACH", "in_windows", "instances"]
 
 GRID_PX = 32  # windows begin at its multiples: five halvings of the image, more are not in use
 MAP_STEPS = 1024  # per unit of a map: hides the last bits, in which CPUs may differ
@@ -41,7 +39,8 @@ def in_windows(
     image: np.ndarray,
     origin: tuple[int, int],
     network: Callable[[np.ndarray], np.ndarray],
-    window_px: int,
+    window_of: Callable[[int], int],
+    step_px: int,
     reach_px: int,
 ) -> np.ndarray:
     """Maps of a region, asked for window by window; beyond the region its edge is repeated.
@@ -53,38 +52,34 @@ def in_windows(
     origin : (int, int)
         Row and column in the mosaic of the region's first pixel.
     network : callable
-        From pixels (window_px, window_px) to maps (channel, window_px, window_px).
-    window_px, reach_px : int
-        Edge of a window, and how far from its edge its maps cannot be trusted.
+        From pixels (y, x) to maps (channel, y, x).
+    window_of : callable
+        The smallest edge of a window that the network takes, of at least so many pixels.
+    step_px, reach_px : int
+        How far windows lie apart, a multiple of the grid, and how far from the edge of a window
+        its maps cannot be trusted.
 
     Returns
     -------
     ndarray, (channel, y, x)
         What one window over the whole region would give.
     """
-    step = step_of(window_px, reach_px)
     lead = [reach_px + (start - reach_px) % GRID_PX for start in origin]
     needed = [n + before - reach_px for n, before in zip(image.shape, lead, strict=True)]
-    ends = [ceil(n / step) * step for n in needed]
-    tail = [end - n + reach_px + window_px for end, n in zip(ends, needed, strict=True)]
+    parts = [[(at, min(step_px, n - at)) for at in range(0, n, step_px)] for n in needed]
+    ends = [axis[-1][0] + window_of(axis[-1][1] + 2 * reach_px) for axis in parts]
+    tail = [end - n - before for end, n, before in zip(ends, image.shape, lead, strict=True)]
     padded = np.pad(image, list(zip(lead, tail, strict=True)), mode="edge")
-    inner = slice(reach_px, reach_px + step)
-    maps = np.block(
-        [
-            [
-                network(padded[row : row + window_px, column : column + window_px])[:, inner, inner]
-                for column in range(0, ends[1], step)
-            ]
-            for row in range(0, ends[0], step)
-        ]
-    )
+
+    def asked(row: int, rows: int, column: int, columns: int) -> np.ndarray:
+        bottom = row + window_of(rows + 2 * reach_px)
+        right = column + window_of(columns + 2 * reach_px)
+        maps = network(padded[row:bottom, column:right])
+        return maps[:, reach_px : reach_px + rows, reach_px : reach_px + columns]
+
+    maps = np.block([[asked(*row, *column) for column in parts[1]] for row in parts[0]])
     top, left = (before - reach_px for before in lead)
-    return maps[:, top : top + image.shape[0], left : left + image.shape[1]]
-
-
-def step_of(window_px: int, reach_px: int) -> int:
-    """How far windows lie apart; 0 or less where a window is all rim."""
-    return (window_px - 2 * reach_px) // GRID_PX * GRID_PX
+    return maps[:, top:, left:]
 
 
 def instances(maps: np.ndarray, second: str, diameter_px: float) -> np.ndarray:

@@ -19,13 +19,13 @@ from typing import Any, Self
 import numpy as np
 
 from imaging.detection import estimate_statistics
-from imaging.instances import GRID_PX, REACH, in_windows, instances, step_of
+from imaging.instances import GRID_PX, REACH, in_windows, instances
 from imaging.statistics import DetectionStatistics
 from prediction import ModelStatistics
 from scan.errors import InputError, UserMistake
 
-WINDOW_PX = 512  # large enough that the rim costs little, small enough for any memory
-INNER_PX = 256  # of a window: least useful edge between its rims
+STEP_PX = 512  # of windows: large enough that their rims cost little, small enough for any memory
+FARTHEST_PX = 208  # that a network may see: within half of what it is tried on
 PROBE_LEVELS = 256.0  # grey levels of the noise that a network is tried on
 PROBE_RANGE = 1000.0  # how much weaker the noise is in places
 TOLERANCE = 1 / 512  # in probability: two steps, by which a shifted image may differ
@@ -108,15 +108,15 @@ class NetworkPredictor(ABC):
     weights : Weights
     second : str
         What the second map says: "boundary" or "distance".
-    window_px, reach_px : int
-        Edge of the windows it is asked in, and how far it sees; set by `fitted`.
+    step_px, reach_px : int
+        How far windows lie apart, and how far the network sees; set by `fitted`.
     """
 
     spec: str
     path: Path
     weights: Weights
     second: str
-    window_px: int = 0
+    step_px: int = 0
     reach_px: int = 0
 
     @abstractmethod
@@ -147,7 +147,8 @@ class NetworkPredictor(ABC):
         """Labels (y, x) int32 of one region."""
         assert isinstance(statistics, ModelStatistics)
         network = partial(self.maps, normalisation=statistics.normalisation)
-        maps = in_windows(image, origin, network, self.window_px, self.reach_px)
+        windows = (self.window_of, self.step_px, self.reach_px)
+        maps = in_windows(image, origin, network, *windows)
         return instances(maps, self.second, statistics.diameter_px)
 
     def told(self) -> dict[str, str]:
@@ -172,20 +173,21 @@ class NetworkPredictor(ABC):
             raise self.fault("one float32 input of four axes", came, "export it like that")
 
     def fitted(self) -> Self:
-        """The network with its window and its reach, which are measured on noise."""
-        size = self.window_of(WINDOW_PX)
+        """The network with its reach, measured on noise, and the step of its windows."""
+        size = self.window_of(STEP_PX)
         noise = _noise((2, 2 * size, 2 * size))
         norm = self.normalisation([noise[0]])
         reach_px = self._reach(noise[:, :size, :size], norm)
-        window_px = self.window_of(max(WINDOW_PX, 2 * reach_px + INNER_PX))
-        if step_of(window_px, reach_px) <= 0:
+        window_px = self.window_of(STEP_PX + 2 * reach_px)
+        step_px = (window_px - 2 * reach_px) // GRID_PX * GRID_PX
+        if step_px <= 0:
             raise self.fault(
                 f"windows of more than {2 * reach_px + GRID_PX} pixels, for it sees {reach_px} far",
                 f"{window_px}",
                 "export it with free height and width",
             )
-        self._require_same_when_shifted(noise[0], norm, window_px, reach_px)
-        return replace(self, window_px=window_px, reach_px=reach_px)
+        self._require_same_when_shifted(noise[0], norm, size, reach_px)
+        return replace(self, step_px=step_px, reach_px=reach_px)
 
     def _reach(self, noise: np.ndarray, norm: tuple[float, ...]) -> int:
         """How far a change in one corner of an image can be seen, in whole steps of the grid."""
@@ -197,9 +199,10 @@ class NetworkPredictor(ABC):
             changed[corner, corner] = noise[1][corner, corner]
             seen = (self.maps(changed, norm) != plain).any(axis=0)[::outward, ::outward]
             far = max(far, *(int(at.max(initial=0)) + 1 - edge for at in np.nonzero(seen)))
-        if far >= min(cut, size - cut):
+        limit = min(cut, size - cut, FARTHEST_PX)
+        if far >= limit:
             raise self.fault(
-                f"a network that sees less than {min(cut, size - cut)} pixels far",
+                f"a network that sees less than {limit} pixels far",
                 "one that looks at the whole image",
                 "take one without normalisation over the image (instance norm) or attention",
             )

@@ -60,11 +60,12 @@ def test_empty_maps_have_no_objects() -> None:
 @given(
     shape=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     origin=st.tuples(st.integers(0, 100), st.integers(0, 100)),
-    window=st.sampled_from([96, 128, 160, 250]),
+    fixed=st.none() | st.sampled_from([96, 128, 160, 250]),
+    step=st.sampled_from([32, 64, 128]),
     reach=st.sampled_from([0, 4, 32]),
 )
 def test_windows_cannot_be_seen(
-    shape: tuple[int, int], origin: tuple[int, int], window: int, reach: int
+    shape: tuple[int, int], origin: tuple[int, int], fixed: int | None, step: int, reach: int
 ) -> None:
     """Maps put together from windows are those of one window over the whole region."""
     image = np.random.default_rng(shape).integers(0, 1000, shape).astype(np.int64)
@@ -77,7 +78,13 @@ def test_windows_cannot_be_seen(
     padded = np.pad(image, 4, mode="edge")
     whole = network(padded)[:, 4:-4, 4:-4]
 
-    np.testing.assert_array_equal(in_windows(image, origin, network, window, reach), whole)
+    def window_of(least: int) -> int:
+        return fixed or least
+
+    if fixed:
+        step = min(step, (fixed - 2 * reach) // 32 * 32)
+
+    np.testing.assert_array_equal(in_windows(image, origin, network, window_of, step, reach), whole)
 
 
 @pytest.mark.parametrize("origin", [(0, 0), (5, 64), (33, 31)])
@@ -89,9 +96,12 @@ def test_windows_begin_on_the_grid_of_the_mosaic(origin: tuple[int, int]) -> Non
         blocks = pixels.reshape(pixels.shape[0] // 32, 32, -1, 32).max(axis=(1, 3))
         return blocks.repeat(32, axis=0).repeat(32, axis=1)[None]
 
+    def whole_blocks(least: int) -> int:
+        return -(-least // 32) * 32
+
     region = mosaic[origin[0] :, origin[1] :]
-    maps = in_windows(region, origin, halving, 128, 32)
+    maps = in_windows(region, origin, halving, whole_blocks, 64, 32)
 
     inner = np.s_[64 - origin[0] % 32 : 300, 64 - origin[1] % 32 : 300]
-    whole = in_windows(mosaic, (0, 0), halving, 416, 0)[:, origin[0] :, origin[1] :]
+    whole = in_windows(mosaic, (0, 0), halving, whole_blocks, 416, 0)[:, origin[0] :, origin[1] :]
     np.testing.assert_array_equal(maps[0][inner], whole[0][inner])

@@ -72,7 +72,7 @@ def test_a_region_has_the_maps_of_the_mosaic(
 
     def maps_from(top: int, left: int) -> np.ndarray:
         network = partial(predictor.maps, normalisation=normalisation)
-        windows = (network, predictor.window_px, predictor.reach_px)
+        windows = (network, predictor.window_of, predictor.step_px, predictor.reach_px)
         return in_windows(mosaic[top:, left:], (top, left), *windows)
 
     inner = np.s_[:, predictor.reach_px :, predictor.reach_px :]
@@ -130,7 +130,7 @@ def test_provenance_is_told(tmp_path: Path) -> None:
 
 WRONG = {
     "no network": (b"what is this", "expected an ONNX network in one file"),
-    "whole image": (networks.all_over(), "expected a network that sees less than 240 pixels far"),
+    "whole image": (networks.all_over(), "expected a network that sees less than 208 pixels far"),
     "logits": (networks.without_sigmoid(), "expected probabilities from 0 to 1"),
     "smaller maps": (networks.shrinking(), "expected one or two maps of 512 x 512 pixels, got 2 x"),
     "three maps": (networks.smoothing(maps=3), "expected one or two maps"),
