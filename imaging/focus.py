@@ -1,6 +1,8 @@
 """Autofocus: how sharp a plane is, and where a sweep peaks.
 
-A peak is only believed when it stands out of the noise and does not lie at the sweep's edge.
+A peak is only believed when it stands out of the noise, does not lie at the sweep's edge, and has
+no rival: dirt on another plane may look as sharp as the specimen, and a field by itself cannot tell
+which is which.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LEAST_CONTRAST = 6.0  # a believed peak rises this many noise deviations above the sweep's floor
+PEAK_FLOOR = 0.2  # of the peak: lower planes say little about where its top is
+RIVAL_SHARE = 1 / 3  # of the peak: with one plane in the field, what rises elsewhere is below 0.3
+RIVAL_UM = 10.0  # nearer, it is relief, or contrast that reverses on its way through focus
 VOTING_DEVIATIONS = 8.0  # a tile that noise alone lets vote is rarer than one in a thousand sweeps
 MOST_CROPS = 6
 CROPPED_PIXELS = 2e6  # of all crops together
@@ -26,7 +31,9 @@ def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
     Brenner's gradient (Brenner et al. 1976, J. Histochem. Cytochem. 24:100) of 2x2-binned planes,
     over the squared light above the darkest part, so that a lamp that flickers between planes does
     no harm. Each tile's curve is divided by its greatest value, so that one bright object does not
-    outvote the rest of the field.
+    outvote the rest of the field; only what rises above the curve's median counts, and the vote
+    weighs as the logarithm of the energy, so that tiles which only see the glow of others do not
+    outvote the few that hold something.
 
     Parameters
     ----------
@@ -42,13 +49,16 @@ def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
     """
     energy, floor, pixels = _tile_energy(np.stack([_bin(plane) for plane in frames]))
     deviation = floor * np.sqrt(4 / pixels)  # chi-square; each pixel takes part in two steps
-    greatest = energy.max(axis=0)
-    votes = greatest > VOTING_DEVIATIONS * deviation
-    if not votes.any():
+    energy = energy[:, energy.max(axis=0) > VOTING_DEVIATIONS * deviation]
+    if not energy.size:
         return np.zeros(len(frames)), 1.0
-    curve = np.maximum(energy[:, votes] / greatest[votes], 0).mean(axis=1)
-    noise = np.sqrt(np.square(deviation / greatest[votes]).sum()) / votes.sum()
-    return curve, float(max(noise, 1e-9))
+    greatest = energy.max(axis=0)
+    weight = np.log(greatest / deviation)
+    weight /= weight.sum()  # each is at least log 8
+    risen = np.maximum(energy - np.median(energy, axis=0), 0)
+    curve = risen / greatest @ weight
+    noise = float(np.linalg.norm(weight * deviation / greatest))
+    return curve, max(noise, 1e-9)
 
 
 def crops(planes: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
@@ -111,24 +121,48 @@ class FocusPeak:
 
 
 def find_peak(z_um: Sequence[float], curve: Sequence[float], noise: float) -> FocusPeak:
-    """The height of greatest sharpness, refined by a parabola through three logarithms.
+    """The height of greatest sharpness, between the planes, or why it must not be believed.
 
     Parameters
     ----------
     z_um : rising heights of the sweep, in um.
     curve, noise : as `sharpness` gives them.
     """
-    values = np.asarray(curve, np.float64)
+    heights, values = np.asarray(z_um, np.float64), np.asarray(curve, np.float64)
     best = int(np.argmax(values))
-    at_edge = best in (0, len(values) - 1)
     contrast = (values[best] - np.median(values)) / noise
     if contrast < LEAST_CONTRAST:
         reason = f"no contrast: {contrast:.1f} noise deviations, {LEAST_CONTRAST:g} needed"
         return FocusPeak(z_um[best], False, reason)
-    if at_edge:
+    if best in (0, len(values) - 1):
         return FocusPeak(z_um[best], True, "sharpest at the edge of the sweep")
-    logs = np.log(np.maximum(values[best - 1 : best + 2], values[best] * 1e-3))
-    bend = logs[0] - 2 * logs[1] + logs[2]
-    offset = 0.5 * (logs[0] - logs[2]) / bend if bend < 0 else 0.0
-    step = (z_um[best + 1] - z_um[best - 1]) / 2
-    return FocusPeak(z_um[best] + float(np.clip(offset, -0.5, 0.5)) * step, False)
+    rise, rival_um = _rival(heights, values, best)
+    if rise > max(RIVAL_SHARE * values[best], LEAST_CONTRAST * noise):
+        reason = f"two planes are sharp: {z_um[best]:g} um and {rival_um:g} um"
+        return FocusPeak(z_um[best], False, reason)
+    return FocusPeak(_top(heights, values, best), False)
+
+
+def _rival(z_um: Floats, values: Floats, best: int) -> tuple[float, float]:
+    """How far the curve rises again beyond a valley, far from its peak, and at which height."""
+    far = np.flatnonzero(np.abs(z_um - z_um[best]) > RIVAL_UM)
+    valleys = [values[min(place, best) : max(place, best)].min() for place in far]
+    rises = [(values[place] - low, z_um[place]) for place, low in zip(far, valleys, strict=True)]
+    return max(rises, default=(0.0, z_um[best]))
+
+
+def _top(z_um: Floats, values: Floats, best: int) -> float:
+    """The middle of the Gaussian through the planes around the peak.
+
+    A parabola through their logarithms, which weigh as much as their values are large: Guo 2011,
+    IEEE Signal Processing Magazine 28(5):134, equation 9. Where a field has relief, its objects
+    peak at different planes, and three planes would follow the sharpest object alone.
+    """
+    low = values < PEAK_FLOOR * values[best]
+    first = min(best - 1, int(np.flatnonzero(low[:best]).max(initial=-1)) + 1)
+    last = max(best + 1, best + int(np.argmax(np.r_[low[best:], True])) - 1)
+    part = slice(first, last + 1)
+    logs = np.log(np.maximum(values[part], 1e-3 * values[best]))
+    bend, slope, _ = np.polyfit(z_um[part] - z_um[best], logs, 2, w=values[part])
+    middle_um = z_um[best] - slope / (2 * bend) if bend < 0 else z_um[best]
+    return float(np.clip(middle_um, z_um[first], z_um[last]))

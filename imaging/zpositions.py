@@ -39,7 +39,7 @@ def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusRe
         z_um={key: _planes_at(centre, job) for key, centre in centres.items()},
         sampled=len(peaks),
         kept=sum(surface.kept) if surface else 0,
-        rejected=(*_disbelieved(peaks), *_outliers(believed, surface)),
+        rejected=(*_disbelieved(peaks), *_outliers(surface, believed)),
         surface=surface.kind if surface else "none",
         residual_um=surface.residual_um if surface else 0.0,
         first_exposure_s=min(record.began_s for _, record in sweeps),
@@ -71,11 +71,14 @@ def _disbelieved(peaks: Peaks) -> list[Rejected]:
     ]
 
 
-def _outliers(believed: list[Field], surface: FocusSurface | None) -> list[Rejected]:
-    kept = surface.kept if surface else ()
+def _outliers(surface: FocusSurface | None, believed: list[Field]) -> list[Rejected]:
+    if surface is None:
+        return []
+    x_um, y_um, found_um = zip(*surface.points, strict=True)
+    off_um = np.asarray(found_um) - surface.heights(x_um, y_um)
     return [
-        Rejected(field.stripe, field.field, "outlier of the focus surface")
-        for field, inside in zip(believed, kept, strict=True)
+        Rejected(field.stripe, field.field, f"{off:+.1f} um off the surface of the others")
+        for field, off, inside in zip(believed, off_um, surface.kept, strict=True)
         if not inside
     ]
 

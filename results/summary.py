@@ -17,6 +17,7 @@ from results.files import write_atomically
 from results.journal import Event
 
 SUMMARY = "summary.json"
+TOLD_SAMPLES = 6  # a large scan has hundreds; all of them stand in the file
 WORK = ("warmed", "described", "stacked", "detected")  # tasks that take a CPU slot
 Summary = dict[str, Any]
 
@@ -183,6 +184,7 @@ def in_words(summary: Summary) -> list[str]:
             f"focus: {focus['kept']} of {focus['sampled']} samples kept, "
             f"{focus['surface']}, residual {focus['residual_um']:.2f} um"
         )
+        lines += _dropped(focus["rejected"])
     if "answer" in timing:
         lines.append(
             f"answer {timing['answer']:.2f} s after the last exposure; "
@@ -201,3 +203,13 @@ def in_words(summary: Summary) -> list[str]:
         f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
         for lost in fields["lost"]
     ]
+
+
+def _dropped(rejected: Sequence[Event]) -> list[str]:
+    """The samples that the focus surface does not go through, and why; the first few by name."""
+    told = [
+        f"    without stripe {sample['stripe']} field {sample['field']}: {sample['reason']}"
+        for sample in rejected[:TOLD_SAMPLES]
+    ]
+    more = len(rejected) - len(told)
+    return [*told, f"    and {more} more, in {SUMMARY}"] if more else told

@@ -10,7 +10,7 @@ import pytest
 
 from results.journal import Event, Journal
 from results.progress import LiveProgress, PlainProgress
-from results.summary import in_words, summarise
+from results.summary import TOLD_SAMPLES, in_words, summarise
 
 
 def events_of_a_scan() -> list[Event]:
@@ -187,6 +187,23 @@ def test_lost_fields_stand_last_by_name() -> None:
 
     assert lines[0].startswith("partial: 2 of 3 fields, 7 objects")
     assert lines[-1] == "lost: stripe 0 field 2: camera"
+
+
+@pytest.mark.parametrize(("dropped", "told"), [(0, 0), (2, 2), (40, TOLD_SAMPLES + 1)])
+def test_dropped_focus_samples_are_told_with_their_reason(dropped: int, told: int) -> None:
+    """The words name the samples that the surface left out and why; of many, the first few."""
+    events = events_of_a_scan()
+    (focused,) = (event for event in events if event["event"] == "focused")
+    focused["rejected"] = [
+        {"stripe": 1, "field": field, "reason": "no contrast"} for field in range(dropped)
+    ]
+
+    summary = summarise(events)
+    lines = [line for line in in_words(summary) if line.startswith("    ")]
+
+    assert len(lines) == told
+    assert all("no contrast" in line for line in lines[:TOLD_SAMPLES])
+    assert summary["z_positions"]["rejected"] == focused["rejected"]
 
 
 @pytest.mark.parametrize("display", [PlainProgress, LiveProgress])

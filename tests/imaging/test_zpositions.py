@@ -1,0 +1,50 @@
+"""What becomes of focus samples: every one is kept or rejected with a reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from config import validate
+from imaging.focus import FocusPeak
+from imaging.zpositions import z_positions
+from scan.errors import FocusError
+from scan.focusing import FocusJob, sample_fields
+from scan.plan import Field, make_plan
+from scan.records import SweepRecord
+
+
+def focus_job() -> FocusJob:
+    """Three stripes of four fields, all of them samples."""
+    settings = validate({"stripes": 3, "fields": 4, "field_px": 128, "overlap_px": 32})
+    return FocusJob(make_plan((4, 4, 4), (128, 128), 32, 0.5, steered=True), settings, None)
+
+
+def sweeps_of(samples: list[Field]) -> list[tuple[Field, SweepRecord]]:
+    return [(field, SweepRecord((0.0,), (1.0,), 1.0, 0.0, 0.0)) for field in samples]
+
+
+def test_every_dropped_sample_is_told_with_its_reason() -> None:
+    """An empty field keeps the reason of its sweep, an outlier says how far off it lies."""
+    job = focus_job()
+    samples = sample_fields(job.plan, 4)
+    peaks = {field: FocusPeak(3.0 + 0.01 * field.x_um, False) for field in samples}
+    empty, wrong = samples[1], samples[6]
+    peaks[empty] = FocusPeak(0.0, False, "no contrast")
+    peaks[wrong] = FocusPeak(peaks[wrong].z_um - 15, False)
+
+    told = z_positions(peaks, job, sweeps_of(samples)).told()
+
+    reasons = {(r["stripe"], r["field"]): r["reason"] for r in told["rejected"]}
+    assert (told["sampled"], told["kept"]) == (12, 10)
+    assert reasons[empty.stripe, empty.field] == "no contrast"
+    assert reasons[wrong.stripe, wrong.field] == "-15.0 um off the surface of the others"
+
+
+def test_where_nothing_can_be_believed_the_first_reason_is_told() -> None:
+    """Without one believed sample the scan is refused, with a reason and what to do."""
+    job = focus_job()
+    samples = sample_fields(job.plan, 4)
+    peaks = {field: FocusPeak(0.0, False, "two planes are sharp") for field in samples}
+
+    with pytest.raises(FocusError, match=r"two planes are sharp.*focus_center_um"):
+        z_positions(peaks, job, sweeps_of(samples))
