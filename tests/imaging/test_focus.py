@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import cv2
 import numpy as np
 import pytest
@@ -14,14 +16,35 @@ from imaging.surface import fit_surface
 HEIGHTS = tuple(float(z) for z in range(-6, 7))
 
 
+COARSE_STEP_UM = 4.0
+COARSE = tuple(COARSE_STEP_UM * k for k in range(-6, 7))
+
+
 def sweep(best_um: float, seed: int = 0, light: float = 800.0) -> np.ndarray:
     """A noisy focus sweep of blobs that are sharpest at `best_um`; blur 1 pixel per um."""
-    generator = np.random.default_rng(seed)
-    blobs = np.zeros((192, 192), np.float32)
-    for y, x in generator.integers(10, 182, (25, 2)):
-        cv2.circle(blobs, (int(x), int(y)), 6, light, -1, cv2.LINE_AA)
-    planes = [cv2.GaussianBlur(blobs, (0, 0), np.hypot(0.8, z - best_um)) for z in HEIGHTS]
-    electrons = np.stack(planes) + 20
+    blobs = blobs_at(best_um, HEIGHTS, 25, np.random.default_rng(seed), light=light, side=192)
+    return camera(blobs, seed)
+
+
+def blobs_at(
+    best_um: float,
+    heights: tuple[float, ...],
+    count: int,
+    generator: np.random.Generator,
+    light: float = 800.0,
+    side: int = 512,
+    radius: int = 6,
+) -> np.ndarray:
+    """The light of blobs that are sharpest at `best_um`, seen from each height."""
+    blobs = np.zeros((side, side), np.float32)
+    for y, x in generator.integers(10, side - 10, (count, 2)):
+        cv2.circle(blobs, (int(x), int(y)), radius, light, -1, cv2.LINE_AA)
+    return np.stack([cv2.GaussianBlur(blobs, (0, 0), np.hypot(0.8, z - best_um)) for z in heights])
+
+
+def camera(light: np.ndarray, seed: int) -> np.ndarray:
+    """Planes with background, offset and shot noise."""
+    generator, electrons = np.random.default_rng(seed), light + 20
     noisy = electrons + np.sqrt(electrons) * generator.normal(size=electrons.shape)
     return np.rint(100 + noisy).astype(np.uint16)
 
@@ -54,6 +77,72 @@ def test_one_bright_object_does_not_outvote_the_field() -> None:
     mixed[:, :40, :40] = bright[:, 60:100, 60:100]
 
     assert abs(find_peak(HEIGHTS, *sharpness(mixed)).z_um) < 0.5
+
+
+@pytest.mark.parametrize("cells", [2, 5, 8])
+def test_the_glow_of_few_objects_does_not_outvote_them(cells: int) -> None:
+    """In a field that is mostly empty the coarse peak is where its few objects are sharp."""
+    for seed in range(6):
+        generator = np.random.default_rng(seed)
+        light = blobs_at(-1.4, COARSE, cells, generator, light=1500, radius=12)
+        peak = find_peak(COARSE, *sharpness(camera(light, seed)))
+
+        assert peak.reason is None
+        assert abs(peak.z_um + 1.4) < COARSE_STEP_UM / 2
+
+
+DIRT = {  # objects, specks, height, light and radius of the specks; whether the field is believed
+    "few far specks": (25, 5, 40.0, 3000, 6, True),
+    "few bright specks at the end of the sweep": (25, 5, 22.0, 3000, 4, True),
+    "few specks within the sweep": (25, 8, -14.0, 1500, 4, True),
+    "faint specks": (25, 12, 14.0, 200, 4, True),
+    "as many specks as objects": (10, 8, -14.0, 1500, 4, False),
+    "more specks than objects": (5, 8, 15.0, 1500, 4, False),
+}
+
+
+@pytest.mark.parametrize(
+    ("objects", "specks", "dirt_um", "light", "radius", "believed"), DIRT.values(), ids=DIRT
+)
+def test_dirt_is_never_taken_for_the_specimen(
+    objects: int, specks: int, dirt_um: float, light: float, radius: int, believed: bool
+) -> None:
+    """Sparse dirt on a second plane does not move the peak; dirt that is not sparse is told."""
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        specimen = blobs_at(0.7, COARSE, objects, generator, radius=12)
+        dirt = blobs_at(dirt_um, COARSE, specks, generator, light, radius=radius)
+        peak = find_peak(COARSE, *sharpness(camera(specimen + dirt, seed)))
+
+        assert peak.reason is None or not believed
+        assert peak.reason is not None or abs(peak.z_um - 0.7) < COARSE_STEP_UM / 2
+
+
+def test_two_planes_alike_are_told() -> None:
+    """Where specimen and dirt look alike no height is believed, and both are named."""
+    generator = np.random.default_rng(0)
+    planes = [blobs_at(z, COARSE, 12, generator) for z in (-8.0, 12.0)]
+
+    reason = str(find_peak(COARSE, *sharpness(camera(sum(planes), 0))).reason)
+
+    assert "two planes" in reason
+    assert "-8 um" in reason
+    assert "12 um" in reason
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.floats(-2, 2), st.floats(0, 3), st.integers(0, 100))
+def test_relief_is_focused_on_its_middle(middle_um: float, apart_um: float, seed: int) -> None:
+    """With half of the objects higher than the rest the peak lies nearer the middle than either."""
+    generator = np.random.default_rng(seed)
+    halves = [
+        blobs_at(middle_um + d, HEIGHTS, 20, generator) for d in (-apart_um / 2, apart_um / 2)
+    ]
+
+    peak = find_peak(HEIGHTS, *sharpness(camera(sum(halves), seed)))
+
+    assert peak.reason is None
+    assert abs(peak.z_um - middle_um) < 0.25 + apart_um / 4
 
 
 @pytest.mark.parametrize("level", [100, 5000], ids=["dark", "bright"])
@@ -95,20 +184,36 @@ def surface_error_um(samples: np.ndarray) -> float:
     return float(np.abs(heights - true_height(x, y)).mean())
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_two_wrong_samples_of_twelve_do_no_harm(seed: int) -> None:
+def twelve(seed: int) -> np.ndarray:
+    """Samples of three stripes of four, with the usual focus noise."""
+    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(0, 1000, 4), np.linspace(0, 400, 3)))
+    noise_um = np.random.default_rng(seed).normal(0, 0.3, 12)
+    return np.column_stack([x, y, true_height(x, y) + noise_um])
+
+
+PAIRS = {
+    "any two": [(seed, *np.random.default_rng(seed).choice(12, 2, replace=False))
+                for seed in range(5)],
+    "two of the first stripe": [(0, *pair) for pair in combinations(range(4), 2)],
+    "two of the middle stripe": [(1, *pair) for pair in combinations(range(4, 8), 2)],
+    "two of the last stripe": [(2, *pair) for pair in combinations(range(8, 12), 2)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (-1, 1)], ids=["same side", "both sides"])
+@pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
+def test_two_wrong_samples_of_twelve_do_no_harm(
+    pairs: list[tuple[int, int, int]], signs: tuple[int, int]
+) -> None:
     """With two of twelve samples off by 15 um the surface stays within 0.5 um in the mean."""
-    x, y = np.meshgrid(np.linspace(0, 1000, 4), np.linspace(0, 400, 3))
-    samples = np.column_stack([x.ravel(), y.ravel(), true_height(x.ravel(), y.ravel())])
-    generator = np.random.default_rng(seed)
-    samples[:, 2] += generator.normal(0, 0.3, 12)
-    wrong = generator.choice(12, 2, replace=False)
-    samples[wrong, 2] += 15 * generator.choice([-1, 1], 2)
+    for seed, *wrong in pairs:
+        samples = twelve(seed)
+        samples[wrong, 2] += 15 * np.array(signs)
 
-    kept = fit_surface([tuple(row) for row in samples.tolist()]).kept
+        kept = fit_surface([tuple(row) for row in samples.tolist()]).kept
 
-    assert surface_error_um(samples) < 0.5
-    assert [index for index in range(12) if not kept[index]] == sorted(wrong)
+        assert surface_error_um(samples) < 0.5
+        assert [index for index in range(12) if not kept[index]] == sorted(wrong)
 
 
 @pytest.mark.parametrize(
