@@ -20,7 +20,7 @@ from ray.exceptions import RayActorError, RayError
 
 from imaging.detection import DetectionStatistics, measure
 from imaging.focus import FocusPeak, crops, find_peak
-from imaging.ownership import core_of, owned_rows, scan_numbers, seen_by
+from imaging.ownership import Sight, core_of, owned_rows, scan_numbers, seen_by
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.stacking import focus_stack
 from imaging.zpositions import z_positions
@@ -187,9 +187,10 @@ def detect_objects(
     image = read_region(folder / STACKED, *seen)
     labels = predictor.detect(image, statistics, (seen[0].start, seen[1].start))
     table = measure(labels, image, read_region(folder / DEPTH, *seen), statistics)
-    numbers = scan_numbers(labels, seen, shape_of(folder / STACKED))
+    sight = Sight(statistics.halo_px, statistics.filter_reach_px, shape_of(folder / STACKED))
+    numbers = scan_numbers(labels, seen, sight.mosaic_shape)
     _write(job, LABELS, numbers[core_of(labels, job.field, seen)])
-    rows = owned_rows(table, numbers, job.field, seen, job.pixel_size_um)
+    rows = owned_rows(table, numbers, job.field, seen, job.pixel_size_um, sight)
     write_part(folder, job.field.stripe, job.field.field, rows)
     return DetectionRecord(len(rows["label"]), watch.read())
 

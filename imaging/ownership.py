@@ -7,6 +7,7 @@ the object's pixels that lie in its own core under the same number.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,27 @@ from scan.plan import Field, Span, region
 Array = NDArray[Any]
 Region = tuple[slice, slice]
 Table = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How far all fields of a scan see beyond their cores.
+
+    `halo_px` beyond the core is seen; in the last `spoilt_px` of that the filters miss what lies
+    further out, save at the mosaic's edge, beyond which there is nothing.
+    """
+
+    halo_px: int
+    spoilt_px: int
+    mosaic_shape: tuple[int, int]
+
+    def sure(self, axis: int, start: int, stop: int) -> Span:
+        """The part of a view along an axis that is seen as in the whole mosaic."""
+        length = self.mosaic_shape[axis]
+        return (
+            start + self.spoilt_px if start > 0 else 0,
+            stop - self.spoilt_px if stop < length else length,
+        )
 
 
 def label_dtype(mosaic_shape: tuple[int, int]) -> np.dtype[Any]:
@@ -65,7 +87,12 @@ def core_of(image: Array, field: Field, seen: Region) -> Array:
 
 
 def owned_rows(
-    table: Table, numbers: Array, field: Field, seen: Region, pixel_size_um: float
+    table: Table,
+    numbers: Array,
+    field: Field,
+    seen: Region,
+    pixel_size_um: float,
+    sight: Sight | None = None,
 ) -> Table:
     """Rows of the objects whose centroid lies in the core, in coordinates of the mosaic.
 
@@ -74,10 +101,14 @@ def owned_rows(
     table : columns in coordinates of the region
         As `detection.measure` gives them.
     numbers : as `scan_numbers` gives them.
+    sight : by which objects are marked that are too large for some field to see them rightly.
     """
     rows = _in_mosaic(table, (seen[0].start, seen[1].start))
     count = len(rows["label"])
     rows["touches_border"] = _cut(rows, seen)
+    if sight:
+        for axis in (0, 1):
+            rows["touches_border"] |= _too_large(rows, field, seen, sight, axis)
     rows["label"] = numbers[table["label"]]
     rows["stripe"], rows["field"] = np.full(count, field.stripe), np.full(count, field.field)
     rows["x_um"] = rows["centroid-1"] * pixel_size_um
@@ -101,3 +132,21 @@ def _cut(rows: Table, seen: Region) -> NDArray[np.bool_]:
         | (rows["bbox-1"] <= seen[1].start)
         | (rows["bbox-3"] >= seen[1].stop)
     )
+
+
+def _too_large(
+    rows: Table, field: Field, seen: Region, sight: Sight, axis: int
+) -> NDArray[np.bool_]:
+    """Objects that this field, or a neighbour whose core they enter, does not surely see whole.
+
+    Such a neighbour may give its part of the object another number, or count it as well.
+    """
+    first, last = rows[f"bbox-{axis}"], rows[f"bbox-{axis + 2}"]
+    start, stop = (field.rows, field.columns)[axis]
+    own = sight.sure(axis, seen[axis].start, seen[axis].stop)
+    # The field before sees the first part of this core, the field after sees the last.
+    before, after = min(start + sight.halo_px, stop), max(stop - sight.halo_px, start)
+    sure_after, sure_before = sight.sure(axis, after, before)
+    unsure = (first < own[0]) | (last > own[1])
+    unsure |= (first < start) & (last > sure_before)
+    return np.asarray(unsure | ((last > stop) & (first < sure_after)))

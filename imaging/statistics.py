@@ -100,9 +100,14 @@ class DetectionStatistics:
     @property
     def halo_px(self) -> int:
         """Pixels a region needs around its core: the clump of an object, and the filters' reach."""
+        return self.filter_reach_px + ceil(CLUMP * self.diameter_px)
+
+    @property
+    def filter_reach_px(self) -> int:
+        """Pixels from a region's end within which the filters miss what lies beyond it."""
         diameter = self.diameter_px / self.bin_factor
         filters = ceil(SMOOTHING_REACH * SMOOTHING_SIGMA * diameter) + _window(diameter)
-        return self.bin_factor * (filters + 1) + ceil(CLUMP * self.diameter_px)
+        return self.bin_factor * (filters + 1)
 
     def levels(self, binned: np.ndarray) -> np.ndarray:
         """Light above the local background, uint16, in steps of a part of the threshold."""
