@@ -2,6 +2,8 @@
 
 With `--data FOLDER` (holding `images/` and `labels/` of the same names, TIFF) on real nuclei too,
 as they are and enlarged; every image is a scan of its own. Without it on synthetic scenes only.
+With `--stacks N` instead: z-stacks rendered from N of these images, each object at its own depth,
+and what is found in them fused, in single planes and in the maximum projection.
 Columns: F1 by overlap (IoU above 0.5) and by centroid (within half a diameter), count error summed
 over images, signed count error, CPU seconds a megapixel with the estimate of the statistics.
 """
@@ -27,7 +29,10 @@ from skimage.segmentation import watershed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rendering import z_stack
+
 from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
+from imaging.stacking import focus_stack
 
 Finder = Callable[[np.ndarray], np.ndarray]
 Scene = tuple[np.ndarray, np.ndarray]  # image, labels
@@ -39,6 +44,7 @@ SCENES = (  # objects in a field, light of the brightest, scale
 )  # fmt: skip
 SIZES = (20, 40, 60, 100)  # diameters for the speed table
 CORES = (128, 192, 256)  # pixels
+PLANES = (9, 15)  # of the z-stacks
 
 
 def ours(image: np.ndarray) -> np.ndarray:
@@ -204,17 +210,82 @@ def print_borders(name: str, scenes: list[Scene]) -> None:
         print(f"{f'  {name}, cores of {core} px':46} {whole_count:6} {differ:7}", flush=True)
 
 
+def print_stacks(name: str, scenes: list[Scene], step_um: float, seed: int) -> None:
+    """Find the objects of z-stacks rendered from scenes: fused, in single planes, and otherwise."""
+    for planes in PLANES:
+        title = f"{name}, {len(scenes)} stacks of {planes} planes, {step_um:g} um"
+        print(f"{title:46} {'F1 iou':>6} {'count':>7} {'of all in focus':>16}", flush=True)
+        generator = np.random.default_rng([seed, planes])
+        rendered = [z_stack(image, truth, planes, step_um, generator) for image, truth in scenes]
+        ways = {"all in focus": [ours(image) for image, _ in scenes]}
+        ways |= found_in_stacks(rendered, [truth for _, truth in scenes])
+        told = {way: f1_and_count_error(scenes, found) for way, found in ways.items()}
+        for way, (f1, wrong) in told.items():
+            print(f"  {way:44} {f1:6.3f} {wrong:7.1%} {f1 / told['all in focus'][0]:16.3f}")
+
+
+def found_in_stacks(
+    rendered: list[tuple[np.ndarray, np.ndarray]], truths: list[np.ndarray]
+) -> dict[str, list[np.ndarray]]:
+    """Label images of all stacks (planes, true depth), by the way in which they were looked at."""
+    scenes = [(stack, truth) for (stack, _), truth in zip(rendered, truths, strict=True)]
+    planes = range(len(rendered[0][0]))
+    singles = [[ours(stack[z]) for stack, _ in rendered] for z in planes]
+    best = max(planes, key=lambda z: f1_and_count_error(scenes, singles[z])[0])
+    each = [
+        max(found, key=lambda labels: f1_and_count_error([scene], [labels])[0])
+        for scene, found in zip(scenes, zip(*singles, strict=True), strict=True)
+    ]
+    middle = len(planes) // 2
+    return {
+        "fused": [ours(focus_stack(stack).image) for stack, _ in rendered],
+        "fused by the true depth": [ours(fused_by(*stack)) for stack in rendered],
+        f"single plane, the best of all ({best})": singles[best],
+        f"single plane, the middle ({middle})": singles[middle],
+        "single plane, each stack's own best": each,
+        "maximum projection": [ours(stack.max(axis=0)) for stack, _ in rendered],
+    }
+
+
+def fused_by(stack: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """What a fusion that knows all depths would see: the nearest plane of each pixel."""
+    return np.take_along_axis(stack, np.rint(depth).astype(np.intp)[None], axis=0)[0]
+
+
+def f1_and_count_error(scenes: list[Scene], found: list[np.ndarray]) -> tuple[float, float]:
+    """F1 by overlap of all images together, and their count errors added up."""
+    pairs = [(truth, labels) for (_, truth), labels in zip(scenes, found, strict=True)]
+    real, seen = (np.array([count(pair[side]) for pair in pairs]) for side in (0, 1))
+    matched = sum(matched_by_overlap(*pair) for pair in pairs)
+    return 2 * matched / (real.sum() + seen.sum()), float(np.abs(real - seen).sum() / real.sum())
+
+
+def stack_scenes(folder: Path | None, number: int, seed: int) -> tuple[str, list[Scene]]:
+    """A seeded choice of the real images, or as many synthetic scenes where there is no folder."""
+    if folder is None:
+        return "synthetic", list(synthetic_scenes(seed, number, *SCENES[0]))
+    scenes = list(real_scenes(folder, 1))
+    chosen = np.random.default_rng(seed).permutation(len(scenes))[:number]
+    return "real nuclei", [scenes[index] for index in sorted(chosen)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with images/ and labels/")
     parser.add_argument("--beads", type=Path, help="one focused image of beads")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=20, help="synthetic scenes of each kind")
+    parser.add_argument("--stacks", type=int, metavar="N", help="only z-stacks of N images")
+    parser.add_argument("--step-um", type=float, default=1.0, help="of planes; cells are 10 um")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     print(f"{cpu()}, Python {platform.python_version()}, numpy {np.__version__}, "
           f"scipy {scipy.__version__}, scikit-image {skimage.__version__}, "
           f"OpenCV {cv2.__version__}, seed {options.seed}, one thread, CPU time")  # fmt: skip
+    if options.stacks:
+        name, scenes = stack_scenes(options.data, options.stacks, options.seed)
+        print_stacks(name, scenes, options.step_um, options.seed)
+        return
     print(f"\n{HEADER}")
     for number, brightest, scale in SCENES:
         scenes = list(synthetic_scenes(options.seed, options.rounds, number, brightest, scale))
