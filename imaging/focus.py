@@ -113,7 +113,10 @@ def _noise_energy(plane: Floats) -> float:
 
 @dataclass(frozen=True)
 class FocusPeak:
-    """Where a sweep is sharpest; `reason` says why it must not be believed, if so."""
+    """Where a sweep is sharpest; `reason` says why it must not be believed, if so.
+
+    `at_edge` tells that the sweep ends where it is sharp, so that a longer one may know better.
+    """
 
     z_um: float
     at_edge: bool
@@ -136,19 +139,19 @@ def find_peak(z_um: Sequence[float], curve: Sequence[float], noise: float) -> Fo
         return FocusPeak(z_um[best], False, reason)
     if best in (0, len(values) - 1):
         return FocusPeak(z_um[best], True, "sharpest at the edge of the sweep")
-    rise, rival_um = _rival(heights, values, best)
+    rise, rival = _rival(heights, values, best)
     if rise > max(RIVAL_SHARE * values[best], LEAST_CONTRAST * noise):
-        reason = f"two planes are sharp: {z_um[best]:g} um and {rival_um:g} um"
-        return FocusPeak(z_um[best], False, reason)
+        reason = f"two planes are sharp: {z_um[best]:g} um and {z_um[rival]:g} um"
+        return FocusPeak(z_um[best], rival in (0, len(values) - 1), reason)
     return FocusPeak(_top(heights, values, best), False)
 
 
-def _rival(z_um: Floats, values: Floats, best: int) -> tuple[float, float]:
-    """How far the curve rises again beyond a valley, far from its peak, and at which height."""
+def _rival(z_um: Floats, values: Floats, best: int) -> tuple[float, int]:
+    """How far the curve rises again beyond a valley, far from its peak, and at which plane."""
     far = np.flatnonzero(np.abs(z_um - z_um[best]) > RIVAL_UM)
     valleys = [values[min(place, best) : max(place, best)].min() for place in far]
-    rises = [(values[place] - low, z_um[place]) for place, low in zip(far, valleys, strict=True)]
-    return max(rises, default=(0.0, z_um[best]))
+    rises = [(values[place] - low, int(place)) for place, low in zip(far, valleys, strict=True)]
+    return max(rises, default=(0.0, best))
 
 
 def _top(z_um: Floats, values: Floats, best: int) -> float:
