@@ -103,6 +103,11 @@ class Settings(BaseModel):
     focus_center_um: float = Field(0.0, description="middle of the first focus sweep in um")
     focus_range_um: float = Field(48.0, gt=0, description="length of the first focus sweep in um")
 
+    align: bool = Field(
+        False,
+        description="undo drift between the planes of a z-stack, of up to some pixels",
+        json_schema_extra=option(),
+    )
     predictor: str = Field(
         "classic",
         description="what finds the objects, see 'Your own model' in README.md",
@@ -245,9 +250,13 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_option(
     group: argparse._ArgumentGroup, name: str, text: str, default: Any, metavar: Any
 ) -> None:
+    flag = "--" + name.replace("_", "-")
+    if default is False:
+        group.add_argument(flag, dest=name, action="store_true", default=None, help=text)
+        return
     shown = SIMULATED_DEFAULTS.get(name, default)
     group.add_argument(
-        "--" + name.replace("_", "-"),
+        flag,
         dest=name,
         metavar=metavar or "|".join(Settings.model_fields[name].annotation.__args__),  # type: ignore[union-attr]
         help=text if shown is None else f"{text} (default: {shown})",

@@ -73,7 +73,7 @@ def scan(
         for stripe in range(len(setup.plan.stripes))
     ]
     model = ray.put(predictor)
-    warming = [warm_up.remote(model) for _ in range(cpu_slots())]
+    warming = [warm_up.remote(model, setup.dtype) for _ in range(cpu_slots())]
 
     focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
     focused: Any = find_z_positions.remote(actors, focus_job)
@@ -155,7 +155,7 @@ class Flow:
             self.failed("capture", field, error)
             return
         self.ledger.was_captured(field)
-        job = StackJob(str(self.folder), field, record.z_um)
+        job = StackJob(str(self.folder), field, record.z_um, self.setup.settings.align)
         stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
         self.pending[stacked] = partial(self.stacked, record, field)
         self.tell(

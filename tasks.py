@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
+from imaging.alignment import align
 from imaging.detection import DetectionStatistics, measure
 from imaging.focus import FocusPeak, crops, find_peak
 from imaging.ownership import Sight, core_of, owned_rows, scan_numbers, seen_by
@@ -151,7 +152,7 @@ def stack_batch(job: StackJob, frames: Array) -> WorkRecord:
     """Focus-stack one batch (z, y, x) and write its core of the mosaic, image and height."""
     watch = _Watch()
     _be_modest()
-    stack = focus_stack(frames)
+    stack = focus_stack(align(frames) if job.align else frames)
     rows, columns = job.field.core_in_frame()
     _write(job, STACKED, stack.image[rows, columns])
     _write(job, DEPTH, _heights(stack.depth[rows, columns], job.z_um))
@@ -210,12 +211,13 @@ def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerReco
 
 
 @ray.remote(num_cpus=1)
-def warm_up(predictor: Predictor) -> WorkRecord:
+def warm_up(predictor: Predictor, dtype: np.dtype[Any]) -> WorkRecord:
     """Import and compile what stacking and detection need, while autofocus runs."""
     watch = _Watch()
     _be_modest()
-    frames = np.random.default_rng(0).integers(0, 9, (3, 64, 64), np.uint16)
-    image = focus_stack(frames).image
+    grain = np.random.default_rng(0).normal(100, 20, (64, 64))
+    frames = np.stack([cv2.GaussianBlur(grain, (0, 0), blur) for blur in (3, 0.5, 3)])
+    image = focus_stack(frames.astype(dtype)).image  # one that is sharpened, too
     statistics = predictor.describe([image], 10.0)
     labels = predictor.detect(image, statistics, (0, 0))
     measure(labels, image, np.zeros(image.shape, np.float32), statistics)

@@ -68,6 +68,7 @@ class StackJob:
     folder: str
     field: Field
     z_um: tuple[float, ...]
+    align: bool
 
 
 @dataclass(frozen=True)

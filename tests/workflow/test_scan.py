@@ -21,6 +21,7 @@ import main
 import tasks
 from benchmarks.accuracy import accuracy_of
 from config import Settings, validate
+from imaging.alignment import align
 from imaging.detection import DetectionStatistics, detect
 from imaging.ownership import label_dtype
 from imaging.stacking import focus_stack
@@ -163,7 +164,7 @@ def test_tasks_may_finish_in_any_order(slide: Path, tmp_path: Path) -> None:
     for field in shuffled:
         z_um = stack_heights(centres[field.stripe, field.field], 11, 1.0)
         frames = microscope.stack(field.x_um, field.y_um, z_um).frames
-        tasks.stack_batch._function(StackJob(str(tmp_path), field, z_um), frames)
+        tasks.stack_batch._function(StackJob(str(tmp_path), field, z_um, align=False), frames)
     for field in reversed(shuffled):
         job = DetectionJob(str(tmp_path), field, plan.surroundings(field), plan.pixel_size_um)
         tasks.detect_objects._function(job, Classic(), statistics_of(described))
@@ -230,16 +231,19 @@ def test_borders_of_fields_side_by_side_leave_no_trace(local_ray: None, tmp_path
     assert summary["objects"] == in_one_piece(folder).max()
 
 
-def test_replay_stacks_what_was_recorded(local_ray: None, tmp_path: Path) -> None:
-    """The mosaic of a replayed recording is the focus stack of each of its fields."""
+@pytest.mark.parametrize("aligned", [False, True])
+def test_replay_stacks_what_was_recorded(local_ray: None, tmp_path: Path, aligned: bool) -> None:
+    """The mosaic of a recording is the focus stack of each field, aligned where that is asked."""
     fields = recorded(tmp_path / "fields", seed=6)
     folder = tmp_path / "run"
+    options = ["--microscope", "replay", "--stripes", "2", *["--align"] * aligned]
 
-    scan(folder, "--microscope", "replay", "--stripes", "2", replay_path=f'"{tmp_path / "fields"}"')
+    scan(folder, *options, replay_path=f'"{tmp_path / "fields"}"')
 
     mosaic = zarr.open_group(folder / "stacked.ome.zarr", mode="r")["0"][:]
-    np.testing.assert_array_equal(mosaic[:240, 240:480], focus_stack(fields[1]).image)
-    np.testing.assert_array_equal(mosaic[240:, 480:], focus_stack(fields[5]).image)
+    one, six = (focus_stack(align(f) if aligned else f).image for f in (fields[1], fields[5]))
+    np.testing.assert_array_equal(mosaic[:240, 240:480], one)
+    np.testing.assert_array_equal(mosaic[240:, 480:], six)
 
 
 def test_batches_stay_within_credits(local_ray: None, tmp_path: Path) -> None:
