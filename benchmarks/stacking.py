@@ -1,0 +1,267 @@
+"""How fast and how true focus stacking is, beside what else there is; see --help.
+
+Speed: 15 planes of 1024 x 1024 uint16, one thread, all in turn within each round, every call on
+another stack than the last; beside the time that reading every plane takes. Quality: scenes with
+known truth, brightfield at low and high light, fluorescent nuclei and opaque steps, each with
+three rates of defocus and two numbers of planes. PSNR over the truth's range, SSIM, depth as root
+mean square in planes where there is something to see.
+
+With `--pictures FOLDER` and `--data FOLDER` of z-stacks: best plane, fused image and depth of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from conditions import print_conditions
+from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from peers import peers
+from scenes import Scene, brightfield, fluorescence, steps
+
+from imaging import kernels
+from imaging.depth import block_depth
+from imaging.focus import sharpness
+from imaging.stacking import block_energy, focus_stack, rounding
+from imaging.streaming import FocusStream
+
+Frames = NDArray[np.generic]
+KINDS: dict[str, tuple[Callable[..., Scene], float]] = {
+    "brightfield, low light": (brightfield, 1_000),  # photo-electrons
+    "brightfield, high light": (brightfield, 10_000),
+    "fluorescence": (fluorescence, 800),
+    "steps": (steps, 3_000),
+}
+DEFOCUS = (0.7, 1.2, 2.0)  # px per plane
+PLANES = (15, 25)
+OURS = "focus_stack"
+
+
+def read(frames: Frames) -> None:
+    """Read every plane once, as fast as numpy can."""
+    for plane in frames:
+        plane.max()
+
+
+def add_up(frames: Frames) -> None:
+    """Add up every plane, the least that a program would do with it."""
+    for plane in frames:
+        plane.sum()
+
+
+def best_plane(frames: Frames) -> Frames:
+    return frames[int(np.argmax(sharpness(frames)[0]))]
+
+
+def plain_blend(frames: Frames) -> Frames:
+    """Ours without sharpening and steps."""
+    blocks = block_depth(block_energy(frames))
+    image = np.empty(frames.shape[1:], frames.dtype)
+    depth = np.empty(frames.shape[1:], np.float32)
+    kernels.blend(frames, blocks.depth, rounding(frames), image, depth)
+    return image
+
+
+def streamed(frames: Frames) -> Frames:
+    stream = FocusStream()
+    for plane in frames:
+        stream.add(plane)
+    return stream.result().image
+
+
+METHODS: dict[str, Callable[[Frames], Frames]] = {
+    OURS: lambda frames: focus_stack(frames).image,
+    "FocusStream, plane by plane": streamed,
+    "blend alone, not sharpened": plain_blend,
+    **peers(),
+    "maximum projection": lambda frames: frames.max(axis=0),
+    "best plane": best_plane,
+}
+
+
+# ------------------------------------------------------------------------------------- speed
+
+
+def compare_speed(rounds: int, seed: int) -> None:
+    """Milliseconds of each method, in turn, and their ratio to reading."""
+    for kind in ("brightfield, low light", "fluorescence", "steps"):
+        scene, electrons = KINDS[kind]
+        first = scene(seed, 1024, 15, 1.2, electrons).frames
+        stacks = [first, first + np.uint16(1), first + np.uint16(2)]
+        calls = {"read (maximum)": read, "read (sum)": add_up} | METHODS
+        for method in calls.values():
+            method(first)
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for turn in range(rounds):
+            for number, (name, method) in enumerate(calls.items()):
+                began = time.perf_counter()
+                method(stacks[(turn + number) % len(stacks)])
+                times[name].append(1e3 * (time.perf_counter() - began))
+        print_speed(kind, times)
+
+
+def print_speed(kind: str, times: dict[str, list[float]]) -> None:
+    base = np.median(times["read (maximum)"])
+    ours = np.median(times[OURS])
+    print(f"| {kind}: 15 x 1024 x 1024 | ms, median | quartiles | x read | x ours |")
+    print("|---|---|---|---|---|")
+    for name, values in times.items():
+        low, middle, high = np.percentile(values, (25, 50, 75))
+        print(
+            f"| {name} | {middle:.1f} | {low:.1f} to {high:.1f} | {middle / base:.1f} "
+            f"| {middle / ours:.1f} |"
+        )
+    print(flush=True)
+
+
+# ----------------------------------------------------------------------------------- quality
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one method did on one scene; depth is nan where it tells none."""
+
+    psnr: float
+    ssim: float
+    depth: float = float("nan")
+
+
+def score(image: Frames, scene: Scene, depth: float = float("nan")) -> Score:
+    truth, found = scene.sharp.astype(np.float64), image.astype(np.float64)
+    span = float(np.ptp(truth))
+    psnr = 10 * np.log10(span**2 / np.square(found - truth).mean())
+    return Score(float(psnr), float(structural_similarity(truth, found, data_range=span)), depth)
+
+
+def oracle(scene: Scene) -> Frames:
+    """Each pixel from the plane nearest to its true height."""
+    nearest = np.rint(scene.height).astype(int)[None]
+    return np.take_along_axis(scene.frames, nearest, 0)[0]
+
+
+def scores_of(scene: Scene) -> dict[str, Score]:
+    scores = {name: score(method(scene.frames), scene) for name, method in METHODS.items()}
+    error = (focus_stack(scene.frames).depth - scene.height)[scene.told]
+    scores[OURS] = score(
+        focus_stack(scene.frames).image, scene, float(np.sqrt(np.square(error).mean()))
+    )
+    return {"true height, nearest plane": score(oracle(scene), scene)} | scores
+
+
+def compare_quality(seeds: list[int], size: int) -> None:
+    """Means over seeds, defocus and planes, and how many scenes meet each goal."""
+    for kind, (make, electrons) in KINDS.items():
+        found = [
+            scores_of(make(seed, size, planes, blur, electrons))
+            for seed in seeds
+            for blur in DEFOCUS
+            for planes in PLANES
+        ]
+        print(f"| {kind}, {len(found)} scenes | PSNR dB | SSIM |\n|---|---|---|")
+        for name in found[0]:
+            psnr, ssim = (
+                np.mean([getattr(s[name], key) for s in found]) for key in ("psnr", "ssim")
+            )
+            print(f"| {name} | {psnr:.2f} | {ssim:.4f} |")
+        print()
+        for line in goals(kind, found):
+            print(line)
+        print(flush=True)
+
+
+def goals(kind: str, found: list[dict[str, Score]]) -> Iterator[str]:
+    """What was asked for, in how many scenes it holds, and the worst of them."""
+
+    def told(name: str, margins: list[float], unit: str) -> str:
+        met = sum(margin >= 0 for margin in margins)
+        return f"{name}: {met} of {len(margins)}, least margin {min(margins):+.3f} {unit}"
+
+    ours = [scores[OURS] for scores in found]
+
+    def beyond(name: str, least: float) -> list[float]:
+        return [a.psnr - scores[name].psnr - least for a, scores in zip(ours, found, strict=True)]
+
+    if kind == "steps":
+        best = [max(scores[peer].ssim for peer in peers()) for scores in found]
+        margins = [a.ssim - b + 0.005 for a, b in zip(ours, best, strict=True)]
+        yield told("SSIM no more than 0.005 below the best peer", margins, "")
+        return
+    yield told("PSNR at least that of true height", beyond("true height, nearest plane", 0), "dB")
+    pyramid = beyond("Laplacian pyramid, 5x5 energy", 0.5)
+    yield told("PSNR 0.5 dB above the Laplacian pyramid", pyramid, "dB")
+    yield told(
+        "at most 0.1 dB below the plain blend", beyond("blend alone, not sharpened", -0.1), "dB"
+    )
+    limit = 0.25 if kind == "fluorescence" else 0.10
+    yield told(f"depth within {limit} planes", [limit - a.depth for a in ours], "planes")
+    batch = [s["FocusStream, plane by plane"].psnr - s[OURS].psnr + 0.5 for s in found]
+    yield told("plane by plane within 0.5 dB of all at once", batch, "dB")
+    yield f"depth error, root mean square: median {np.median([a.depth for a in ours]):.3f} planes"
+
+
+# ---------------------------------------------------------------------------------- pictures
+
+
+def draw(folder: Path, paths: list[Path]) -> None:
+    """Best plane, fused image and depth of each z-stack, side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        frames = read_stack(path)
+        stack = focus_stack(frames)
+        grey = frames if frames.ndim == 3 else frames[..., 1]
+        depth = np.uint8(255 * stack.depth / max(1, len(frames) - 1))
+        views = [
+            shown(frames[int(np.argmax(sharpness(grey)[0]))], stack.image),
+            shown(stack.image, stack.image),
+            cv2.applyColorMap(depth, cv2.COLORMAP_VIRIDIS),
+        ]
+        wide = cv2.resize(np.hstack(views), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / f"{path.name}.jpg"), wide, [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def read_stack(path: Path) -> Frames:
+    """The images of a folder in order of name, grey or colour."""
+    images = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in sorted(path.iterdir())]
+    return np.stack(images)
+
+
+def shown(image: Frames, like: Frames) -> Frames:
+    """An 8 bit colour picture; grey ones are stretched alike."""
+    if image.ndim == 3:
+        return image
+    low, high = np.percentile(like, (0.5, 99.8))
+    stretched = np.clip((image - low) / max(high - low, 1) * 255, 0, 255).astype(np.uint8)
+    return cv2.cvtColor(stretched, cv2.COLOR_GRAY2BGR)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="of timing (default: 15)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[101, 102], help="of the scenes")
+    parser.add_argument("--size", type=int, default=1024, help="edge of the scenes in pixels")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures, instead of figures")
+    parser.add_argument("--data", type=Path, nargs="+", default=[], help="folders of planes")
+    call = parser.parse_args()
+    cv2.setNumThreads(1)
+    if call.pictures:
+        draw(call.pictures, call.data)
+        return
+    print_conditions(seeds=call.seeds, opencv=cv2.__version__, threads=1)
+    compare_speed(call.rounds, call.seeds[0])
+    compare_quality(call.seeds, call.size)
+
+
+if __name__ == "__main__":
+    main()
