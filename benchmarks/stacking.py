@@ -45,6 +45,7 @@ KINDS: dict[str, tuple[Callable[..., Scene], float]] = {
 DEFOCUS = (0.7, 1.2, 2.0)  # px per plane
 PLANES = (15, 25)
 OURS = "focus_stack"
+PICTURE_PX = 1800  # of three views side by side
 
 
 def read(frames: Frames) -> None:
@@ -225,8 +226,9 @@ def draw(folder: Path, paths: list[Path]) -> None:
             shown(stack.image, stack.image),
             cv2.applyColorMap(depth, cv2.COLORMAP_VIRIDIS),
         ]
-        wide = cv2.resize(np.hstack(views), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(folder / f"{path.name}.jpg"), wide, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        scale = PICTURE_PX / sum(view.shape[1] for view in views)
+        wide = cv2.resize(np.hstack(views), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(folder / f"{path.name}.jpg"), wide, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
 def read_stack(path: Path) -> Frames:

@@ -73,7 +73,9 @@ def block_depth(energy: NDArray[np.float32], more_to_come: bool = False) -> Bloc
     floor, mean, height = np.empty((3, *shape), np.float32)
     best, around = np.empty(shape, np.int32), np.empty((3, *shape), np.float32)
     kernels.peaks(energy, floor, mean, height, best, around)
-    confidence = _confidence(height, mean) * _not_haze(height - floor)
+    # Noise may come and go with saturation: a block is held against that of all others, too.
+    noise = np.maximum(mean, np.median(floor))
+    confidence = _confidence(height, noise) * _not_haze(height - floor)
     inner = (best > 0) & (best < len(energy) - 1)
     offset, bend = _parabola(around - floor)
     peak = np.asarray(best + np.where(inner, offset, 0), np.float32)

@@ -94,10 +94,11 @@ def check_frames(frames: Frames, channel: int | None = None) -> None:
 
 
 def _judged(frames: Frames) -> Frames:
-    """What focus is judged on, (z, y, x) float32."""
+    """What focus is judged on, (z, y, x) in the same dtype."""
     channels = frames.shape[3]
     weights = LUMINANCE if channels == 3 else (1 / channels,) * channels
-    return np.asarray(frames @ np.array(weights, np.float32), np.float32)
+    mixed = frames @ np.array(weights, np.float32) + rounding(frames)
+    return np.asarray(mixed.astype(frames.dtype))
 
 
 def _fuse(stacks: list[Frames]) -> tuple[list[Frames], Depth]:
