@@ -12,7 +12,7 @@ depth at each pixel. So every plane is read once for the energy and two are read
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ LAPLACIAN_NOISE = 1280.0  # of white noise of variance 1: 16 Laplacians (20) of 
 ROUNDING_VARIANCE = 1 / 12  # of whole numbers
 BAND_NOISE = 48 / 49  # of the same in the band that is sharpened: pixels less the mean of 7x7
 
-Frames = NDArray[np.generic]
+Frames = NDArray[Any]
 Depth = NDArray[np.float32]
 
 
