@@ -3,8 +3,9 @@
 Every loop reads one row of one plane from its start to its end: a second stream beside it costs
 more than all arithmetic. Constants are float32, since one float64 makes a whole loop float64, and
 rows are contiguous for the compiler to see: unpacked or cut from a wider array they are not.
-Comparisons are spelt out, since `min` and `max` mind what is not a number. Compiled code is kept on
-disk beside this file.
+Comparisons are spelt out, since `min` and `max` mind what is not a number; so are copies of rows,
+since an array assigned to a slice takes seconds to compile. Compiled code is kept on disk beside
+this file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ FOUR, HALF, EIGHTH = np.float32(4), np.float32(0.5), np.float32(1 / BLOCK_PX)
 
 # Sums may be ordered to suit the processor; not a number and infinity keep their meaning.
 compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+
+
+@compiled
+def copy_row(row, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Copy one row."""
+    for x in range(out.size):
+        out[x] = row[x]
 
 
 @compiled
@@ -40,7 +48,7 @@ def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no co
     """Squared 4-neighbour Laplacian of the 2x2-binned plane, summed over blocks of 8x8 pixels."""
     last, width = plane.shape[0] - 1, 4 * energy.shape[1]
     ring = np.empty((3, width + 2), np.float32)
-    total = np.empty(width, np.float32)
+    total = np.zeros(width, np.float32)
     above, here, below = 0, 1, 2
     for row in range(-1, 4 * energy.shape[0]):
         following = row + 1
@@ -49,12 +57,10 @@ def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no co
             bin_row(plane[upper], plane[lower], ring[below, 1 : width + 1])
             ring[below, 0], ring[below, width + 1] = ring[below, 1], ring[below, width]
         else:
-            ring[below] = ring[here]
+            copy_row(ring[here], ring[below])
         if row == 0:
-            ring[above] = ring[here]
+            copy_row(ring[here], ring[above])
         if row >= 0:
-            if row % 4 == 0:
-                total[:] = 0
             for x in range(width):
                 bend = FOUR * ring[here, x + 1] - ring[here, x] - ring[here, x + 2]
                 bend -= ring[above, x + 1] + ring[below, x + 1]
@@ -65,6 +71,8 @@ def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no co
                     energy[row // 4, block] = (
                         total[first] + total[first + 1] + total[first + 2] + total[first + 3]
                     )
+                for x in range(width):
+                    total[x] = 0
         above, here, below = here, below, above
 
 
@@ -73,8 +81,9 @@ def peaks(energy, floor, mean, height, peak, around):  # type: ignore[no-untyped
     """Least, mean and greatest energy of each block, its plane, and the three planes around it."""
     planes, rows, columns = energy.shape
     for row in range(rows):
-        first = energy[0, row]
-        floor[row], mean[row], height[row], peak[row] = first, first, first, 0
+        for x in range(columns):
+            floor[row, x] = mean[row, x] = height[row, x] = energy[0, row, x]
+            peak[row, x] = 0
         for plane in range(1, planes):
             for x in range(columns):
                 value = energy[plane, row, x]
@@ -234,8 +243,9 @@ def load_row(row, out):  # type: ignore[no-untyped-def] # pragma: no cover
     width = row.size
     for x in range(width):
         out[BAND_REACH_PX + x] = np.float32(row[x])
-    out[:BAND_REACH_PX] = out[BAND_REACH_PX]
-    out[BAND_REACH_PX + width :] = out[BAND_REACH_PX + width - 1]
+    for x in range(BAND_REACH_PX):
+        out[x] = out[BAND_REACH_PX]
+        out[BAND_REACH_PX + width + x] = out[BAND_REACH_PX + width - 1]
 
 
 @compiled
@@ -244,11 +254,11 @@ def split_band(rows, band, power):  # type: ignore[no-untyped-def] # pragma: no 
     width = band.shape[1]
     total = np.zeros(rows.shape[1], np.float32)
     square = np.zeros(width, np.float32)
-    for y in range(2 * BAND_REACH_PX + 1):
-        total += rows[y]
+    nothing = np.zeros(rows.shape[1], np.float32)
+    for y in range(2 * BAND_REACH_PX):
+        move_window(nothing, rows[y], total)
     for y in range(BLOCK_PX):
-        if y > 0:
-            move_window(rows[y - 1], rows[y + 2 * BAND_REACH_PX], total)
+        move_window(rows[y - 1] if y > 0 else nothing, rows[y + 2 * BAND_REACH_PX], total)
         here = rows[y + BAND_REACH_PX, BAND_REACH_PX : BAND_REACH_PX + width]
         detail_of_row(total, here, band[y], square)
     for block in range(power.size):
@@ -278,7 +288,9 @@ def first_of(block):  # type: ignore[no-untyped-def] # pragma: no cover
 def local_range(rows, least, most):  # type: ignore[no-untyped-def] # pragma: no cover
     """Least and greatest value around each pixel's block, the blocks beside it included."""
     width, blocks = least.size, -(-least.size // BLOCK_PX)
-    low, high = rows[0].copy(), rows[0].copy()
+    low, high = np.empty(rows.shape[1], np.float32), np.empty(rows.shape[1], np.float32)
+    copy_row(rows[0], low)
+    copy_row(rows[0], high)
     for y in range(1, rows.shape[0]):
         widen_range(rows[y], low, high)
     bottom, top = np.empty(blocks, np.float32), np.empty(blocks, np.float32)
@@ -348,7 +360,8 @@ def sharpen(image, depth, noise, rate, rounding):  # type: ignore[no-untyped-def
         load_row(image[min(max(k - BAND_REACH_PX, 0), height - 1)], rows[BLOCK_PX + k])
     for block_row in range(noise.shape[0]):
         top = block_row * BLOCK_PX
-        rows[:margin] = rows[BLOCK_PX:]
+        for k in range(margin):
+            copy_row(rows[BLOCK_PX + k], rows[k])
         for k in range(BLOCK_PX):
             load_row(image[min(top + BAND_REACH_PX + k, height - 1)], rows[margin + k])
         split_band(rows, band, power)
