@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.depth import HAZE, HAZE_REACH_BLOCKS, BlockDepth
+from imaging.depth import BlockDepth, blur_reach, not_haze
 from imaging.kernels import BLOCK_PX
 
 LEAST_STEP_PLANES = 2.0  # a smaller step is within the depth of focus of a block's two planes
@@ -25,6 +25,7 @@ MARGIN_BLOCKS = 8  # the reach of five bands
 RADII_BLOCKS = (1, 2, 4, 8)
 RANGE_PX = 25  # surroundings whose range a pixel may not leave
 DEPTH_BAND = 1  # on which depth is read: the finest is mostly noise
+NOT_HAZE = 0.25
 DEPTH_CONTRAST = 2.0  # over the mean of all planes, for a depth to be read there
 
 Array = NDArray[Any]
@@ -46,8 +47,9 @@ def fuse_steps(
     depth : (y, x) float32
         In planes.
     """
+    reach = blur_reach(blocks.curvature, len(stacks[0]) - 1)
     for box, weight in _places(step_blocks(blocks), depth.shape):
-        pyramids = _Pyramids([stack[:, *box] for stack in stacks])
+        pyramids = _Pyramids([stack[:, *box] for stack in stacks], reach)
         for image, stack, fused in zip(images, stacks, pyramids.fused(), strict=True):
             _lay_over(image[box], fused, _range(stack[:, *box]), weight)
         read = (weight > 0.5) & pyramids.told
@@ -64,10 +66,7 @@ def step_blocks(blocks: BlockDepth) -> NDArray[np.bool_]:
     near: Array = np.zeros(spread.shape, np.uint8)
     if spread.max() <= LEAST_STEP_PLANES:
         return np.asarray(near, bool)
-    # Gaussian blur in px per plane that gives this curvature on texture of all scales, measured
-    # for 0.7 to 2 px; two standard deviations of it hold what is to be seen.
-    blur_px = 0.25 + 0.5 * blocks.curvature
-    reach = 2 * blur_px * spread / BLOCK_PX
+    reach = blur_reach(blocks.curvature, spread)
     for radius in RADII_BLOCKS:
         far = (spread > LEAST_STEP_PLANES) & ((reach > radius / 2) | (radius == RADII_BLOCKS[0]))
         disc = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
@@ -134,18 +133,19 @@ class _Pyramids:
         Where that stands out of the other planes and of the haze of what is near.
     """
 
-    def __init__(self, stacks: Sequence[Array]) -> None:
+    def __init__(self, stacks: Sequence[Array], reach: float) -> None:
         self._shape = stacks[0].shape[1:]
         self._kept: list[list[Array]] = []
         self._best: list[Array] = []
         for plane in range(len(stacks[0])):
             self._add(plane, [_bands(stack[plane]) for stack in stacks])
         best, mean = self._best[DEPTH_BAND], self._sum / len(stacks[0])
-        reach = 2 * (HAZE_REACH_BLOCKS * BLOCK_PX >> DEPTH_BAND) + 1
-        strongest = cv2.dilate(best, np.ones((reach, reach), np.uint8))
-        told = (best > DEPTH_CONTRAST * mean) & (best > HAZE * strongest)
+        step = BLOCK_PX >> DEPTH_BAND
+        told = (best > DEPTH_CONTRAST * mean) & (not_haze(best, reach, step) > NOT_HAZE)
         self.depth = self._wide(cv2.medianBlur(self._winner, WINDOW_PX))
-        self.told = self._wide(told.astype(np.uint8)) > 0
+        specks = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)  # no larger than what was looked at
+        told_about = cv2.morphologyEx(told.astype(np.uint8), cv2.MORPH_OPEN, specks)
+        self.told = self._wide(told_about) > 0
 
     def _add(self, plane: int, pyramids: list[list[Array]]) -> None:
         """Take from one plane what is stronger in it than in all before."""
