@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -235,3 +238,14 @@ def test_energy_agrees_with_a_plain_implementation() -> None:
 
     # blocks whose Gaussian (4 blocks wide) never meets the border, which is padded otherwise
     np.testing.assert_allclose(energy[4, 4], expected[4, 4], rtol=0.02)
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    """The lines that README.md shows for focus stacking alone do what they say."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(from imaging\.stacking.*?)```", text, re.DOTALL)
+    frames, _, _ = stepped(64)
+    names = {"frames": frames}
+    exec(example, names)
+
+    np.testing.assert_array_equal(names["stack"].image, focus_stack(frames).image)
