@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -67,7 +68,7 @@ class Recording:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: Path,
         *,
         pixel_size_um: float | None = None,
         z_step_um: float | None = None,
@@ -76,7 +77,7 @@ class Recording:
 
         Parameters
         ----------
-        path : str or Path
+        path : Path
             A TIFF, PNG or JPEG file (one field); a folder of single-plane images (one field); a
             folder of multi-plane images or of such folders (many fields); an OME-Zarr image.
         pixel_size_um, z_step_um : float, optional
@@ -87,33 +88,29 @@ class Recording:
         InputError
             Something in it cannot be used; the subject is the file.
         """
-        path = Path(path)
         try:
             fields = _fields_in(path)
         except OSError as error:
             raise unreadable(path, error) from error
         _require_alike(fields)
-        first, facts = fields[0][0], [facts for field in fields for facts in field]
-        planes = sum(facts.shape[0] for facts in fields[0])
+        facts = [facts for field in fields for facts in field]
+        planes = sum(each.shape[0] for each in fields[0])
         pixel_um, pixel_warnings = _settle(
-            "pixel size", [f.pixel_size_um for f in facts], pixel_size_um
+            "pixel size", [each.pixel_size_um for each in facts], pixel_size_um
         )
-        step_um, step_warnings = _settle("z-step", [f.z_step_um for f in facts], z_step_um)
+        step_um, step_warnings = _settle("z-step", [each.z_step_um for each in facts], z_step_um)
+        warnings = [warning for each in facts for warning in each.warnings] + pixel_warnings
+        if planes > 1:
+            warnings += step_warnings
         return cls(
             path=path,
-            fields=tuple(tuple(facts.path for facts in field) for field in fields),
-            frame_shape=(first.shape[1], first.shape[2]),
-            dtype=first.dtype,
+            fields=tuple(tuple(each.path for each in field) for field in fields),
+            frame_shape=(facts[0].shape[1], facts[0].shape[2]),
+            dtype=facts[0].dtype,
             planes=planes,
             pixel_size_um=pixel_um,
             z_step_um=step_um,
-            warnings=tuple(
-                dict.fromkeys(
-                    [warning for f in facts for warning in f.warnings]
-                    + pixel_warnings
-                    + (step_warnings if planes > 1 else [])
-                )
-            ),
+            warnings=tuple(dict.fromkeys(warnings)),
         )
 
     @property
@@ -127,16 +124,8 @@ class Recording:
         return tuple(plane * self.z_step_um for plane in range(self.planes))
 
     def read_field(self, index: int) -> np.ndarray:
-        """Read one field, (z, y, x); InputError when its files have changed since the opening."""
-        stack = np.concatenate([read_image(path).planes for path in self.fields[index]])
-        if (stack.shape, stack.dtype) != ((self.planes, *self.frame_shape), self.dtype):
-            raise InputError(
-                str(self.fields[index][0]),
-                f"{self.planes} planes of {self.frame_shape} {self.dtype} as when it was opened",
-                f"{stack.shape} {stack.dtype}",
-                "leave the recording alone while it is scanned",
-            )
-        return stack
+        """Read one field, (z, y, x)."""
+        return np.concatenate([read_image(path).planes for path in self.fields[index]])
 
 
 class ReplayMicroscope:
@@ -151,19 +140,12 @@ class ReplayMicroscope:
     """
 
     def __init__(self, recording: Recording, positions_um: Sequence[tuple[float, float]]) -> None:
-        if not 0 < len(positions_um) <= recording.field_count:
-            raise InputError(
-                str(recording.path),
-                f"{len(positions_um)} recorded fields as the scan has",
-                str(recording.field_count),
-                "set the numbers of stripes and fields to what was recorded",
-            )
         self.recording = recording
         self.frame_shape = recording.frame_shape
         self.dtype = recording.dtype
-        self._positions_um = np.asarray(positions_um, float).reshape(-1, 2)
-        self._field = -1
-        self._planes = np.empty((0, *self.frame_shape), self.dtype)
+        self._positions_um = np.asarray(positions_um, float)
+        # A sweep and the capture after it ask for the same field again and again.
+        self._read_field = lru_cache(maxsize=1)(recording.read_field)
 
     def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
         """Return the planes nearest to the heights, (z, y, x) in the recording's dtype.
@@ -174,43 +156,34 @@ class ReplayMicroscope:
             No field was recorded there, or no plane within half a step of a height.
         """
         planes = [self._plane_at(z) for z in z_um]
-        field = self._field_at(x_um, y_um)
-        if field != self._field:
-            # A sweep and the capture after it ask for the same field again and again.
-            self._planes, self._field = self.recording.read_field(field), field
+        frames = self._read_field(self._field_at(x_um, y_um))[planes]
         now_s = (time.time(),) * len(planes)
-        return ZStack(self._planes[planes], now_s, now_s, time.time())
+        return ZStack(frames, now_s, now_s, time.time())
 
     def stop(self) -> None:
         """Do nothing: nothing moves."""
 
     def close(self) -> None:
         """Let the last field read go."""
-        self._field, self._planes = -1, self._planes[:0]
+        self._read_field.cache_clear()
 
     def _field_at(self, x_um: float, y_um: float) -> int:
         distance_um = np.hypot(*(self._positions_um - (x_um, y_um)).T)
         nearest = int(np.argmin(distance_um))
         if not distance_um[nearest] <= max(NEAR_UM, self.recording.pixel_size_um):
-            raise CaptureError(
-                f"replay of {self.recording.path}",
-                f"a position recorded, such as {tuple(self._positions_um[nearest].tolist())} µm",
-                f"({x_um:g}, {y_um:g}) µm",
-                "scan the fields that were recorded",
-            )
+            raise self._not_recorded(f"({x_um:g}, {y_um:g}) µm")
         return nearest
 
     def _plane_at(self, z_um: float) -> int:
-        step_um, last = self.recording.z_step_um, self.recording.planes - 1
-        plane = z_um / step_um
+        last = self.recording.planes - 1
+        plane = z_um / self.recording.z_step_um
         if not -0.5 <= plane <= last + 0.5:
-            raise CaptureError(
-                f"replay of {self.recording.path}",
-                f"z within half a step of 0 … {last * step_um:g} µm",
-                f"z = {z_um:g} µm",
-                "scan the planes that were recorded",
-            )
+            raise self._not_recorded(f"z = {z_um:g} µm")
         return min(max(round(plane), 0), last)
+
+    def _not_recorded(self, asked: str) -> CaptureError:
+        subject = f"replay of {self.recording.path}"
+        return CaptureError(subject, "a place that was recorded", asked, "scan what was recorded")
 
 
 def natural_order(path: Path) -> tuple[list[str | int], str]:
@@ -221,8 +194,6 @@ def natural_order(path: Path) -> tuple[list[str | int], str]:
 
 def _fields_in(path: Path) -> list[list[Facts]]:
     """For each field the facts of the files that make it up."""
-    if not path.exists():
-        raise InputError(str(path), TAKES, "nothing of that name", "check the path")
     if path.is_file() or ngff_metadata(path):
         return [[_examine(path)]]
     images = _images_in(path)
@@ -230,14 +201,13 @@ def _fields_in(path: Path) -> list[list[Facts]]:
         child for child in _children(path)
         if child.is_dir() and (ngff_metadata(child) or _images_in(child))
     ]  # fmt: skip
-    if images and folders:
-        raise InputError(
-            str(path), "images either in the folder or in its sub-folders",
-            f"both, such as {images[0].name} and {folders[0].name}/", "put them apart",
-        )  # fmt: skip
-    if not images and not folders:
-        raise InputError(str(path), TAKES, "a folder without any of these", "check the path")
-    return [_one_field(folder) for folder in folders] or _grouped(images)
+    if bool(images) == bool(folders):
+        came = f"{len(images)} images and {len(folders)} sub-folders with images"
+        advice = "check the path, or put them apart"
+        raise InputError(str(path), f"{TAKES}, or sub-folders of these", came, advice)
+    if images:
+        return _grouped([_examine(image) for image in images])
+    return [field for folder in folders for field in _fields_in(folder)]
 
 
 def _children(folder: Path) -> list[Path]:
@@ -250,30 +220,10 @@ def _images_in(folder: Path) -> list[Path]:
     return [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def _one_field(folder: Path) -> list[Facts]:
-    if ngff_metadata(folder):
-        return [_examine(folder)]
-    fields = _grouped(_images_in(folder))
-    if len(fields) > 1:
-        raise InputError(
-            str(folder), "one field, as a sub-folder holds",
-            f"{len(fields)} files of several planes", "put them into one folder without others",
-        )  # fmt: skip
-    return fields[0]
-
-
-def _grouped(images: Sequence[Path]) -> list[list[Facts]]:
+def _grouped(images: Sequence[Facts]) -> list[list[Facts]]:
     """Single planes make one field together, files of several planes one field each."""
-    facts = [_examine(path) for path in images]
-    single = [f for f in facts if f.shape[0] == 1]
-    several = [f for f in facts if f.shape[0] > 1]
-    if single and several:
-        odd = min(single, several, key=len)[0]
-        raise InputError(
-            str(odd.path), "files all of one plane or all of several in a folder",
-            f"{odd.shape[0]} planes beside a file that differs", "put them into separate folders",
-        )  # fmt: skip
-    return [single] if single else [[f] for f in several]
+    single = [image for image in images if image.shape[0] == 1]
+    return [[image] for image in images if image.shape[0] > 1] + ([single] if single else [])
 
 
 def _examine(path: Path) -> Facts:
@@ -284,16 +234,14 @@ def _examine(path: Path) -> Facts:
 def _require_alike(fields: Sequence[Sequence[Facts]]) -> None:
     """Raise the InputError of the first file that differs from those before it."""
     first = fields[0][0]
-    planes = sum(f.shape[0] for f in fields[0])
+    planes = sum(each.shape[0] for each in fields[0])
     advice = f"compare it with {first.path.name}; record all fields alike"
     for field in fields:
-        for f in field:
-            subject, size, expected = str(f.path), f.shape[1:], first.shape[1:]
-            if size != expected:
-                raise InputError(subject, f"{expected} pixels (y, x)", str(size), advice)
-            if f.dtype != first.dtype:
-                raise InputError(subject, f"pixels of {first.dtype}", str(f.dtype), advice)
-        count = sum(f.shape[0] for f in field)
+        for each in field:
+            expected, came = (f"{f.shape[1:]} pixels (y, x) of {f.dtype}" for f in (first, each))
+            if came != expected:
+                raise InputError(str(each.path), expected, came, advice)
+        count = sum(each.shape[0] for each in field)
         if count != planes:
             subject = str(field[0].path if len(field) == 1 else field[0].path.parent)
             raise InputError(subject, f"{planes} planes", str(count), advice)
@@ -303,13 +251,10 @@ def _settle(
     what: str, found_um: Sequence[float | None], given_um: float | None
 ) -> tuple[float, list[str]]:
     """The metadata's size, else the one given, else 1.0; and what there is to warn of."""
-    known = [size for size in found_um if size is not None]
-    if not known and given_um is None:
-        unit = what.split("-")[-1].split()[0]
-        return 1.0, [f"no {what} in the metadata or the settings: 1 µm a {unit} is assumed"]
-    size_um = known[0] if known else float(given_um or 0)
-    others = [*known, *([] if given_um is None else [given_um])]
-    differing = [other for other in others if not math.isclose(other, size_um, rel_tol=1e-3)]
-    return size_um, [
-        f"{what} {size_um:g} µm of the metadata is used, not {other:g} µm" for other in differing
+    known = [size for size in (*found_um, given_um) if size is not None]
+    if not known:
+        return 1.0, [f"no {what} in the metadata or the settings: 1 µm is assumed"]
+    differing = [size for size in known if not math.isclose(size, known[0], rel_tol=1e-3)]
+    return known[0], [
+        f"{what} {known[0]:g} µm of the metadata is used, not {size:g} µm" for size in differing
     ]
