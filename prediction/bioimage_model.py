@@ -1,13 +1,12 @@
 """A model folder of the BioImage.IO model zoo, as it was unpacked, with weights in ONNX.
 
-Reading, axes, pre- and post-processing are those of bioimageio.core. Here the statistics come
-from the scan and not from an image, files are checked before they are used, and nothing is
-fetched: what the folder does not hold is refused.
+Reading, hashes, axes, pre- and post-processing are those of bioimageio.core. Here the statistics
+come from the scan and not from an image, and nothing is fetched: what the folder does not hold is
+refused.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from prediction.network import NetworkPredictor, Weights, optional_packages, read, run
-from scan.errors import InputError
+from prediction.network import NetworkPredictor, Weights, run, told_in_one_line
+from scan.errors import UserMistake
 
 DOWNLOAD = "download the model's package again"
-ANOTHER = "take a model from one grey image to maps of the same size"
 
 
 @dataclass(frozen=True)
@@ -30,23 +28,15 @@ class BioImageModel(NetworkPredictor):
 
     def window_of(self, least_px: int) -> int:
         """The smallest edge that the description allows, of at least that many pixels."""
-        rows, columns = (self._axes[name].size for name in "yx")
-        if rows != columns:
-            raise self.fault("a square input", f"{rows} and {columns}", ANOTHER)
-        if isinstance(rows, int):
-            return rows
-        return int(rows.min + max(0, -(-(least_px - rows.min) // rows.step)) * rows.step)
-
-    @property
-    def _axes(self) -> dict[str, Any]:
-        return {str(axis.id): axis for axis in self.description.inputs[0].axes}
+        (size,) = (axis.size for axis in self.description.inputs[0].axes if axis.id == "y")
+        return size if isinstance(size, int) else size.get_size(max(0, size.get_n(least_px)))
 
     def normalisation(self, samples: Sequence[np.ndarray]) -> tuple[float, ...]:
         """The measures that the description wants of an image or a data set, of all samples."""
         from bioimageio.core.stat_calculators import compute_measures
 
         pixels = np.concatenate([sample.ravel() for sample in samples])
-        found = compute_measures(self._measures, [self._sample(pixels[None])])
+        found = compute_measures(self._measures, [self._sample(pixels[None], {})])
         return tuple(float(np.asarray(found[measure]).item()) for measure in self._measures)
 
     @property
@@ -58,13 +48,20 @@ class BioImageModel(NetworkPredictor):
     def maps(self, pixels: np.ndarray, normalisation: tuple[float, ...]) -> np.ndarray:
         """Maps (channel, y, x) of pixels (y, x)."""
         known = dict(zip(self._measures, normalisation, strict=True))
-        maps = self.outcome(self._sample(pixels, known))
+        maps = self._outcome(self._sample(pixels, known))
         return maps.transpose(("channel", "y", "x"), missing_dims="expand").to_numpy()
 
-    def outcome(self, sample: Any) -> Any:
-        """The processed output of a sample that knows its measures, with all its axes."""
+    def _sample(self, pixels: np.ndarray, known: dict[Any, Any]) -> Any:
         from bioimageio.core import Sample, Tensor
-        from bioimageio.core.digest_spec import get_axes_infos
+
+        image = self.description.inputs[0]
+        plain = Tensor(pixels.astype(np.float32), dims=("y", "x"))
+        tensor = plain.transpose([axis.id for axis in image.axes], missing_dims="expand")
+        return Sample(members={image.id: tensor}, stat=known, id=None)
+
+    def _outcome(self, sample: Any) -> Any:
+        """The processed output, with all its axes; a sample is measured if its measures lack."""
+        from bioimageio.core import Sample, Tensor
         from bioimageio.core.proc_setup import get_pre_and_postprocessing
 
         before, after = get_pre_and_postprocessing(
@@ -73,70 +70,37 @@ class BioImageModel(NetworkPredictor):
         before(sample)
         maps = run(self.weights, sample.members[self.description.inputs[0].id].to_numpy())
         output = self.description.outputs[0]
-        tensor = Tensor.from_numpy(maps, dims=get_axes_infos(output))
+        tensor = Tensor(maps, dims=[axis.id for axis in output.axes])
         answer = Sample(members={output.id: tensor}, stat=sample.stat, id=None)
         after(answer)
         return answer.members[output.id]
 
-    def _sample(self, pixels: np.ndarray, known: dict[Any, Any] | None = None) -> Any:
-        from bioimageio.core import Sample, Tensor
-
-        plain = Tensor(pixels.astype(np.float32), dims=("y", "x"))
-        tensor = plain.transpose([axis.id for axis in self._axes.values()], missing_dims="expand")
-        return Sample(members={self.description.inputs[0].id: tensor}, stat=known or {}, id=None)
-
-    def require_one_grey_image(self) -> None:
-        """Refuse what does not turn one grey image into one output."""
-        inputs, outputs = self.description.inputs, self.description.outputs
-        came = f"{len(inputs)} inputs and {len(outputs)} outputs"
-        if len(inputs) == len(outputs) == 1:
-            others = [axis for name, axis in self._axes.items() if name not in ("y", "x")]
-            came = "axes " + ", ".join(f"{axis.id}: {axis.size or 1}" for axis in others)
-            if {"y", "x"} <= set(self._axes) and all(axis.size in (None, 1) for axis in others):
-                return
-        raise self.fault("one grey image (y, x) to one output", came, ANOTHER)
-
-    def require_no_measures_of_output(self) -> None:
-        """Refuse post-processing that measures what only a whole mosaic could be measured on."""
+    def require_grey_to_maps(self) -> None:
+        """Refuse more than one grey image and one output, and measures of a whole output."""
         from bioimageio.core.proc_setup import get_requried_measures as required_measures
 
-        measures = sorted({measure.name for measure in required_measures(self.description).post})
-        if measures:
-            raise self.fault("post-processing without measures", ", ".join(measures), ANOTHER)
+        inputs, outputs = self.description.inputs, self.description.outputs
+        free = [axis for axis in inputs[0].axes if axis.id not in ("y", "x")]
+        more = [f"axis {axis.id}: {axis.size}" for axis in free if axis.size not in (None, 1)]
+        more += [f"tensor {each.id}" for each in (*inputs[1:], *outputs[1:])]
+        measured = sorted({each.name for each in required_measures(self.description).post})
+        more += [f"{name} of the output" for name in measured]
+        if more:
+            raise self.fault("one grey image (y, x) to one output", ", ".join(more), "take another")
 
     def require_reproduced(self) -> None:
         """Refuse a model that does not give its own test output for its own test input."""
-        from bioimageio.core.digest_spec import get_test_input_sample
-        from bioimageio.core.stat_calculators import compute_measures
+        from bioimageio.core.digest_spec import get_test_input_sample, get_test_output_sample
 
-        content_of(self.path, self.description.inputs[0].test_tensor)
-        (output,), sample = self.description.outputs, get_test_input_sample(self.description)
-        expected = np.load(io.BytesIO(content_of(self.path, output.test_tensor)))
-        sample.stat.update(compute_measures(self._measures, [sample]))
-        came = self.outcome(sample).to_numpy()
+        came = self._outcome(get_test_input_sample(self.description)).to_numpy()
+        (expected,) = get_test_output_sample(self.description).members.values()
         allowed = _tolerance(self.description)
-        wrong = 1.0
-        if came.shape == expected.shape:
-            near = (allowed.relative_tolerance, allowed.absolute_tolerance)
-            wrong = 1 - float(np.isclose(came, expected, *near).mean())
+        near = (allowed.relative_tolerance, allowed.absolute_tolerance)
+        wrong = 1 - float(np.isclose(came, expected.to_numpy(), *near).mean())
         if wrong * 1e6 > allowed.mismatched_elements_per_million:
             raise self.fault(
                 "its own test output for its own test input", f"{wrong:.1%} other values", DOWNLOAD
             )
-
-
-def content_of(folder: Path, part: Any) -> bytes:
-    """The content of a file of a model's folder; a URL and a wrong hash raise InputError."""
-    place = part.source.absolute() if hasattr(part.source, "absolute") else part.source
-    if not isinstance(place, Path):
-        raise InputError(str(folder), "all files in the folder", str(part.source), DOWNLOAD)
-    content = read(place)
-    weights = Weights.of(content)
-    if part.sha256 and weights.sha256 != part.sha256:
-        raise InputError(
-            str(place), f"sha256 {part.sha256[:12]}...", f"{weights.sha256[:12]}...", DOWNLOAD
-        )
-    return content
 
 
 def _tolerance(description: Any) -> Any:
@@ -148,40 +112,33 @@ def _tolerance(description: Any) -> Any:
     return next(fitting, ReproducibilityTolerance())
 
 
+def _require_files(spec: str, description: Any) -> None:
+    """Refuse a model without ONNX weights, or whose files lie elsewhere."""
+    from bioimageio.spec.common import HttpUrl
+
+    formats = [name for name, given in description.weights if given]
+    if "onnx" not in formats:
+        raise UserMistake(spec, "ONNX weights", ", ".join(formats), "export the model to ONNX")
+    tensors = [each.test_tensor for each in (*description.inputs, *description.outputs)]
+    for part in filter(None, (description.weights.onnx, *tensors)):
+        if isinstance(part.source, HttpUrl):
+            raise UserMistake(spec, "all files in the folder", part.source, DOWNLOAD)
+
+
 def open_bioimage_model(spec: str, folder: Path, second: str) -> BioImageModel:
     """A model from its folder, verified and tried out; whatever is wrong raises UserMistake."""
-    with optional_packages(spec):
-        description = _description(folder)
-        onnx = description.weights.onnx
-        if onnx is None or getattr(onnx, "external_data", None):
-            came = ", ".join(name for name, given in description.weights if given) or "none"
-            raise InputError(
-                str(folder), "ONNX weights in one file", came, "export the model to ONNX"
-            )
-        weights = Weights.of(content_of(folder, onnx))
-        model = BioImageModel(spec, folder, weights, second, description=description)
-        model.require_one_image()
-        model.require_one_grey_image()
-        model.require_no_measures_of_output()
+    with told_in_one_line(spec):
+        from bioimageio.spec import load_model_description
+        from loguru import logger
+
+        logger.disable("bioimageio")  # what matters is told as an error
+        # Its checks of files would ask the network for every address in the description.
+        description: Any = load_model_description(
+            folder, format_version="latest", perform_io_checks=False
+        )
+        _require_files(spec, description)
+        weights = Weights.of(description.weights.onnx.get_reader().read())
+        model = BioImageModel(spec, weights, second, description=description)
+        model.require_grey_to_maps()
         model.require_reproduced()
         return model.fitted()
-
-
-def _description(folder: Path) -> Any:
-    """The description in a folder, in the newest format; nothing that it names is looked at."""
-    from bioimageio.spec import InvalidDescr, load_description
-    from loguru import logger
-
-    logger.disable("bioimageio")  # what matters is told as an error, in one line
-    if not folder.is_dir():
-        raise InputError(str(folder), "a BioImage.IO model folder", "no folder", "check the path")
-    try:
-        found = load_description(folder, format_version="latest", perform_io_checks=False)
-    except (OSError, ValueError) as error:
-        came = str(error).split("[")[0]
-    else:
-        if found.type == "model" and not isinstance(found, InvalidDescr):
-            return found
-        came = str(found.get_reason() if isinstance(found, InvalidDescr) else found.type)
-    came = " ".join(came.split())
-    raise InputError(str(folder), "a BioImage.IO model folder", came, "unpack a model's package")

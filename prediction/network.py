@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from math import ceil
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +21,7 @@ from imaging.detection import estimate_statistics
 from imaging.instances import GRID_PX, REACH, in_windows, instances
 from imaging.statistics import DetectionStatistics
 from prediction import ModelStatistics
-from scan.errors import InputError, UserMistake
+from scan.errors import UserMistake
 
 STEP_PX = 512  # of windows: large enough that their rims cost little, small enough for any memory
 FARTHEST_PX = 208  # that a network may see: within half of what it is tried on
@@ -45,17 +44,19 @@ class Weights:
 
 
 @contextmanager
-def optional_packages(subject: str) -> Iterator[None]:
-    """Tell which package is missing in one line."""
+def told_in_one_line(spec: str) -> Iterator[None]:
+    """Whatever a model that is tried out raises, and the lack of a package, as a UserMistake."""
     try:
         yield
+    except UserMistake:
+        raise
     except ModuleNotFoundError as error:
-        raise UserMistake(
-            subject,
-            f"the package {error.name}",
-            "none",
-            "pip install -r requirements-models.txt",
-        ) from None
+        advice = "pip install -r requirements-models.txt"
+        raise UserMistake(spec, f"the package {error.name}", "none", advice) from None
+    except Exception as error:  # of libraries that have no base class of their own
+        came = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        advice = "see 'Your own model' in README.md"
+        raise UserMistake(spec, "a model that can be used", came, advice) from error
 
 
 @lru_cache(maxsize=1)
@@ -69,15 +70,6 @@ def session_of(weights: Weights) -> Any:
     return onnxruntime.InferenceSession(
         weights.content, options, providers=["CPUExecutionProvider"]
     )
-
-
-def read(path: Path) -> bytes:
-    """The content of a file of the model."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        came = str(error.strerror)
-        raise InputError(str(path), "a readable file", came, "check the path") from None
 
 
 def run(weights: Weights, pixels: np.ndarray) -> np.ndarray:
@@ -103,8 +95,6 @@ class NetworkPredictor(ABC):
     ----------
     spec : str
         What the user asked for.
-    path : Path
-        Where it lies, for messages.
     weights : Weights
     second : str
         What the second map says: "boundary" or "distance".
@@ -113,7 +103,6 @@ class NetworkPredictor(ABC):
     """
 
     spec: str
-    path: Path
     weights: Weights
     second: str
     step_px: int = 0
@@ -147,30 +136,16 @@ class NetworkPredictor(ABC):
         """Labels (y, x) int32 of one region."""
         assert isinstance(statistics, ModelStatistics)
         network = partial(self.maps, normalisation=statistics.normalisation)
-        windows = (self.window_of, self.step_px, self.reach_px)
-        maps = in_windows(image, origin, network, *windows)
+        maps = in_windows(image, origin, network, self.window_of, self.step_px, self.reach_px)
         return instances(maps, self.second, statistics.diameter_px)
 
     def told(self) -> dict[str, str]:
         """What the journal says of it."""
         return {"predictor": self.spec, "model_sha256": self.weights.sha256}
 
-    def fault(self, expected: str, came: str, advice: str) -> InputError:
+    def fault(self, expected: str, came: str, advice: str) -> UserMistake:
         """An error about this network."""
-        return InputError(str(self.path), expected, came, advice)
-
-    def require_one_image(self) -> None:
-        """Refuse what is no network with one image as its input."""
-        try:
-            inputs = session_of(self.weights).get_inputs()
-        except ModuleNotFoundError:
-            raise
-        except Exception as error:  # onnxruntime's errors have no base class of their own
-            came = str(error).strip().splitlines()[0]
-            raise self.fault("an ONNX network in one file", came, "export it anew") from None
-        if [(each.type, len(each.shape)) for each in inputs] != [("tensor(float)", 4)]:
-            came = ", ".join(f"{each.type} {each.shape}" for each in inputs)
-            raise self.fault("one float32 input of four axes", came, "export it like that")
+        return UserMistake(self.spec, expected, came, advice)
 
     def fitted(self) -> Self:
         """The network with its reach, measured on noise, and the step of its windows."""
@@ -181,11 +156,9 @@ class NetworkPredictor(ABC):
         window_px = self.window_of(STEP_PX + 2 * reach_px)
         step_px = (window_px - 2 * reach_px) // GRID_PX * GRID_PX
         if step_px <= 0:
-            raise self.fault(
-                f"windows of more than {2 * reach_px + GRID_PX} pixels, for it sees {reach_px} far",
-                f"{window_px}",
-                "export it with free height and width",
-            )
+            least_px = 2 * reach_px + GRID_PX
+            expected = f"windows of at least {least_px} pixels, for it sees {reach_px} far"
+            raise self.fault(expected, f"{window_px}", "export it with free height and width")
         self._require_same_when_shifted(noise[0], norm, size, reach_px)
         return replace(self, step_px=step_px, reach_px=reach_px)
 
@@ -201,14 +174,11 @@ class NetworkPredictor(ABC):
             far = max(far, *(int(at.max(initial=0)) + 1 - edge for at in np.nonzero(seen)))
         limit = min(cut, size - cut, FARTHEST_PX)
         if far >= limit:
-            raise self.fault(
-                f"a network that sees less than {limit} pixels far",
-                "one that looks at the whole image",
-                "take one without normalisation over the image (instance norm) or attention",
-            )
-        return (
-            ceil((far + GRID_PX // 2 - 1) / GRID_PX) * GRID_PX
-        )  # seen from any pixel, not the cut
+            expected = f"a network that sees less than {limit} pixels far"
+            advice = "take one without normalisation over the image (instance norm) or attention"
+            raise self.fault(expected, "one that looks at the whole image", advice)
+        # Seen from any pixel, not from the cut.
+        return ceil((far + GRID_PX // 2 - 1) / GRID_PX) * GRID_PX
 
     def _sound_maps(self, pixels: np.ndarray, norm: tuple[float, ...]) -> np.ndarray:
         """Maps that have the shape and the range that the README asks for."""
@@ -217,12 +187,10 @@ class NetworkPredictor(ABC):
         if maps.shape[1:] != pixels.shape or len(maps) not in (1, 2):
             raise self.fault(expected, " x ".join(map(str, maps.shape)), "see README.md")
         probable = maps[:1] if self.second == "distance" else maps
-        if not (np.isfinite(maps).all() and (np.abs(probable - 0.5) <= 0.5 + TOLERANCE).all()):
-            raise self.fault(
-                "probabilities from 0 to 1",
-                f"{probable.min():.4g} to {probable.max():.4g}",
-                "end the network with a sigmoid",
-            )
+        low, high = probable.min(), probable.max()
+        if not (np.isfinite(maps).all() and low >= -TOLERANCE and high <= 1 + TOLERANCE):
+            came = f"{low:.4g} to {high:.4g}"
+            raise self.fault("probabilities from 0 to 1", came, "end the network with a sigmoid")
         return maps
 
     def _require_same_when_shifted(
@@ -233,8 +201,5 @@ class NetworkPredictor(ABC):
         here = self.maps(noise[GRID_PX:, GRID_PX:][:size, :size], norm)
         inner, ahead = slice(reach, size - reach - GRID_PX), slice(reach + GRID_PX, size - reach)
         if (np.abs(here[:, inner, inner] - there[:, ahead, ahead]) > TOLERANCE).any():
-            raise self.fault(
-                f"the same maps when an image is shifted by {GRID_PX} pixels",
-                "others",
-                "take a network that halves its image at most five times",
-            )
+            expected = f"the same maps when an image is shifted by {GRID_PX} pixels"
+            raise self.fault(expected, "others", "take one of at most five halvings")

@@ -8,14 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from imaging.instances import GRID_PX
-from prediction.network import (
-    NetworkPredictor,
-    Weights,
-    optional_packages,
-    read,
-    run,
-    session_of,
-)
+from prediction.network import NetworkPredictor, Weights, run, session_of, told_in_one_line
 
 LOWEST, HIGHEST = 1.0, 99.8  # percentiles of the scan's pixels that become 0 and 1
 
@@ -25,12 +18,8 @@ class OnnxFile(NetworkPredictor):
 
     def window_of(self, least_px: int) -> int:
         """The network's own edge, or any multiple of the grid."""
-        rows, columns = session_of(self.weights).get_inputs()[0].shape[2:]
-        if not (isinstance(rows, int) or isinstance(columns, int)):
-            return -(-least_px // GRID_PX) * GRID_PX
-        if rows != columns:
-            raise self.fault("a square input", f"{rows} x {columns}", "export it with a free size")
-        return int(rows)
+        rows = session_of(self.weights).get_inputs()[0].shape[-2]
+        return rows if isinstance(rows, int) else -(-least_px // GRID_PX) * GRID_PX
 
     def normalisation(self, samples: Sequence[np.ndarray]) -> tuple[float, ...]:
         """Two percentiles of all pixels of all samples."""
@@ -46,7 +35,5 @@ class OnnxFile(NetworkPredictor):
 
 def open_onnx(spec: str, path: Path, second: str) -> OnnxFile:
     """A network from a file, tried out; a file that cannot be used raises UserMistake."""
-    with optional_packages(spec):
-        network = OnnxFile(spec, path, Weights.of(read(path)), second)
-        network.require_one_image()
-        return network.fitted()
+    with told_in_one_line(spec):
+        return OnnxFile(spec, Weights.of(path.read_bytes()), second).fitted()

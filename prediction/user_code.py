@@ -57,15 +57,11 @@ class UserCode:
         """
         labels = np.asarray(_made(self)(image.copy()))
         if labels.shape != image.shape or labels.dtype.kind not in "iu":
-            raise UserMistake(
-                f"predictor {self.spec}",
-                f"whole numbers {image.shape[0]} x {image.shape[1]}, 0 for background",
-                f"{labels.dtype} {' x '.join(map(str, labels.shape)) or 'without shape'}",
-                ADVICE,
-            )
-        _, compact = np.unique(np.append(labels.ravel(), labels.dtype.type(0)), return_inverse=True)
-        numbers = np.where(labels.ravel() == 0, 0, compact[:-1] + 1)
-        return raster_order(numbers.reshape(image.shape))
+            expected = f"whole numbers of shape {image.shape}, 0 for background"
+            came = f"{labels.dtype} of shape {labels.shape}"
+            raise UserMistake(f"predictor {self.spec}", expected, came, ADVICE)
+        _, compact = np.unique(labels, return_inverse=True)
+        return raster_order(np.where(labels == 0, 0, compact + 1))
 
     def told(self) -> dict[str, str]:
         """What the journal says of it."""
@@ -90,13 +86,9 @@ def open_user_code(spec: str, dtype: np.dtype) -> UserCode:
     except UserMistake:
         raise
     except Exception as error:  # anything may go wrong in code that is not ours
-        reason = (str(error).strip().splitlines() or [""])[0]
         places = [place for place in extract_tb(error.__traceback__) if "<" not in place.filename]
         where = f"{Path(places[-1].filename).name}, line {places[-1].lineno}"
-        raise UserMistake(
-            f"predictor {spec}",
-            "a factory whose result labels an empty image",
-            f"{type(error).__name__}: {reason} ({where})",
-            ADVICE,
-        ) from None
+        came = " ".join(f"{type(error).__name__}: {error}".split())
+        expected = "a factory whose result labels an empty image"
+        raise UserMistake(f"predictor {spec}", expected, f"{came} ({where})", ADVICE) from None
     return predictor

@@ -88,9 +88,9 @@ WRONG = {
     "broken": ("1 / 0", "{}:factory", "ZeroDivisionError: division by zero (model_"),
     "no function": ("factory = int", "{}:factory", "TypeError"),
     "arguments": ("def factory(size): pass", "{}:factory", "TypeError"),
-    "shape": ("factory = lambda: lambda image: image[1:]", "{}:factory", "got uint16 255 x 256"),
-    "kind": ("factory = lambda: lambda image: image / 2", "{}:factory", "got float64 256 x 256"),
-    "nothing": ("factory = lambda: lambda image: None", "{}:factory", "got object without shape"),
+    "shape": ("factory = lambda: lambda image: image[1:]", "{}:factory", "uint16 of shape (255,"),
+    "kind": ("factory = lambda: lambda image: image / 2", "{}:factory", "float64 of shape (256,"),
+    "nothing": ("factory = lambda: lambda image: None", "{}:factory", "got object of shape ()"),
 }
 
 
