@@ -68,7 +68,7 @@ def step_blocks(blocks: BlockDepth) -> NDArray[np.bool_]:
         return np.asarray(near, bool)
     reach = blur_reach(blocks.curvature, spread)
     for radius in RADII_BLOCKS:
-        far = (spread > LEAST_STEP_PLANES) & ((reach > radius / 2) | (radius == RADII_BLOCKS[0]))
+        far = (spread > LEAST_STEP_PLANES) & (reach > radius / 2)
         disc = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
         near = np.maximum(near, cv2.dilate(far.astype(np.uint8), disc))
     return np.asarray(near, bool)
