@@ -5,8 +5,6 @@ asks again, counts it and gives up in the end. The actor takes no CPU slot, so t
 not wait behind stacking.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Any

@@ -4,8 +4,6 @@ Every setting is a key of the TOML file given by ``--config``; the common ones a
 an option wins. This room imports nothing of ours, so that any other may import it.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import re

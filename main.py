@@ -9,8 +9,6 @@ find_z_positions ──► CaptureActor ──► batch ──► stack_batch �
     (task)              (actor)    (ObjectRef)     (task)           (task)            (task)
 """
 
-from __future__ import annotations
-
 import time
 
 PROCESS_BEGAN_S = time.time()  # before the imports: what a user waits for counts from here
@@ -23,6 +21,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def scan(
     journal.write("focused", **focus.told())
 
     ledger = Ledger(setup.plan, batches, setup.settings.retries)
-    flow = Flow(setup, folder, actors, focus, model, described[0], ledger, journal)
+    flow = Flow(setup, folder, actors, focus, model, described[0], ledger, journal, {})
     flow.pending = {described[1]: flow.described} | dict.fromkeys(warming, flow.warmed)
     flow.run()
 
@@ -99,24 +98,19 @@ def scan(
     ray.get([actor.close.remote() for actor in actors])
 
 
+@dataclass
 class Flow:
     """The one loop: a dict of pending references, each with what to do when it resolves."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        folder: Path,
-        actors: Sequence[Any],
-        focus: FocusResult,
-        predictor: ray.ObjectRef,
-        statistics: ray.ObjectRef,
-        ledger: Ledger,
-        journal: Journal,
-    ) -> None:
-        self.setup, self.folder, self.actors = setup, folder, actors
-        self.focus, self.predictor, self.statistics = focus, predictor, statistics
-        self.ledger, self.journal = ledger, journal
-        self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
+    setup: Setup
+    folder: Path
+    actors: Sequence[Any]
+    focus: FocusResult
+    predictor: ray.ObjectRef
+    statistics: ray.ObjectRef
+    ledger: Ledger
+    journal: Journal
+    pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]]
 
     def run(self) -> None:
         """Until every field is detected or lost: begin what may begin, then wait for anything."""

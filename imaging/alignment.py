@@ -1,7 +1,5 @@
 """Drift: planes of a z-stack that are shifted against each other by a few pixels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2

@@ -1,7 +1,5 @@
 """The depth of each block of a z-stack, from its focus energies."""
 
-from __future__ import annotations
-
 from math import ceil
 from typing import Any, NamedTuple
 

@@ -9,8 +9,6 @@ from seeds of distance and log intensity, cut every object at a fraction of its 
 do the last two steps a second time on what is left.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -66,7 +64,6 @@ SHAPE_COLUMNS = (
 # Natural logarithm by table: the same bits wherever a pixel lies in its vector register.
 LOG_OF_LEVEL = np.log1p(np.arange(65536) / LEVELS_PER_THRESHOLD)
 
-SAMPLE_PX = 2048  # a larger sample is cut to its middle: it would cost time and tell no more
 ROUNDS = 2  # of detecting with a diameter and measuring it anew; more do not help
 
 Labels = np.ndarray
@@ -97,19 +94,13 @@ def estimate_statistics(
     """
     if not samples or any(sample.ndim != 2 or not sample.size for sample in samples):
         raise ValueError("expected one or more images (y, x) to estimate statistics from")
-    images = [_middle(sample) for sample in samples]
-    statistics = first_statistics(images)
+    statistics = first_statistics(samples)
     if diameter_px is not None:
         statistics = replace(statistics, diameter_px=float(diameter_px))
     for _ in range(ROUNDS):
-        contrast, diameter = _found(images, statistics)
+        contrast, diameter = _found(samples, statistics)
         statistics = replace(statistics, contrast=contrast, diameter_px=diameter_px or diameter)
     return statistics
-
-
-def _middle(sample: np.ndarray) -> np.ndarray:
-    rows, columns = (max(0, (size - SAMPLE_PX) // 2) for size in sample.shape)
-    return sample[rows : rows + SAMPLE_PX, columns : columns + SAMPLE_PX]
 
 
 def _found(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> tuple[float, float]:

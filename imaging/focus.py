@@ -5,8 +5,6 @@ no rival: dirt on another plane may look as sharp as the specimen, and a field b
 which is which.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ maps are rounded to whole steps before anything is decided by them. So a region 
 the objects which the whole mosaic would, as long as the network itself keeps to its reach.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

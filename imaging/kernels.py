@@ -8,8 +8,6 @@ since an array assigned to a slice takes seconds to compile. Compiled code is ke
 this file.
 """
 
-from __future__ import annotations
-
 import numba
 import numpy as np
 
@@ -67,10 +65,8 @@ def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no co
                 total[x] += bend * bend
             if row % 4 == 3:
                 for block in range(energy.shape[1]):
-                    first = 4 * block
-                    energy[row // 4, block] = (
-                        total[first] + total[first + 1] + total[first + 2] + total[first + 3]
-                    )
+                    four = total[4 * block : 4 * block + 4]
+                    energy[row // 4, block] = (four[0] + four[1]) + (four[2] + four[3])
                 for x in range(width):
                     total[x] = 0
         above, here, below = here, below, above
@@ -166,14 +162,9 @@ def blend(frames, grid, rounding, image, depth):  # type: ignore[no-untyped-def]
                 if plane < 0:
                     mix_crossing(frames, y, first, stop, depth, rounding, image)
                 elif stop > first:
-                    mix_run(
-                        frames[plane, y, first:stop],
-                        frames[plane + 1, y, first:stop],
-                        depth[y, first:stop],
-                        np.float32(plane),
-                        rounding,
-                        image[y, first:stop],
-                    )
+                    below, above = frames[plane, y, first:stop], frames[plane + 1, y, first:stop]
+                    z, out = depth[y, first:stop], image[y, first:stop]
+                    mix_run(below, above, z, np.float32(plane), rounding, out)
                 cell = end
 
 

@@ -5,8 +5,6 @@ see the same objects; the field whose core holds the centroid keeps the row, and
 the object's pixels that lie in its own core under the same number.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

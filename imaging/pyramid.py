@@ -1,7 +1,5 @@
 """Resolution levels of an image, each half as fine as the one before."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

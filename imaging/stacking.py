@@ -10,8 +10,6 @@ depth at each pixel. So every plane is read once for the energy and two are read
 5. steps    where depth leaps, one depth is wrong on both sides: a pyramid is fused there
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,13 +77,9 @@ def focus_stack(frames: Frames, channel: int | None = None) -> FocusStack:
 def check_frames(frames: Frames, channel: int | None = None) -> None:
     """Refuse what `focus_stack` cannot fuse, with a ValueError."""
     if frames.ndim not in (3, 4) or not frames.size:
-        raise ValueError(
-            f"frames: expected planes (z, y, x) or (z, y, x, c), got shape {frames.shape}"
-        )
+        raise ValueError(f"frames: expected (z, y, x) or (z, y, x, c), got shape {frames.shape}")
     if frames.dtype not in DTYPES:
-        raise ValueError(
-            f"frames: expected uint8, uint16 or float32, got {frames.dtype}; convert them"
-        )
+        raise ValueError(f"frames: expected uint8, uint16 or float32, got {frames.dtype}; convert")
     channels = frames.shape[3] if frames.ndim == 4 else 0
     if channel is not None and not 0 <= channel < channels:
         raise ValueError(f"channel: expected one of {channels}, counted from 0, got {channel}")

@@ -4,8 +4,6 @@ The law of this module: a field is never judged by itself, or its neighbour, whi
 object in its halo, would judge it otherwise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, pi, sqrt
@@ -15,14 +13,6 @@ import numpy as np
 from scipy import ndimage
 
 from imaging.pyramid import mean_pyramid
-
-__all__ = [
-    "LEVELS_PER_THRESHOLD",
-    "DetectionStatistics",
-    "first_statistics",
-    "typical_light",
-    "weighted_median",
-]
 
 WORKING_DIAMETER = 20  # binned pixels an object is wide at least: finer costs time, gains nothing
 LEVELS_PER_THRESHOLD = 64  # steps of the levels below the threshold; 16 bit hold 1000 thresholds

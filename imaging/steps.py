@@ -5,10 +5,8 @@ lies beside it. There every scale is taken from the plane in which it is stronge
 1983, IEEE Trans. Commun. 31:532). It costs ten times the blend and is done around steps alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -106,18 +104,13 @@ def _feathered(mask: NDArray[np.bool_], box: Box) -> Array:
     return np.asarray(wide[:rows, :columns])
 
 
-class _Range(NamedTuple):
-    low: Array
-    high: Array
-
-
-def _range(planes: Array) -> _Range:
+def _range(planes: Array) -> tuple[Array, Array]:
     """Least and greatest value of all planes in the surroundings of each pixel."""
     window = np.ones((RANGE_PX, RANGE_PX), np.uint8)
-    return _Range(cv2.erode(planes.min(axis=0), window), cv2.dilate(planes.max(axis=0), window))
+    return cv2.erode(planes.min(axis=0), window), cv2.dilate(planes.max(axis=0), window)
 
 
-def _lay_over(image: Array, fused: Array, allowed: _Range, weight: Array) -> None:
+def _lay_over(image: Array, fused: Array, allowed: tuple[Array, Array], weight: Array) -> None:
     mixed = image + weight * (np.clip(fused, *allowed) - image)
     image[:] = np.rint(mixed) if np.issubdtype(image.dtype, np.integer) else mixed
 

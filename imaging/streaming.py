@@ -1,7 +1,5 @@
 """Focus stacking of planes that arrive one by one."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -3,8 +3,6 @@
 It is robust: a sample on dust or on the wrong side of the cover glass is dropped, and told.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """From the peaks of focus sweeps to the z-positions of every field."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -64,11 +62,7 @@ def _planes_at(centre_um: float, job: FocusJob) -> tuple[float, ...]:
 
 
 def _disbelieved(peaks: Peaks) -> list[Rejected]:
-    return [
-        Rejected(field.stripe, field.field, peak.reason)
-        for field, peak in peaks.items()
-        if peak.reason
-    ]
+    return [Rejected(f.stripe, f.field, peak.reason) for f, peak in peaks.items() if peak.reason]
 
 
 def _outliers(surface: FocusSurface | None, believed: list[Field]) -> list[Rejected]:

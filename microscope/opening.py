@@ -4,8 +4,6 @@ The driver prepares once, before anything is written, so that wrong input is tol
 capture actor then opens its own microscope from the result, which is small and can be sent.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The law of this room: whatever a user can get wrong is told when a predictor is 
 ever downloaded, and nothing is learned from a single field.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol

@@ -5,8 +5,6 @@ come from the scan and not from an image, and nothing is fetched: what the folde
 refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ A network is usable if what it says of a pixel depends on a bounded neighbourhoo
 else; then the borders of fields leave no trace. Both are tried out when it is opened.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A network that a user exported: one ONNX file that turns an image into maps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

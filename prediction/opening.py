@@ -1,7 +1,5 @@
 """From the setting to a predictor, before Ray starts and before anything is written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A user's own Python: a factory that returns a function from an image to labels."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable, Sequence

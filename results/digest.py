@@ -1,7 +1,5 @@
 """The digest: equal runs have equal digests, and one changed pixel or row shows."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

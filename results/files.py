@@ -1,7 +1,5 @@
 """Small files are written whole or not at all: beside their place first, then moved into it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

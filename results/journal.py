@@ -3,8 +3,6 @@
 A line exists only after what it says is true on disk. Whoever shows a run, shows its journal.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -1,10 +1,7 @@
 """What a person sees while a scan runs; a listener of the journal."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
@@ -35,12 +32,7 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         plain = {key: value for key, value in event.items() if isinstance(value, str | int)}
         print(f"{plain.pop('event'):<10}", *(f"{k}={v}" for k, v in plain.items()), flush=True)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         """Nothing to put away."""
 
 
@@ -69,13 +61,8 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
         self._live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    def __exit__(self, *failure: object) -> None:
+        self._live.stop()
 
     def __call__(self, event: Event) -> None:
         handler = getattr(self, f"_on_{event['event']}", None)

@@ -1,7 +1,5 @@
 """The run folder: a new one for every run, never a second run's results in an old one."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from datetime import UTC, datetime

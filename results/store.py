@@ -4,8 +4,6 @@ A core is made of whole chunks on every pyramid level, so writers never share a 
 a repeated write gives the same bytes. Metadata follows OME-Zarr 0.5 (ngff.openmicroscopy.org/0.5).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from functools import cache

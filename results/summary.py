@@ -3,8 +3,6 @@
 Times are wall-clock seconds; the keys and their meaning stand in the README.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path

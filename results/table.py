@@ -4,8 +4,6 @@ A part is written by the task that found the field's objects and lives in the ru
 the whole table is the parts in the order of their labels, so it does not depend on who was first.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import shutil

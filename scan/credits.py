@@ -1,7 +1,5 @@
 """Credits: each is one batch's worth of room in the object store, and the driver holds them all."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from scan.errors import UserMistake

@@ -1,7 +1,5 @@
 """Where focus is sampled, which sweeps follow each other, and what became of it all."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

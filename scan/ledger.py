@@ -5,8 +5,6 @@ A field goes from *waiting* through *capturing* and *captured* to *stacked* and 
 once a field and all its neighbours are settled, because a field sees its neighbours' cores.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 

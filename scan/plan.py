@@ -9,8 +9,6 @@ all but the first begin half an overlap before their core. Recorded fields lie w
 a cut is where the next frame begins, for chunks as small as half an overlap would flood the disk.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The small values that travel between driver, actors and tasks. Frames travel as references."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from scan.plan import Field, Span

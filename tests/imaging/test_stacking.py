@@ -179,9 +179,9 @@ def test_a_named_channel_is_judged_alone() -> None:
 
 
 REFUSED = {
-    "no planes": (np.zeros((0, 8, 8), np.uint8), None, "expected planes"),
-    "no pixels": (np.zeros((3, 0, 8), np.uint8), None, "expected planes"),
-    "one image": (np.zeros((8, 8), np.uint8), None, "expected planes"),
+    "no planes": (np.zeros((0, 8, 8), np.uint8), None, "got shape"),
+    "no pixels": (np.zeros((3, 0, 8), np.uint8), None, "got shape"),
+    "one image": (np.zeros((8, 8), np.uint8), None, "got shape"),
     "wide integers": (np.zeros((3, 8, 8), np.int64), None, "convert"),
     "booleans": (np.zeros((3, 8, 8), bool), None, "convert"),
     "not a number": (np.full((3, 8, 8), np.nan, np.float32), None, "finite"),
