@@ -21,8 +21,8 @@ HAZE, HAZE_REACH_BLOCKS = 0.03, 12
 # Gaussian blur in px per plane that gives a curvature of log energy, on texture of all scales,
 # measured for 0.7 to 2 px; two standard deviations of it hold what is to be seen.
 LEAST_BLUR_PX, BLUR_PX_PER_CURVATURE, BLUR_REACH = 0.25, 0.5, 2.0
-TRUSTED_QUARTILE = 75  # the curvature is told by the strongest quarter of the blocks,
-SPARSE = 4  # every fourth is enough
+TRUSTED_QUARTILE = 75  # the curvature is told by the strongest quarter of the blocks
+SPARSE = (slice(None, None, 2),) * 2  # every fourth block tells what is typical
 # How far below the best plane so far a depth is put while the next may be better: half a plane, and
 # half as much for its neighbours' pull, since a blend can be mended upwards only.
 UNDECIDED = np.float32(0.75)
@@ -82,7 +82,7 @@ def block_depth(energy: NDArray[np.float32], more_to_come: bool = False) -> Bloc
     best, around = np.empty(shape, np.int32), np.empty((3, *shape), np.float32)
     kernels.peaks(energy, floor, mean, height, best, around)
     # Noise may come and go with saturation: a block is held against that of all others, too.
-    confidence = _confidence(height, np.maximum(mean, np.median(floor)))
+    confidence = _confidence(height, np.maximum(mean, np.median(floor[SPARSE])))
     inner = (best > 0) & (best < len(energy) - 1)
     offset, bend = _parabola(around - floor)
     peak = np.asarray(best + np.where(inner, offset, 0), np.float32)
@@ -118,9 +118,10 @@ def _parabola(around: NDArray[np.float32]) -> tuple[Blocks, Blocks]:
 
 
 def _typical(bend: Blocks, signal: Blocks, told: NDArray[np.bool_]) -> float:
+    told = told[SPARSE]
     if not told.any():
         return 0.0
-    signal, bend = signal[told][::SPARSE], bend[told][::SPARSE]
+    signal, bend = signal[SPARSE][told], bend[SPARSE][told]
     return max(0.0, float(np.median(bend[signal >= np.percentile(signal, TRUSTED_QUARTILE)])))
 
 
