@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,10 +25,10 @@ from scipy.spatial.distance import cdist
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.conditions import print_conditions  # noqa: E402
 from config import validate  # noqa: E402
 from microscope.opening import prepare, specimen_of  # noqa: E402
 from microscope.specimen import Specimen  # noqa: E402
-from results.run_folder import versions  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="N")
     parser.add_argument("options", nargs="*", help="options of main.py, after --")
     call = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {versions()}, seeds {call.seeds}")
+    print_conditions(seeds=call.seeds)
     print(f"python main.py {' '.join(call.options)} --seed N")
     names = [field.name for field in fields(Accuracy)]
     print("| seed | " + " | ".join(names) + " |")

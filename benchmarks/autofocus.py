@@ -11,7 +11,6 @@ The second table is of focus surfaces: twelve samples of a slide, two of them wr
 from __future__ import annotations
 
 import argparse
-import platform
 import re
 import sys
 from collections import Counter
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.conditions import print_conditions
 from config import validate
 from imaging.focus import FocusPeak, find_peak, sharpness
 from imaging.zpositions import z_positions
@@ -36,7 +36,6 @@ from microscope.simulated import (
     SimulatedMicroscope,
 )
 from microscope.specimen import FocusSurface, Specimen
-from results.run_folder import versions
 from scan.focusing import (
     COARSE_STEP_UM,
     FINE_REACH_UM,
@@ -295,17 +294,12 @@ def surface_of(
     return focus, np.array(errors), {(samples[i].stripe, samples[i].field) for i in wrong}
 
 
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    return next((x.split(": ")[1] for x in lines if x.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(101, 141)), metavar="N")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), metavar="KIND", choices=KINDS)
     options = parser.parse_args()
-    print(f"{cpu()}, {versions()}, seeds {options.seeds}")
+    print_conditions(seeds=options.seeds)
     print(f"field {SIDE_PX} px of {PIXEL_UM} um, depth of focus {DEPTH_OF_FOCUS_UM} um, ", end="")
     print(f"steps {COARSE_STEP_UM} and {FINE_STEP_UM} um\n")
     print_kinds(options.seeds, options.kinds)

@@ -11,7 +11,6 @@ over images, signed count error, CPU seconds a megapixel with the estimate of th
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import scipy
-import skimage
 import tifffile
 from skimage.feature import peak_local_max
 from skimage.filters import gaussian, threshold_otsu
@@ -31,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rendering import z_stack
 
+from benchmarks.conditions import print_conditions
 from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
 from imaging.stacking import focus_stack
 
@@ -279,9 +278,7 @@ def main() -> None:
     parser.add_argument("--step-um", type=float, default=1.0, help="of planes; cells are 10 um")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    print(f"{cpu()}, Python {platform.python_version()}, numpy {np.__version__}, "
-          f"scipy {scipy.__version__}, scikit-image {skimage.__version__}, "
-          f"OpenCV {cv2.__version__}, seed {options.seed}, one thread, CPU time")  # fmt: skip
+    print_conditions(seed=options.seed, scipy=scipy.__version__, threads=1, times="of the CPU")
     if options.stacks:
         name, scenes = stack_scenes(options.data, options.stacks, options.seed)
         print_stacks(name, scenes, options.step_um, options.seed)
@@ -300,11 +297,6 @@ def main() -> None:
     print_borders("synthetic", list(synthetic_scenes(options.seed, options.rounds, 30, 400, 1)))
     if options.data:
         print_borders("real nuclei", list(real_scenes(options.data, 1)))
-
-
-def cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    return next((x.split(": ")[1] for x in lines if x.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

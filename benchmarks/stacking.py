@@ -20,7 +20,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from conditions import print_conditions
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
@@ -29,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from peers import peers
 from scenes import Scene, brightfield, fluorescence, steps
 
+from benchmarks.conditions import print_conditions
 from imaging import kernels
 from imaging.depth import block_depth
 from imaging.focus import sharpness
