@@ -16,7 +16,7 @@ from imaging import kernels
 from imaging.depth import block_depth
 from imaging.stacking import block_energy, focus_stack
 from imaging.steps import step_blocks
-from tests.imaging.scenes import lit, photographed, psnr, stepped, texture, tilted
+from tests.imaging.scenes import PLANES, lit, photographed, psnr, stepped, texture, tilted
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,29 @@ def test_a_mirrored_stack_gives_the_mirrored_result(
 
     np.testing.assert_allclose(planes - 1 - downward.depth, upward.depth, atol=1e-3)
     assert np.abs(upward.image.astype(int) - downward.image).max() <= 1
+
+
+@pytest.mark.parametrize("blur", [0.6, 2.0])
+def test_a_dim_cell_keeps_its_depth_beside_a_bright_one(blur: float) -> None:
+    """Cells of unlike brightness are each told on their plane, and no ground lies elsewhere."""
+    generator = np.random.default_rng(4)
+    rows, columns = np.mgrid[:128, :256]
+    paint = 0.5 + texture(256, 2)[:128]
+    cells = {2: (64, 3000), 8: (150, 500)}  # plane of best focus: column, light
+    frames = np.full((PLANES, 128, 256), 50.0)
+    for best, (column, light) in cells.items():
+        cell = (light * paint * (np.hypot(rows - 64, columns - column) < 24)).astype(np.float32)
+        for plane, frame in enumerate(frames):
+            frame += cv2.GaussianBlur(cell, (0, 0), float(np.hypot(0.8, blur * (plane - best))))
+    camera = np.rint(generator.poisson(frames) + generator.normal(0, 2, frames.shape))
+
+    depth = focus_stack(camera.astype(np.uint16)).depth
+
+    for best, (column, _) in cells.items():
+        inside = np.hypot(rows - 64, columns - column) < 16
+        assert np.median(np.rint(depth[inside])) == best
+    assert depth.min() > 1
+    assert depth.max() < 9
 
 
 def test_saturated_light_stays_saturated() -> None:
