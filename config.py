@@ -32,12 +32,9 @@ SIMULATED_DEFAULTS: dict[str, Any] = {
 }
 
 
-PREDICTORS = "|".join(
-    (
-        r"classic",
-        r"(onnx|bioimageio):[^?]+(\?maps=(boundary|distance))?",
-        r"[A-Za-z_][\w.]*:[A-Za-z_]\w*",  # package.module:factory
-    )
+PREDICTORS = (
+    r"classic|(onnx|bioimageio):[^?]+(\?maps=(boundary|distance))?"
+    r"|(?!classic:)[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:factory
 )
 
 
@@ -101,11 +98,7 @@ class Settings(BaseModel):
     focus_center_um: float = Field(0.0, description="middle of the first focus sweep in um")
     focus_range_um: float = Field(48.0, gt=0, description="length of the first focus sweep in um")
 
-    align: bool = Field(
-        False,
-        description="undo drift between the planes of a z-stack, of up to some pixels",
-        json_schema_extra=option(),
-    )
+    align: bool = Field(False, description="undo drift between planes", json_schema_extra=option())
     predictor: str = Field(
         "classic",
         description="what finds the objects, see 'Your own model' in README.md",

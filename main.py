@@ -89,12 +89,7 @@ def scan(
     detected = sorted((field.stripe, field.field) for field in ledger.detected)
     answer = ray.get(predict_scan.remote(str(folder), detected))
     remove_parts(folder)
-    journal.write(
-        "predicted",
-        objects=answer.objects,
-        answered_s=answer.answered_s,
-        digest=answer.digest,
-    )
+    journal.write("predicted", **vars(answer))
     ray.get([actor.close.remote() for actor in actors])
 
 

@@ -168,9 +168,8 @@ def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.
 def _write(job: StackJob | DetectionJob, name: str, pixels: Array) -> None:
     path = Path(job.folder) / name
     pyramid = nearest_pyramid if name == LABELS else mean_pyramid
-    write_core(
-        path, slice(*job.field.rows), slice(*job.field.columns), pyramid(pixels, level_count(path))
-    )
+    rows, columns = slice(*job.field.rows), slice(*job.field.columns)
+    write_core(path, rows, columns, pyramid(pixels, level_count(path)))
 
 
 # ---------------------------------------------------------------------------- detect_objects
@@ -215,7 +214,7 @@ def warm_up(predictor: Predictor, dtype: np.dtype[Any]) -> WorkRecord:
     """Import and compile what stacking and detection need, while autofocus runs."""
     watch = _Watch()
     _be_modest()
-    grain = np.random.default_rng(0).normal(100, 20, (64, 64))
+    grain = np.random.default_rng(0).normal(100, 20, (256, 256))
     frames = np.stack([cv2.GaussianBlur(grain, (0, 0), blur) for blur in (3, 0.5, 3)])
     image = focus_stack(frames.astype(dtype)).image  # one that is sharpened, too
     statistics = predictor.describe([image], 10.0)

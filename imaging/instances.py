@@ -22,8 +22,6 @@ from imaging.detection import (
 )
 from imaging.statistics import CLUMP
 
-__all__ = ["GRID_PX", "REACH", "in_windows", "instances"]
-
 GRID_PX = 32  # windows begin at its multiples: five halvings of the image, more are not in use
 MAP_STEPS = 1024  # per unit of a map: hides the last bits, in which CPUs may differ
 LARGEST_DISTANCE = 4000.0  # keeps the landscape's whole numbers exact in float32

@@ -270,12 +270,6 @@ def widen_range(row, low, high):  # type: ignore[no-untyped-def] # pragma: no co
 
 
 @compiled
-def first_of(block):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Place of a block's first pixel in a row with repeated ends."""
-    return block * BLOCK_PX + BAND_REACH_PX
-
-
-@compiled
 def local_range(rows, least, most):  # type: ignore[no-untyped-def] # pragma: no cover
     """Least and greatest value around each pixel's block, the blocks beside it included."""
     width, blocks = least.size, -(-least.size // BLOCK_PX)
@@ -286,8 +280,9 @@ def local_range(rows, least, most):  # type: ignore[no-untyped-def] # pragma: no
         widen_range(rows[y], low, high)
     bottom, top = np.empty(blocks, np.float32), np.empty(blocks, np.float32)
     for block in range(blocks):
-        lowest, highest = low[first_of(block)], high[first_of(block)]
-        for x in range(first_of(block), min(first_of(block + 1), width + BAND_REACH_PX)):
+        first = block * BLOCK_PX + BAND_REACH_PX
+        lowest, highest = low[first], high[first]
+        for x in range(first, min(first + BLOCK_PX, width + BAND_REACH_PX)):
             lowest = low[x] if low[x] < lowest else lowest
             highest = high[x] if high[x] > highest else highest
         bottom[block], top[block] = lowest, highest

@@ -212,19 +212,22 @@ def _image(path: Path, array: Any, axes: str, warnings: list[str]) -> Image:
     return Image(np.ascontiguousarray(pixels), warnings=tuple(found))
 
 
+GREATEST = 1e15  # of floats, whose squares are summed
+
+
 def _plain(path: Path, pixels: np.ndarray) -> np.ndarray:
     """The same values as uint8, uint16 or float32 in the order of bytes of this machine."""
     if pixels.dtype.kind == "f":
         with np.errstate(over="ignore"):
             plain = pixels.astype(np.float32, copy=False)
-        if np.isfinite(plain).all():
+        if np.abs(plain).max() <= GREATEST:
             return plain
     elif pixels.dtype.kind in "iu":
         wide = np.uint8 if pixels.dtype == np.uint8 else np.uint16
         if pixels.min() >= 0 and pixels.max() <= np.iinfo(wide).max:
             return pixels.astype(wide, copy=False)
     came = f"{pixels.min()} … {pixels.max()} as {pixels.dtype}"
-    expected = "integers within 0 … 65535 or finite floats"
+    expected = f"integers within 0 … 65535 or floats up to {GREATEST:g}"
     raise InputError(str(path), expected, came, "rescale or convert it")
 
 

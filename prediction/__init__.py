@@ -6,11 +6,12 @@ ever downloaded, and nothing is learned from a single field.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol
 
 import numpy as np
 
-from imaging.statistics import DetectionStatistics
+from imaging.statistics import CLUMP, DetectionStatistics
 
 __all__ = ["ModelStatistics", "Predictor"]
 
@@ -51,3 +52,8 @@ class ModelStatistics(DetectionStatistics):
     def halo_px(self) -> int:
         """Pixels a region needs around its core."""
         return self.reach_px
+
+    @property
+    def filter_reach_px(self) -> int:
+        """Pixels from a region's end within which the model misses what lies beyond it."""
+        return max(0, self.reach_px - ceil(CLUMP * self.diameter_px))

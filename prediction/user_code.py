@@ -15,7 +15,7 @@ from imaging.statistics import DetectionStatistics
 from prediction import ModelStatistics
 from scan.errors import UserMistake
 
-EMPTY_PX = 256  # edge of the empty image that a model is tried on
+TRIAL_PX = 256  # edge of the images that a model is tried on: an empty one, and noise
 ADVICE = "see 'Your own model' in README.md"
 
 
@@ -77,16 +77,20 @@ def _made(predictor: UserCode) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def open_user_code(spec: str, dtype: np.dtype) -> UserCode:
-    """A user's model, tried on an empty image; whatever fails is told in one line."""
+    """A user's model, tried on an empty image and on noise; whatever fails is told in one line."""
     predictor = UserCode(spec, str(Path.cwd()))
     try:
-        predictor.labelled(np.zeros((EMPTY_PX, EMPTY_PX), dtype))
+        noise = np.random.default_rng(0).integers(0, 200, (TRIAL_PX, TRIAL_PX))
+        for image in (np.zeros_like(noise), noise):
+            predictor.labelled(image.astype(dtype))
+        if int(getattr(_made(predictor), "halo_px", 0)) < 0:
+            raise ValueError("halo_px is below 0")
     except UserMistake:
         raise
     except Exception as error:  # anything may go wrong in code that is not ours
         places = [place for place in extract_tb(error.__traceback__) if "<" not in place.filename]
         where = f"{Path(places[-1].filename).name}, line {places[-1].lineno}"
         came = " ".join(f"{type(error).__name__}: {error}".split())
-        expected = "a factory whose result labels an empty image"
+        expected = "a factory whose result labels an image"
         raise UserMistake(f"predictor {spec}", expected, f"{came} ({where})", ADVICE) from None
     return predictor

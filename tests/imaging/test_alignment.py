@@ -68,3 +68,28 @@ def test_flat_planes_stay_as_they_are(dtype: type, planes: int) -> None:
 
     assert aligned.dtype == dtype
     np.testing.assert_array_equal(aligned, frames)
+
+
+def test_noise_is_not_taken_for_drift() -> None:
+    """Where planes have nothing in common, none is moved."""
+    frames = np.random.default_rng(0).poisson(100, (9, 128, 128)).astype(np.uint16)
+
+    assert not drift(frames).any()
+
+
+@pytest.mark.parametrize("lost", [0, 3, PLANES // 2 - 1, PLANES - 1])
+def test_a_dropped_frame_moves_no_other(lost: int) -> None:
+    """A plane that shows nothing leaves its neighbours where they are."""
+    frames, _ = lit(texture(256, seed=5), tilted(256), 3000, 1.0)
+    moved, walk = shaken(frames, seed=1)
+    moved[lost] = np.random.default_rng(0).poisson(50, moved[lost].shape)
+    others = np.delete(drift(moved) + walk, lost, axis=0)
+
+    assert np.abs(others).max() < 0.6
+
+
+def test_a_shift_beyond_all_stages_is_not_believed() -> None:
+    """A neighbour 30 pixels away is another place, and stays."""
+    frames, _ = lit(texture(256, seed=5), tilted(256), 3000, 1.0)
+
+    assert np.abs(drift(np.stack([frames[5], np.roll(frames[5], 30, axis=1)]))).max() == 0

@@ -208,6 +208,7 @@ REFUSED = {
     "wide integers": (np.zeros((3, 8, 8), np.int64), None, "convert"),
     "booleans": (np.zeros((3, 8, 8), bool), None, "convert"),
     "not a number": (np.full((3, 8, 8), np.nan, np.float32), None, "finite"),
+    "too large to square": (np.full((3, 8, 8), 1e16, np.float32), None, "up to 1e"),
     "infinity": (np.full((3, 8, 8), np.inf, np.float32), None, "finite"),
     "channel of a grey stack": (np.zeros((3, 8, 8), np.uint8), 0, "channel"),
     "channel that is not there": (np.zeros((3, 8, 8, 2), np.uint8), 2, "channel"),
@@ -261,6 +262,15 @@ def test_energy_agrees_with_a_plain_implementation() -> None:
 
     # blocks whose Gaussian (4 blocks wide) never meets the border, which is padded otherwise
     np.testing.assert_allclose(energy[4, 4], expected[4, 4], rtol=0.02)
+
+
+def test_the_order_of_bytes_makes_no_difference() -> None:
+    """A stack in the other order of bytes, as some TIFFs have it, gives the same image."""
+    frames, _, _ = stepped(64)
+
+    np.testing.assert_array_equal(
+        focus_stack(frames.astype(">u2")).image, focus_stack(frames).image
+    )
 
 
 def test_the_example_of_the_readme_runs() -> None:

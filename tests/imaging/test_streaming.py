@@ -58,8 +58,10 @@ def test_results_may_be_asked_for_at_any_time() -> None:
 
 
 def test_other_planes_are_refused() -> None:
-    """A plane of another shape or dtype, and a result of nothing, are refused."""
+    """A plane of another shape or dtype, one in colour, and a result of nothing are refused."""
     stream = FocusStream()
+    with pytest.raises(ValueError, match="expected \\(y, x\\)"):
+        stream.add(np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="got none"):
         stream.result()
     stream.add(np.zeros((16, 16), np.uint8))

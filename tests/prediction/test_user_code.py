@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 import re
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from imaging.statistics import CLUMP
 from prediction.opening import open_predictor
 from scan.errors import UserMistake
 from tests.prediction.networks import slide
@@ -37,6 +39,8 @@ def test_the_readme_has_a_model_that_works(module: Path) -> None:
     statistics = predictor.describe([image], 20.0)
     labels = predictor.detect(image, statistics, (0, 0))
 
+    # what its halo of 64 px holds beyond a clump of objects may be spoilt by what is not seen
+    assert statistics.filter_reach_px == max(0, 64 - ceil(CLUMP * 20.0))
     assert labels.dtype == np.int32
     assert (labels[30, 110], labels[100, 30], labels.max()) == (1, 2, 2)
     assert predictor.told() == {"predictor": f"{module.stem}:factory"}
@@ -82,6 +86,7 @@ def test_a_model_may_say_what_it_needs_around_a_core(module: Path) -> None:
     assert silent.halo_px > 60
 
 
+HALO = "def find(image):\n    return image * 0\nfind.halo_px = "
 WRONG = {
     "no module": ("", "no_such_module_here:factory", "ModuleNotFoundError: No module named"),
     "no factory": ("", "{}:factory", "AttributeError"),
@@ -91,6 +96,9 @@ WRONG = {
     "shape": ("factory = lambda: lambda image: image[1:]", "{}:factory", "uint16 of shape (255,"),
     "kind": ("factory = lambda: lambda image: image / 2", "{}:factory", "float64 of shape (256,"),
     "nothing": ("factory = lambda: lambda image: None", "{}:factory", "got object of shape ()"),
+    "noise": ("factory = lambda: lambda x: x if x.max() == 0 else 1 / 0", "{}:factory", "ZeroDiv"),
+    "negative halo": (f"{HALO}-2\nfactory = lambda: find", "{}:factory", "halo_px is below 0"),
+    "no halo": (f"{HALO}'far'\nfactory = lambda: find", "{}:factory", "invalid literal for int"),
 }
 
 
