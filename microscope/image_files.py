@@ -227,7 +227,7 @@ def _plain(path: Path, pixels: np.ndarray) -> np.ndarray:
         if pixels.min() >= 0 and pixels.max() <= np.iinfo(wide).max:
             return pixels.astype(wide, copy=False)
     came = f"{pixels.min()} … {pixels.max()} as {pixels.dtype}"
-    expected = f"integers within 0 … 65535 or floats up to {GREATEST:g}"
+    expected = f"integers within 0 … 65535 or finite floats up to {GREATEST:g}"
     raise InputError(str(path), expected, came, "rescale or convert it")
 
 
