@@ -191,7 +191,7 @@ class Flow:
         try:
             record = ray.get(ref)
         except RayError as error:
-            if not is_loss(error):
+            if not (is_loss(error) or isinstance(cause_of(error), ScanError)):
                 raise
             self.ledger.lost[field] = reason_of(error)
             self.tell("lost", field, reason=reason_of(error))

@@ -109,12 +109,11 @@ def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...
     if planes is None or planes == len(heights):
         return heights
     if planes > len(heights):
-        raise InputError(
-            str(recording.path),
-            f"{planes} planes as the settings ask",
-            f"{len(heights)}",
-            "leave planes out to use every recorded plane",
+        expected, advice = (
+            f"{planes} planes as settings ask",
+            "leave planes out to use them all",
         )
+        raise InputError(str(recording.path), expected, f"{len(heights)}", advice)
     first = (len(heights) - planes) // 2
     return heights[first : first + planes]
 

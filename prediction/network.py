@@ -65,9 +65,8 @@ def session_of(weights: Weights) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # as many as a task has CPUs
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        weights.content, options, providers=["CPUExecutionProvider"]
-    )
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(weights.content, options, providers=providers)
 
 
 def run(weights: Weights, pixels: np.ndarray) -> np.ndarray:
@@ -124,9 +123,8 @@ class NetworkPredictor(ABC):
         """Object size and normalisation of the scan."""
         seen = estimate_statistics(samples, diameter_px)
         halo_px = self.reach_px + ceil(REACH * seen.diameter_px)
-        return ModelStatistics(
-            **vars(seen), reach_px=halo_px, normalisation=self.normalisation(samples)
-        )
+        normalisation = self.normalisation(samples)
+        return ModelStatistics(**vars(seen), reach_px=halo_px, normalisation=normalisation)
 
     def detect(
         self, image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]

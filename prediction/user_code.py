@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,9 +52,11 @@ class UserCode:
     def labelled(self, image: np.ndarray) -> np.ndarray:
         """What the user's function says of an image (y, x), as labels in raster order.
 
-        Labels of another shape than the image, or of no whole numbers, raise UserMistake.
+        Labels of another shape than the image, or of no whole numbers, raise UserMistake, as does
+        whatever the function raises.
         """
-        labels = np.asarray(_made(self)(image.copy()))
+        with told_by_line(self.spec):
+            labels = np.asarray(_made(self)(image.copy()))
         if labels.shape != image.shape or labels.dtype.kind not in "iu":
             expected = f"whole numbers of shape {image.shape}, 0 for background"
             came = f"{labels.dtype} of shape {labels.shape}"
@@ -76,21 +79,26 @@ def _made(predictor: UserCode) -> Callable[[np.ndarray], np.ndarray]:
     return made
 
 
-def open_user_code(spec: str, dtype: np.dtype) -> UserCode:
-    """A user's model, tried on an empty image and on noise; whatever fails is told in one line."""
-    predictor = UserCode(spec, str(Path.cwd()))
+@contextmanager
+def told_by_line(spec: str) -> Iterator[None]:
+    """Whatever code that is not ours raises, as a UserMistake that names its line."""
     try:
-        noise = np.random.default_rng(0).integers(0, 200, (TRIAL_PX, TRIAL_PX))
-        for image in (np.zeros_like(noise), noise):
-            predictor.labelled(image.astype(dtype))
-        if int(getattr(_made(predictor), "halo_px", 0)) < 0:
-            raise ValueError("halo_px is below 0")
+        yield
     except UserMistake:
         raise
-    except Exception as error:  # anything may go wrong in code that is not ours
+    except Exception as error:
         places = [place for place in extract_tb(error.__traceback__) if "<" not in place.filename]
         where = f"{Path(places[-1].filename).name}, line {places[-1].lineno}"
-        came = " ".join(f"{type(error).__name__}: {error}".split())
-        expected = "a factory whose result labels an image"
-        raise UserMistake(f"predictor {spec}", expected, f"{came} ({where})", ADVICE) from None
+        came = " ".join(f"{type(error).__name__}: {error}".split()) + f" ({where})"
+        raise UserMistake(f"predictor {spec}", "a model that labels images", came, ADVICE) from None
+
+
+def open_user_code(spec: str, dtype: np.dtype) -> UserCode:
+    """A user's model, tried on an empty image and on noise; whatever fails is told in one line."""
+    predictor, rng = UserCode(spec, str(Path.cwd())), np.random.default_rng(0)
+    for brightest in (0, 200):
+        predictor.labelled(rng.integers(0, brightest + 1, (TRIAL_PX, TRIAL_PX)).astype(dtype))
+    with told_by_line(spec):
+        if int(getattr(_made(predictor), "halo_px", 0)) < 0:
+            raise ValueError("halo_px is below 0")
     return predictor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 
 import main
 from benchmarks.accuracy import accuracy_of
+from config import validate
+from imaging.ownership import seen_by
+from microscope.opening import prepare
 from tests.prediction import networks
 
 SIZE = ["--plain", "--exposure-ms", "2", "--stripes", "2", "--fields", "2", "--field-px", "384"]
@@ -62,6 +66,36 @@ def test_a_scan_with_own_python(
 
     assert begun["predictor"] == "own_model_of_a_scan:factory"
     assert accuracy_of(tmp_path / "run").f1 >= 0.8
+
+
+def test_a_model_that_fails_on_some_fields_loses_those(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What own Python raises on a field is that field's reason; all others are in the answer."""
+    (tmp_path / "model_for_narrow_fields.py").write_text(
+        "from imaging.detection import detect, estimate_statistics\n"
+        "def find(image):\n"
+        "    if image.shape[1] > image.shape[0]:\n"
+        "        raise ValueError('too wide')\n"
+        "    return detect(image, estimate_statistics([image]))\n"
+        "find.halo_px = 32\n"
+        "factory = lambda: find\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    predictor = ["--predictor", "model_for_narrow_fields:factory", "--fields", "3"]
+
+    code = main.main([*SIZE, "--planes", "5", *predictor, "--out", str(tmp_path / "run")])
+
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    lost = summary["fields"]["lost"]
+    plan = prepare(validate(tomllib.loads((tmp_path / "run" / "scan.toml").read_text()))).plan
+    views = {(f.stripe, f.field): seen_by(f, 32, plan.surroundings(f)) for f in plan.fields}
+    wide = [at for at, (y, x) in views.items() if x.stop - x.start > y.stop - y.start]
+    assert code == 3
+    assert sorted((field["stripe"], field["field"]) for field in lost) == wide
+    assert 0 < len(wide) < len(views)
+    assert all("too wide (model_for_narrow_fields.py, line 4)" in f["reason"] for f in lost)
+    assert summary["objects"] > 0
 
 
 MISTAKES = {
