@@ -151,12 +151,14 @@ def oracle(scene: Scene) -> Frames:
 
 
 def scores_of(scene: Scene) -> dict[str, Score]:
-    scores = {name: score(method(scene.frames), scene) for name, method in METHODS.items()}
-    error = (focus_stack(scene.frames).depth - scene.height)[scene.told]
-    scores[OURS] = score(
-        focus_stack(scene.frames).image, scene, float(np.sqrt(np.square(error).mean()))
-    )
-    return {"true height, nearest plane": score(oracle(scene), scene)} | scores
+    stack = focus_stack(scene.frames)
+    error = float(np.sqrt(np.square((stack.depth - scene.height)[scene.told]).mean()))
+    scores = {
+        "true height, nearest plane": score(oracle(scene), scene),
+        OURS: score(stack.image, scene, error),
+    }
+    others = {name: method for name, method in METHODS.items() if name != OURS}
+    return scores | {name: score(way(scene.frames), scene) for name, way in others.items()}
 
 
 def compare_quality(seeds: list[int], size: int) -> None:

@@ -106,6 +106,18 @@ def spread_row(nodes, wide):  # type: ignore[no-untyped-def] # pragma: no cover
 
 
 @compiled
+def spread_cells(grid, cell_row, above, below, depth):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Interpolate one row of cells, the pixels between two rows of block centres."""
+    spread_row(grid[max(cell_row - 1, 0)], above)
+    spread_row(grid[min(cell_row, grid.shape[0] - 1)], below)
+    top = cell_row * BLOCK_PX - BLOCK_PX // 2
+    for y in range(max(top, 0), min(top + BLOCK_PX, depth.shape[0])):
+        share = (np.float32(y - top) + HALF) * EIGHTH
+        for x in range(depth.shape[1]):
+            depth[y, x] = above[x + 4] + share * (below[x + 4] - above[x + 4])
+
+
+@compiled
 def lower_planes(above, below, last, lower):  # type: ignore[no-untyped-def] # pragma: no cover
     """The plane below each cell's depth, or -1 where that changes within the cell."""
     for cell in range(lower.size):
@@ -141,18 +153,14 @@ def blend(frames, grid, rounding, image, depth):  # type: ignore[no-untyped-def]
     """Interpolate the depth grid to pixels and blend the two planes around it."""
     height, width = image.shape
     rows, columns = grid.shape
-    wide = np.empty((2, (columns + 1) * BLOCK_PX), np.float32)
+    upper = np.empty((columns + 1) * BLOCK_PX, np.float32)
+    under = np.empty((columns + 1) * BLOCK_PX, np.float32)
     lower = np.empty(columns + 1, np.int32)
     for cell_row in range(rows + 1):
-        spread_row(grid[max(cell_row - 1, 0)], wide[0])
-        spread_row(grid[min(cell_row, rows - 1)], wide[1])
-        lower_planes(wide[0], wide[1], frames.shape[0] - 1, lower)
+        spread_cells(grid, cell_row, upper, under, depth)
+        lower_planes(upper, under, frames.shape[0] - 1, lower)
         top = cell_row * BLOCK_PX - BLOCK_PX // 2
         for y in range(max(top, 0), min(top + BLOCK_PX, height)):
-            share = (np.float32(y - top) + HALF) * EIGHTH
-            for x in range(width):
-                start = wide[0, x + 4]
-                depth[y, x] = start + share * (wide[1, x + 4] - start)
             cell = 0
             while cell <= columns:
                 plane, end = lower[cell], cell + 1
@@ -171,18 +179,11 @@ def blend(frames, grid, rounding, image, depth):  # type: ignore[no-untyped-def]
 @compiled
 def spread(grid, depth):  # type: ignore[no-untyped-def] # pragma: no cover
     """Interpolate the depth grid to pixels."""
-    height, width = depth.shape
     rows, columns = grid.shape
     above = np.empty((columns + 1) * BLOCK_PX, np.float32)
     below = np.empty((columns + 1) * BLOCK_PX, np.float32)
     for cell_row in range(rows + 1):
-        spread_row(grid[max(cell_row - 1, 0)], above)
-        spread_row(grid[min(cell_row, rows - 1)], below)
-        top = cell_row * BLOCK_PX - BLOCK_PX // 2
-        for y in range(max(top, 0), min(top + BLOCK_PX, height)):
-            share = (np.float32(y - top) + HALF) * EIGHTH
-            for x in range(width):
-                depth[y, x] = above[x + 4] + share * (below[x + 4] - above[x + 4])
+        spread_cells(grid, cell_row, above, below, depth)
 
 
 @compiled
