@@ -7,26 +7,25 @@ ever downloaded, and nothing is learned from a single field.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from imaging.statistics import CLUMP, DetectionStatistics
 
-__all__ = ["ModelStatistics", "Predictor"]
+Array = NDArray[Any]
+Samples = Sequence[Array]  # focused images (y, x) of one scan
+Normalisation = tuple[float, ...]
+Place = tuple[int, int]  # row and column in the mosaic
 
 
 class Predictor(Protocol):
     """Finds objects; can be pickled."""
 
-    def describe(
-        self, samples: Sequence[np.ndarray], diameter_px: float | None
-    ) -> DetectionStatistics:
+    def describe(self, samples: Samples, diameter_px: float | None) -> DetectionStatistics:
         """What the objects and pixels of one scan have in common, from focused images of it."""
 
-    def detect(
-        self, image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
-    ) -> np.ndarray:
+    def detect(self, image: Array, statistics: DetectionStatistics, origin: Place) -> Array:
         """Labels (y, x) int32 of one region that begins at `origin` in the mosaic."""
 
     def told(self) -> dict[str, str]:
@@ -46,7 +45,7 @@ class ModelStatistics(DetectionStatistics):
     """
 
     reach_px: int
-    normalisation: tuple[float, ...] = ()
+    normalisation: Normalisation = ()
 
     @property
     def halo_px(self) -> int:

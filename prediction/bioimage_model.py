@@ -5,13 +5,13 @@ come from the scan and not from an image, and nothing is fetched: what the folde
 refused.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prediction import Array, Normalisation, Samples
 from prediction.network import NetworkPredictor, Weights, run, told_in_one_line
 from scan.errors import UserMistake
 
@@ -29,7 +29,7 @@ class BioImageModel(NetworkPredictor):
         (size,) = (axis.size for axis in self.description.inputs[0].axes if axis.id == "y")
         return size if isinstance(size, int) else size.get_size(max(0, size.get_n(least_px)))
 
-    def normalisation(self, samples: Sequence[np.ndarray]) -> tuple[float, ...]:
+    def normalisation(self, samples: Samples) -> Normalisation:
         """The measures that the description wants of an image or a data set, of all samples."""
         from bioimageio.core.stat_calculators import compute_measures
 
@@ -43,13 +43,13 @@ class BioImageModel(NetworkPredictor):
 
         return sorted(required_measures(self.description).pre, key=repr)
 
-    def maps(self, pixels: np.ndarray, normalisation: tuple[float, ...]) -> np.ndarray:
+    def maps(self, pixels: Array, normalisation: Normalisation) -> Array:
         """Maps (channel, y, x) of pixels (y, x)."""
         known = dict(zip(self._measures, normalisation, strict=True))
         maps = self._outcome(self._sample(pixels, known))
         return maps.transpose(("channel", "y", "x"), missing_dims="expand").to_numpy()
 
-    def _sample(self, pixels: np.ndarray, known: dict[Any, Any]) -> Any:
+    def _sample(self, pixels: Array, known: dict[Any, Any]) -> Any:
         from bioimageio.core import Sample, Tensor
 
         image = self.description.inputs[0]

@@ -1,27 +1,21 @@
 """The detector without weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from imaging.detection import detect, estimate_statistics
 from imaging.statistics import DetectionStatistics
+from prediction import Array, Place, Samples
 
 
 @dataclass(frozen=True)
 class Classic:
     """Finds bright objects on a dark ground."""
 
-    def describe(
-        self, samples: Sequence[np.ndarray], diameter_px: float | None
-    ) -> DetectionStatistics:
+    def describe(self, samples: Samples, diameter_px: float | None) -> DetectionStatistics:
         """Background, contrast and object size of the scan."""
         return estimate_statistics(samples, diameter_px)
 
-    def detect(
-        self, image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
-    ) -> np.ndarray:
+    def detect(self, image: Array, statistics: DetectionStatistics, origin: Place) -> Array:
         """Labels (y, x) int32 of one region."""
         return detect(image, statistics, origin)
 

@@ -6,7 +6,7 @@ else; then the borders of fields leave no trace. Both are tried out when it is o
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -18,7 +18,7 @@ import numpy as np
 from imaging.detection import estimate_statistics
 from imaging.instances import GRID_PX, REACH, in_windows, instances
 from imaging.statistics import DetectionStatistics
-from prediction import ModelStatistics
+from prediction import Array, ModelStatistics, Normalisation, Place, Samples
 from scan.errors import UserMistake
 
 STEP_PX = 512  # of windows: large enough that their rims cost little, small enough for any memory
@@ -69,13 +69,13 @@ def session_of(weights: Weights) -> Any:
     return onnxruntime.InferenceSession(weights.content, options, providers=providers)
 
 
-def run(weights: Weights, pixels: np.ndarray) -> np.ndarray:
+def run(weights: Weights, pixels: Array) -> Array:
     """The first output of a network with one input."""
     session = session_of(weights)
     return session.run(None, {session.get_inputs()[0].name: pixels.astype(np.float32)})[0]
 
 
-def _noise(shape: tuple[int, ...]) -> np.ndarray:
+def _noise(shape: tuple[int, ...]) -> Array:
     """Noise of a strength that differs from block to block: no network is blind to all of it."""
     rng = np.random.default_rng(0)
     blocks = PROBE_RANGE ** -rng.uniform(0, 1, [-(-edge // GRID_PX) for edge in shape])
@@ -110,25 +110,21 @@ class NetworkPredictor(ABC):
         """The smallest edge of an image of at least that many pixels that the network takes."""
 
     @abstractmethod
-    def normalisation(self, samples: Sequence[np.ndarray]) -> tuple[float, ...]:
+    def normalisation(self, samples: Samples) -> Normalisation:
         """What the network subtracts and divides by, for the scan that the samples show."""
 
     @abstractmethod
-    def maps(self, pixels: np.ndarray, normalisation: tuple[float, ...]) -> np.ndarray:
+    def maps(self, pixels: Array, normalisation: Normalisation) -> Array:
         """Maps (channel, y, x) of pixels (y, x)."""
 
-    def describe(
-        self, samples: Sequence[np.ndarray], diameter_px: float | None
-    ) -> DetectionStatistics:
+    def describe(self, samples: Samples, diameter_px: float | None) -> DetectionStatistics:
         """Object size and normalisation of the scan."""
         seen = estimate_statistics(samples, diameter_px)
         halo_px = self.reach_px + ceil(REACH * seen.diameter_px)
         normalisation = self.normalisation(samples)
         return ModelStatistics(**vars(seen), reach_px=halo_px, normalisation=normalisation)
 
-    def detect(
-        self, image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
-    ) -> np.ndarray:
+    def detect(self, image: Array, statistics: DetectionStatistics, origin: Place) -> Array:
         """Labels (y, x) int32 of one region."""
         assert isinstance(statistics, ModelStatistics)
         network = partial(self.maps, normalisation=statistics.normalisation)
@@ -155,10 +151,10 @@ class NetworkPredictor(ABC):
             least_px = 2 * reach_px + GRID_PX
             expected = f"windows of at least {least_px} pixels, for it sees {reach_px} far"
             raise self.fault(expected, f"{window_px}", "export it with free height and width")
-        self._require_same_when_shifted(noise[0], norm, size, reach_px)
+        self._require_same_when_shifted(noise[0], norm, reach_px)
         return replace(self, step_px=step_px, reach_px=reach_px)
 
-    def _reach(self, noise: np.ndarray, norm: tuple[float, ...]) -> int:
+    def _reach(self, noise: Array, norm: Normalisation) -> int:
         """How far a change in one corner of an image can be seen, in whole steps of the grid."""
         size = noise.shape[1]
         cut = size // 2 // GRID_PX * GRID_PX + GRID_PX // 2  # through the middle of coarse pixels
@@ -176,7 +172,7 @@ class NetworkPredictor(ABC):
         # Seen from any pixel, not from the cut.
         return ceil((far + GRID_PX // 2 - 1) / GRID_PX) * GRID_PX
 
-    def _sound_maps(self, pixels: np.ndarray, norm: tuple[float, ...]) -> np.ndarray:
+    def _sound_maps(self, pixels: Array, norm: Normalisation) -> Array:
         """Maps that have the shape and the range that the README asks for."""
         maps = self.maps(pixels, norm)
         expected = f"one or two maps of {pixels.shape[0]} x {pixels.shape[1]} pixels"
@@ -189,10 +185,9 @@ class NetworkPredictor(ABC):
             raise self.fault("probabilities from 0 to 1", came, "end the network with a sigmoid")
         return maps
 
-    def _require_same_when_shifted(
-        self, noise: np.ndarray, norm: tuple[float, ...], size: int, reach: int
-    ) -> None:
+    def _require_same_when_shifted(self, noise: Array, norm: Normalisation, reach: int) -> None:
         """Refuse a network for which it matters where on the grid an object lies."""
+        size = len(noise) // 2
         there = self.maps(noise[:size, :size], norm)
         here = self.maps(noise[GRID_PX:, GRID_PX:][:size, :size], norm)
         inner, ahead = slice(reach, size - reach - GRID_PX), slice(reach + GRID_PX, size - reach)

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,7 @@ import numpy as np
 
 from imaging.detection import estimate_statistics, raster_order
 from imaging.statistics import DetectionStatistics
-from prediction import ModelStatistics
+from prediction import Array, ModelStatistics, Place, Samples
 from scan.errors import UserMistake
 
 TRIAL_PX = 256  # edge of the images that a model is tried on: an empty one, and noise
@@ -35,21 +35,17 @@ class UserCode:
     spec: str
     folder: str
 
-    def describe(
-        self, samples: Sequence[np.ndarray], diameter_px: float | None
-    ) -> DetectionStatistics:
+    def describe(self, samples: Samples, diameter_px: float | None) -> DetectionStatistics:
         """Object size of the scan; the model's `halo_px`, or what objects of that size need."""
         seen = estimate_statistics(samples, diameter_px)
         reach_px = int(getattr(_made(self), "halo_px", seen.halo_px))
         return ModelStatistics(**vars(seen), reach_px=reach_px)
 
-    def detect(
-        self, image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
-    ) -> np.ndarray:
+    def detect(self, image: Array, statistics: DetectionStatistics, origin: Place) -> Array:
         """Labels (y, x) int32 of one region."""
         return self.labelled(image)
 
-    def labelled(self, image: np.ndarray) -> np.ndarray:
+    def labelled(self, image: Array) -> Array:
         """What the user's function says of an image (y, x), as labels in raster order.
 
         Labels of another shape than the image, or of no whole numbers, raise UserMistake, as does
@@ -70,12 +66,12 @@ class UserCode:
 
 
 @lru_cache(maxsize=1)
-def _made(predictor: UserCode) -> Callable[[np.ndarray], np.ndarray]:
+def _made(predictor: UserCode) -> Callable[[Array], Array]:
     """What the factory returns; called once in a process."""
     module, _, factory = predictor.spec.partition(":")
     if predictor.folder not in sys.path:
         sys.path.append(predictor.folder)
-    made: Callable[[np.ndarray], np.ndarray] = getattr(importlib.import_module(module), factory)()
+    made: Callable[[Array], Array] = getattr(importlib.import_module(module), factory)()
     return made
 
 
