@@ -8,6 +8,7 @@ lasts, so the microscope sleeps only for what remains.
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 
 import cv2
@@ -40,6 +41,7 @@ COARSE_BLUR_PX = 8.0  # wider blurs hold no detail and are drawn at reduced reso
 CACHED_OBJECTS = 1024  # sharp patches, some 10 kB each
 
 
+@dataclass(eq=False)
 class SimulatedMicroscope:
     """A stage, a focus drive and a 16 bit camera over a specimen.
 
@@ -61,35 +63,25 @@ class SimulatedMicroscope:
         Wall clock in s and a wait of so many s; tests put their own.
     """
 
-    def __init__(
-        self,
-        specimen: Specimen,
-        *,
-        frame_shape: tuple[int, int],
-        pixel_size_um: float,
-        exposure_ms: float,
-        seed: int,
-        settle_ms: float = 2.0,
-        stage_speed_um_per_ms: float = 10.0,
-        focus_speed_um_per_ms: float = 1.0,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.specimen = specimen
-        self.frame_shape = frame_shape
+    specimen: Specimen
+    _: KW_ONLY
+    frame_shape: tuple[int, int]
+    pixel_size_um: float
+    exposure_ms: float
+    seed: int
+    settle_ms: float = 2.0
+    stage_speed_um_per_ms: float = 10.0
+    focus_speed_um_per_ms: float = 1.0
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
         self.dtype = np.dtype(np.uint16)
-        self.pixel_size_um = pixel_size_um
-        self.exposure_ms = exposure_ms
-        self.seed = seed
-        self._settle_s = settle_ms / 1e3
-        self._speeds_um_per_s = (
-            np.array([stage_speed_um_per_ms, stage_speed_um_per_ms, focus_speed_um_per_ms]) * 1e3
-        )
-        self._clock, self._sleep = clock, sleep
         self._position_um = np.zeros(3)
         self._closed = False
         self._sharp = lru_cache(CACHED_OBJECTS)(self._draw_sharp)
-        self._reach_um = specimen.diameter_um * np.sqrt(specimen.elongation) / 2 + EDGE_UM
+        long_um = self.specimen.diameter_um * np.sqrt(self.specimen.elongation)
+        self._reach_um = long_um / 2 + EDGE_UM
 
     def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
         """Take a plane at each height, (z, y, x) uint16; moves and exposures take their time.
@@ -104,10 +96,10 @@ class SimulatedMicroscope:
         due_s, began_s = [], []
         for frame, z in zip(frames, z_um, strict=True):
             due_s.append(self._move(np.array([x_um, y_um, z])))
-            began_s.append(self._clock())
+            began_s.append(self.clock())
             self._photograph(frame, x_um, y_um, z)
             self._wait_until(began_s[-1] + self.exposure_ms / 1e3)
-        return ZStack(frames, tuple(due_s), tuple(began_s), self._clock())
+        return ZStack(frames, tuple(due_s), tuple(began_s), self.clock())
 
     def stop(self) -> None:
         """Stop the stage, which is at rest already: no call returns before the stage does."""
@@ -132,32 +124,30 @@ class SimulatedMicroscope:
 
     def _check(self, x_um: float, y_um: float, z_um: Sequence[float]) -> None:
         if self._closed:
-            raise CaptureError("simulated microscope", "an open microscope", "a closed one",
-                               "open a new one")  # fmt: skip
+            expected, came = "an open microscope", "a closed one"
+            raise CaptureError("simulated microscope", expected, came, "open a new one")
         if not (math.isfinite(x_um) and math.isfinite(y_um)):
-            raise CaptureError("simulated stage", "a finite position", f"({x_um}, {y_um}) µm",
-                               "check the positions of the fields")  # fmt: skip
+            came, advice = f"({x_um}, {y_um}) µm", "check the positions of the fields"
+            raise CaptureError("simulated stage", "a finite position", came, advice)
         for z in z_um:
             if not abs(z) <= Z_LIMIT_UM:
-                raise CaptureError(
-                    "simulated focus drive",
-                    f"z within -{Z_LIMIT_UM:g} … {Z_LIMIT_UM:g} µm",
-                    f"z = {z:g} µm",
-                    "check the focus surface, the number of planes and the z-step",
-                )
+                expected = f"z within -{Z_LIMIT_UM:g} … {Z_LIMIT_UM:g} µm"
+                advice = "check the focus surface, the number of planes and the z-step"
+                raise CaptureError("simulated focus drive", expected, f"z = {z:g} µm", advice)
 
     def _move(self, target_um: np.ndarray) -> float:
         """Go there and settle; return when that was due, told from the start of the move."""
-        travel_s = np.max(np.abs(target_um - self._position_um) / self._speeds_um_per_s)
-        due_s = self._clock() + float(travel_s) + self._settle_s
+        stage, focus = self.stage_speed_um_per_ms, self.focus_speed_um_per_ms
+        travel_ms = np.max(np.abs(target_um - self._position_um) / (stage, stage, focus))
+        due_s = self.clock() + (float(travel_ms) + self.settle_ms) / 1e3
         self._wait_until(due_s)
         self._position_um = target_um
         return due_s
 
     def _wait_until(self, moment_s: float) -> None:
-        remaining_s = moment_s - self._clock()
+        remaining_s = moment_s - self.clock()
         if remaining_s > 0:
-            self._sleep(remaining_s)
+            self.sleep(remaining_s)
 
     def _photograph(self, frame: np.ndarray, x_um: float, y_um: float, z_um: float) -> None:
         """Write one plane: shot noise and read noise as one normal deviate for each pixel."""
@@ -246,9 +236,8 @@ def _blurred(patch: np.ndarray, sigma_px: float) -> np.ndarray:
     reach = math.ceil(BLUR_REACH * sigma)
     middle = patch.shape[0] // 2
     before = (reach + 1) * factor + -middle % factor
-    wide = cv2.copyMakeBorder(
-        patch, before, before - 1, before, before - 1, cv2.BORDER_CONSTANT, value=0
-    )
+    rim = (before, before - 1) * 2
+    wide = cv2.copyMakeBorder(patch, *rim, cv2.BORDER_CONSTANT, value=0)
     if factor > 1:
         small = (len(wide) // factor,) * 2
         wide = cv2.resize(wide, small, interpolation=cv2.INTER_AREA)
