@@ -28,17 +28,7 @@ from imaging.statistics import (
     weighted_median,
 )
 
-__all__ = [
-    "DetectionStatistics",
-    "depth_in",
-    "detect",
-    "drop_small",
-    "estimate_statistics",
-    "fill_holes",
-    "flood",
-    "measure",
-    "raster_order",
-]
+__all__ = ["DetectionStatistics", "detect", "estimate_statistics", "measure"]
 
 # Lengths in object diameters, tuned on the 120 real images of benchmarks/detection.py; all lie on
 # flat optima: a fifth more or less costs about a hundredth of F1.
@@ -153,9 +143,11 @@ def _work(
     factor = statistics.bin_factor
     levels = statistics.levels(_bin(image, factor, origin[0] % factor, origin[1] % factor))
     diameter = statistics.diameter_px / factor
-    labels = (levels >= LEVELS_PER_THRESHOLD).astype(np.int32)
+    light = LOG_OF_LEVEL[levels]
+    mask = levels >= LEVELS_PER_THRESHOLD
     for _ in range(PASSES):
-        labels = _trim(_split(labels > 0, levels, diameter), levels)
+        labels = _trim(flood(mask, landscape(mask, light, diameter), diameter), levels)
+        mask = labels > 0
     return levels, drop_small(fill_holes(labels, diameter), diameter)
 
 
@@ -171,22 +163,16 @@ def _bin(image: np.ndarray, factor: int, first_row: int, first_column: int) -> n
     return wide / factor**2
 
 
-def _split(mask: np.ndarray, levels: np.ndarray, diameter: float) -> Labels:
-    """Flood the mask from the peaks of a landscape of distance to the rim and log intensity."""
-    depth = depth_in(mask, diameter)
-    light = LOG_OF_LEVEL[levels]
-    return flood(mask, DISTANCE_WEIGHT * depth + (1 - DISTANCE_WEIGHT) * light, diameter)
-
-
-def depth_in(mask: np.ndarray, diameter: float) -> np.ndarray:
-    """Distance to the rim of a mask in object radii, capped, float64."""
+def landscape(mask: np.ndarray, light: np.ndarray, diameter: float) -> np.ndarray:
+    """Light and distance to the rim of a mask in object radii, capped, in their mean, float64."""
     distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.minimum(distance.astype(np.float64) / (diameter / 2), DISTANCE_CAP)
+    depth = np.minimum(distance.astype(np.float64) / (diameter / 2), DISTANCE_CAP)
+    return DISTANCE_WEIGHT * depth + (1 - DISTANCE_WEIGHT) * light
 
 
-def flood(mask: np.ndarray, landscape: np.ndarray, diameter: float) -> Labels:
+def flood(mask: np.ndarray, ground: np.ndarray, diameter: float) -> Labels:
     """Label a mask (y, x) by flooding it from the peaks of a landscape, below 4096 everywhere."""
-    smooth = ndimage.gaussian_filter(landscape, SEED_SIGMA * diameter, mode="nearest", truncate=3.0)
+    smooth = ndimage.gaussian_filter(ground, SEED_SIGMA * diameter, mode="nearest", truncate=3.0)
     height = np.rint(smooth * SEED_STEPS).astype(np.float32)  # whole numbers below 2**24: exact
     peaks = mask & (height == cv2.dilate(height, _disc(PEAK_DISTANCE * diameter)))
     seeds, _ = ndimage.label(peaks, np.ones((3, 3)))
@@ -215,11 +201,10 @@ def _largest_parts(labels: Labels) -> Labels:
     owner = np.zeros(number + 1, np.int32)
     owner[parts] = labels
     sizes = np.bincount(parts.ravel(), minlength=number + 1)
-    order = np.lexsort((np.arange(number + 1), -sizes, owner))
-    kept = order[np.r_[True, owner[order][1:] != owner[order][:-1]]]
-    keep = np.zeros(number + 1, bool)
-    keep[kept] = True
-    return np.where(keep[parts], labels, 0).astype(np.int32)
+    rising = np.argsort(-sizes, kind="stable")[::-1]
+    largest = np.zeros(labels.max(initial=0) + 1, int)
+    largest[owner[rising]] = rising  # the last assignment wins: the largest part
+    return np.where(parts == largest[labels], labels, 0)
 
 
 def fill_holes(labels: Labels, diameter: float) -> Labels:
@@ -250,10 +235,8 @@ def raster_order(labels: Labels) -> Labels:
     inside = np.flatnonzero(labels)[::-1]
     first = np.full(labels.max(initial=0) + 1, labels.size)
     first[labels.ravel()[inside]] = inside  # the last assignment wins: the first pixel
-    number = np.zeros(first.size, np.int32)
-    present = np.flatnonzero(first < labels.size)
-    number[present[np.argsort(first[present])]] = np.arange(1, present.size + 1)
-    return number[labels]
+    first[0] = -1  # so that the background comes first
+    return np.argsort(np.argsort(first)).astype(np.int32)[labels]
 
 
 def _disc_area(diameter: float) -> float:

@@ -11,13 +11,12 @@ import numpy as np
 
 from imaging.detection import (
     DISTANCE_CAP,
-    DISTANCE_WEIGHT,
     PEAK_DISTANCE,
     SEED_SIGMA,
-    depth_in,
     drop_small,
     fill_holes,
     flood,
+    landscape,
     raster_order,
 )
 from imaging.statistics import CLUMP
@@ -100,10 +99,9 @@ def instances(maps: np.ndarray, second: str, diameter_px: float) -> np.ndarray:
     steps = np.rint(np.clip(maps, 0, LARGEST_DISTANCE).astype(np.float64) * MAP_STEPS) / MAP_STEPS
     mask = steps[0] >= 0.5
     if len(steps) > 1 and second == "distance":
-        landscape = steps[1]
+        ground = steps[1]
     else:
         inner = np.clip(steps[0] - steps[1:].sum(axis=0), 0, 1)  # without rim: the foreground
-        depth = depth_in(inner >= 0.5, diameter_px)
-        landscape = DISTANCE_WEIGHT * depth + (1 - DISTANCE_WEIGHT) * inner
-    labels = flood(mask, landscape, diameter_px)
+        ground = landscape(inner >= 0.5, inner, diameter_px)
+    labels = flood(mask, ground, diameter_px)
     return raster_order(drop_small(fill_holes(labels, diameter_px), diameter_px))
