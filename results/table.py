@@ -7,11 +7,10 @@ the whole table is the parts in the order of their labels, so it does not depend
 import csv
 import io
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from results.files import write_atomically
@@ -35,46 +34,35 @@ def _part(folder: Path, stripe: int, field: int) -> Path:
 
 
 def _as_csv(columns: Columns) -> str:
-    names = ordered(tuple(columns))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    plain = [[_plain(value) for value in columns[name]] for name in names]
-    writer.writerows(zip(*plain, strict=True))
-    return text.getvalue()
+    """Rows of plain numbers; columns tell of place first, then of shape, then of trust."""
+    middle = [name for name in columns if name not in FIRST_COLUMNS + LAST_COLUMNS]
+    names = (*FIRST_COLUMNS, *middle, *LAST_COLUMNS)
+    plain = [[_plain(value) for value in columns[name].tolist()] for name in names]
+    return _joined(names, zip(*plain, strict=True))
 
 
-def ordered(names: Sequence[str]) -> tuple[str, ...]:
-    """Column names in the order of the table: place first, then shape, then trust."""
-    middle = [name for name in names if name not in FIRST_COLUMNS + LAST_COLUMNS]
-    return (*FIRST_COLUMNS, *middle, *LAST_COLUMNS)
-
-
-def _plain(value: Any) -> Any:
+def _plain(value: float) -> float:
     """A value as it reads best: six decimals are finer than any of our measures."""
-    if isinstance(value, (bool, np.bool_)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), 6)
-    return int(value)
+    return round(value, 6) if isinstance(value, float) else int(value)
+
+
+def _joined(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue()
 
 
 def join_parts(folder: Path, fields: Sequence[tuple[int, int]]) -> int:
     """Write the table of the whole scan from the parts of its fields; returns its rows."""
-    header: list[str] = list(FIRST_COLUMNS + LAST_COLUMNS)
+    header: Sequence[str] = FIRST_COLUMNS + LAST_COLUMNS
     rows: list[list[str]] = []
     for stripe, field in fields:
         with _part(folder, stripe, field).open(newline="", encoding="utf-8") as file:
             header, *more = csv.reader(file)
             rows += more
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *sorted(rows, key=_label)])
-    write_atomically(folder / TABLE, text.getvalue())
+    rows.sort(key=lambda row: int(row[0]))  # by label
+    write_atomically(folder / TABLE, _joined(header, rows))
     return len(rows)
-
-
-def _label(row: list[str]) -> int:
-    return int(row[0])
 
 
 def remove_parts(folder: Path) -> None:
