@@ -3,7 +3,7 @@
 It is robust: a sample on dust or on the wrong side of the cover glass is dropped, and told.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,15 +34,15 @@ class FocusSurface:
     `residual_um` is the median distance of a kept sample from the surface fitted without it.
     """
 
-    points: tuple[tuple[float, float, float], ...]
-    kept: tuple[bool, ...]
+    points: Floats
+    kept: NDArray[np.bool_]
     kind: str
     smoothing: float
     residual_um: float
 
     def heights(self, x_um: Sequence[float], y_um: Sequence[float]) -> Floats:
         """Best focus in um at positions in um, never far beyond the kept samples."""
-        samples = np.asarray(self.points)[np.asarray(self.kept)]
+        samples = self.points[self.kept]
         at = np.column_stack([x_um, y_um])
         margin = 0.25 * np.ptp(samples[:, 2]) + 1.0
         heights = _evaluate(samples, at, self.kind, self.smoothing)
@@ -63,8 +63,7 @@ def fit_surface(points: Sequence[tuple[float, float, float]]) -> FocusSurface:
     good = samples[kept]
     kind, smoothing = _best_smoothing(good)
     residual = float(np.median(_left_out(good, kind, smoothing)))
-    rows = tuple((float(x), float(y), float(z)) for x, y, z in samples)
-    return FocusSurface(rows, tuple(bool(k) for k in kept), kind, smoothing, residual)
+    return FocusSurface(samples, kept, kind, smoothing, residual)
 
 
 def _inliers(samples: Floats) -> NDArray[np.bool_]:
@@ -78,18 +77,15 @@ def _inliers(samples: Floats) -> NDArray[np.bool_]:
     if len(samples) < max(FEWEST_FOR_SPLINE, terms + 2):
         return np.ones(len(samples), bool)
     majority = (len(samples) + terms + 1) // 2
+    generator = np.random.default_rng(0)  # any subsets do, as long as they are the same each time
+    subsets = (generator.choice(len(samples), terms, replace=False) for _ in range(SUBSETS))
     agreed = min(
-        (_residuals(samples, subset, kind) for subset in _subsets(len(samples), terms)),
+        (_residuals(samples, subset, kind) for subset in subsets),
         key=lambda residuals: float(np.sort(residuals)[majority - 1]),
     )
     spread = 1.4826 * float(np.median(agreed))
     limit = max(OUTLIER_UM, OUTLIER_DEVIATIONS * spread)
     return _residuals(samples, np.flatnonzero(agreed <= limit), kind) <= limit
-
-
-def _subsets(count: int, size: int) -> list[NDArray[np.intp]]:
-    generator = np.random.default_rng(0)  # any subsets do, as long as they are the same each time
-    return [generator.choice(count, size, replace=False) for _ in range(SUBSETS)]
 
 
 def _residuals(samples: Floats, subset: NDArray[np.intp], kind: str) -> Floats:
@@ -98,22 +94,18 @@ def _residuals(samples: Floats, subset: NDArray[np.intp], kind: str) -> Floats:
 
 
 def _best_smoothing(samples: Floats) -> tuple[str, float]:
+    """The stiffest kind of surface, and its smoothing, that leaves one out about as well as any."""
     if len(samples) == 1:
         return "constant", 0.0
     if len(samples) < FEWEST_FOR_SPLINE or _degenerate(samples):
         return "plane", 0.0
-    choices = _choices(samples)
+    # Slides sag, so a plane is a last resort.
+    stiffest = "quadratic" if len(samples) >= FEWEST_FOR_QUADRATIC else "plane"
+    choices = [(stiffest, 0.0), *(("spline", smoothing) for smoothing in SMOOTHINGS)]
     squares = [np.square(_left_out(samples, *choice)) for choice in choices]
     best = min(squares, key=lambda values: float(values.mean()))
     enough = best.mean() + STIFFER_ERRORS * best.std() / np.sqrt(len(samples))
     return next(c for c, values in zip(choices, squares, strict=True) if values.mean() <= enough)
-
-
-def _choices(samples: Floats) -> list[tuple[str, float]]:
-    """Kinds of surface and their smoothing, the stiffest first; slides sag, so a plane is a last
-    resort."""
-    stiffest = "quadratic" if len(samples) >= FEWEST_FOR_QUADRATIC else "plane"
-    return [(stiffest, 0.0), *(("spline", smoothing) for smoothing in SMOOTHINGS)]
 
 
 def _degenerate(samples: Floats) -> bool:
@@ -125,50 +117,39 @@ def _left_out(samples: Floats, kind: str, smoothing: float) -> Floats:
     """For each sample, its distance from the surface through all others."""
     if len(samples) < 2:
         return np.zeros(1)
-    others = [np.delete(samples, index, axis=0) for index in range(len(samples))]
-    return np.array(
-        [
-            abs(sample[2] - _evaluate(rest, sample[None, :2], kind, smoothing)[0])
-            for sample, rest in zip(samples, others, strict=True)
-        ]
-    )
+    heights = [
+        _evaluate(np.delete(samples, index, axis=0), samples[[index], :2], kind, smoothing)[0]
+        for index in range(len(samples))
+    ]
+    return np.abs(samples[:, 2] - heights)
 
 
 def _evaluate(samples: Floats, at: Floats, kind: str, smoothing: float) -> Floats:
     """Heights at positions (n, 2); coordinates are scaled to the samples' extent."""
-    if kind == "constant":
-        return np.full(len(at), samples[0, 2])
     origin = samples[:, :2].min(axis=0)
     extent = max(float(np.ptp(samples[:, :2], axis=0).max()), 1e-9)
     known, wanted = (samples[:, :2] - origin) / extent, (at - origin) / extent
-    if kind == "plane" or _degenerate(known):
-        return _least_squares(known, samples[:, 2], wanted, _linear)
-    if kind == "quadratic":
-        return _least_squares(known, samples[:, 2], wanted, _quadratic)
-    return np.asarray(RBFInterpolator(known, samples[:, 2], smoothing=smoothing)(wanted))
+    if kind == "spline" and not _degenerate(known):
+        return np.asarray(RBFInterpolator(known, samples[:, 2], smoothing=smoothing)(wanted))
+    bent = kind == "quadratic" and not _degenerate(known)
+    return _least_squares(known, samples[:, 2], wanted, bent)
 
 
-def _least_squares(
-    known: Floats, heights: Floats, wanted: Floats, terms: Callable[[Floats], Floats]
-) -> Floats:
+def _least_squares(known: Floats, heights: Floats, wanted: Floats, bent: bool) -> Floats:
     """Least squares about the mean; samples on one line give the flattest surface through it.
 
     Bends are held back as a ridge does (Hoerl & Kennard 1970, Technometrics 12:55).
     """
     centre = known.mean(axis=0)
-    basis = terms(known - centre)
+    basis = _terms(known - centre, bent)
     mean = basis.mean(axis=0)
     unbent = np.eye(basis.shape[1])[known.shape[1] :] / BEND
     rows = np.vstack([basis - mean, unbent])
     values = np.r_[heights - heights.mean(), np.zeros(len(unbent))]
     slopes = np.linalg.lstsq(rows, values, rcond=1e-6)[0]
-    return np.asarray(heights.mean() + (terms(wanted - centre) - mean) @ slopes)
+    return np.asarray(heights.mean() + (_terms(wanted - centre, bent) - mean) @ slopes)
 
 
-def _linear(at: Floats) -> Floats:
-    return at
-
-
-def _quadratic(at: Floats) -> Floats:
+def _terms(at: Floats, bent: bool) -> Floats:
     x, y = at.T
-    return np.column_stack([x, y, x * x, x * y, y * y])
+    return np.column_stack([x, y, x * x, x * y, y * y]) if bent else at
