@@ -7,7 +7,7 @@ import numpy as np
 from imaging.focus import FocusPeak
 from imaging.surface import FocusSurface, fit_surface
 from scan.errors import FocusError
-from scan.focusing import FocusJob, FocusResult, Rejected, by_field, stack_heights
+from scan.focusing import FocusJob, FocusResult, Rejected, stack_heights
 from scan.plan import Field
 from scan.records import SweepRecord
 
@@ -29,15 +29,17 @@ def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusRe
     believed = [field for field, peak in peaks.items() if not peak.reason]
     if not sweeps or not (believed or job.recorded_z_um):
         raise _no_focus(peaks)
+    wrong = [Rejected(f.stripe, f.field, peak.reason) for f, peak in peaks.items() if peak.reason]
     points = [(field.x_um, field.y_um, peaks[field].z_um) for field in believed]
     surface = fit_surface(points) if points else None
-    centres = by_field(job.plan.fields, _heights(surface, job))
+    places = [(field.stripe, field.field) for field in job.plan.fields]
+    centres = dict(zip(places, _heights(surface, job), strict=True))
     return FocusResult(
         centres_um=centres,
-        z_um={key: _planes_at(centre, job) for key, centre in centres.items()},
+        z_um={place: _planes_at(centre, job) for place, centre in centres.items()},
         sampled=len(peaks),
-        kept=sum(surface.kept) if surface else 0,
-        rejected=(*_disbelieved(peaks), *_outliers(surface, believed)),
+        kept=int(surface.kept.sum()) if surface else 0,
+        rejected=(*wrong, *_outliers(surface, believed)),
         surface=surface.kind if surface else "none",
         residual_um=surface.residual_um if surface else 0.0,
         first_exposure_s=min(record.began_s for _, record in sweeps),
@@ -61,15 +63,11 @@ def _planes_at(centre_um: float, job: FocusJob) -> tuple[float, ...]:
     return job.recorded_z_um or stack_heights(centre_um, planes, step_um)
 
 
-def _disbelieved(peaks: Peaks) -> list[Rejected]:
-    return [Rejected(f.stripe, f.field, peak.reason) for f, peak in peaks.items() if peak.reason]
-
-
 def _outliers(surface: FocusSurface | None, believed: list[Field]) -> list[Rejected]:
     if surface is None:
         return []
-    x_um, y_um, found_um = zip(*surface.points, strict=True)
-    off_um = np.asarray(found_um) - surface.heights(x_um, y_um)
+    x_um, y_um, found_um = surface.points.T
+    off_um = found_um - surface.heights(x_um, y_um)
     return [
         Rejected(field.stripe, field.field, f"{off:+.1f} um off the surface of the others")
         for field, off, inside in zip(believed, off_um, surface.kept, strict=True)

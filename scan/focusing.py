@@ -1,6 +1,5 @@
 """Where focus is sampled, which sweeps follow each other, and what became of it all."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,16 +41,13 @@ class FocusResult:
 
     def told(self) -> dict[str, Any]:
         """What the journal says of it."""
-        return {
-            "first_exposure_s": self.first_exposure_s,
-            "sweeping_s": self.sweeping_s,
-            "sampled": self.sampled,
-            "kept": self.kept,
+        told = vars(self) | {
             "rejected": [vars(sample) for sample in self.rejected],
-            "surface": self.surface,
             "residual_um": round(self.residual_um, 4),
             "centres_um": [[*place, z_um] for place, z_um in self.centres_um.items()],
         }
+        del told["z_um"]  # of every plane: too long, and told by the centres
+        return told
 
 
 def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:
@@ -68,20 +64,12 @@ def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:
 def sweep_heights(centre_um: float, reach_um: float, step_um: float) -> tuple[float, ...]:
     """Heights from `reach_um` below to as much above the centre, in whole steps, to the nm."""
     steps = max(1, round(reach_um / step_um))
-    return tuple(round(centre_um + k * step_um, 3) for k in range(-steps, steps + 1))
+    return stack_heights(centre_um, 2 * steps + 1, step_um)
 
 
 def stack_heights(centre_um: float, planes: int, step_um: float) -> tuple[float, ...]:
     """Heights of a z-stack around its centre, to the nm."""
     return tuple(round(centre_um + (k - (planes - 1) / 2) * step_um, 3) for k in range(planes))
-
-
-def by_field(fields: Sequence[Field], values: Sequence[float]) -> dict[tuple[int, int], float]:
-    """Values keyed by (stripe, field)."""
-    return {
-        (field.stripe, field.field): float(value)
-        for field, value in zip(fields, values, strict=True)
-    }
 
 
 @dataclass(frozen=True)
