@@ -27,6 +27,7 @@ NOT_HAZE = 0.25
 DEPTH_CONTRAST = 2.0  # over the mean of all planes, for a depth to be read there
 
 Array = NDArray[Any]
+Bands = list[Array]  # of a pyramid, from fine to coarse
 
 
 def fuse_steps(
@@ -47,11 +48,12 @@ def fuse_steps(
     """
     reach = blur_reach(blocks.curvature, len(stacks[0]) - 1)
     for box, weight in _places(step_blocks(blocks), depth.shape):
-        pyramids = _Pyramids([stack[:, *box] for stack in stacks], reach)
-        for image, stack, fused in zip(images, stacks, pyramids.fused(), strict=True):
-            _lay_over(image[box], fused, _range(stack[:, *box]), weight)
-        read = (weight > 0.5) & pyramids.told
-        depth[box][read] = pyramids.depth[read]
+        parts = [stack[:, *box] for stack in stacks]
+        pyramids, sharpest, told = _fused(parts, reach)
+        for image, part, bands in zip(images, parts, pyramids, strict=True):
+            _lay_over(image[box], _collapsed(bands), part, weight)
+        read = (weight > 0.5) & (_wide(told, weight.shape) > 0)
+        depth[box][read] = _wide(sharpest, weight.shape)[read]
 
 
 def step_blocks(blocks: BlockDepth) -> NDArray[np.bool_]:
@@ -104,71 +106,52 @@ def _feathered(mask: NDArray[np.bool_], box: Box) -> Array:
     return np.asarray(wide[:rows, :columns])
 
 
-def _range(planes: Array) -> tuple[Array, Array]:
-    """Least and greatest value of all planes in the surroundings of each pixel."""
+def _lay_over(image: Array, fused: Array, stack: Array, weight: Array) -> None:
+    """Mix a fused image in place into the blend, within the range of all planes around a pixel."""
     window = np.ones((RANGE_PX, RANGE_PX), np.uint8)
-    return cv2.erode(planes.min(axis=0), window), cv2.dilate(planes.max(axis=0), window)
-
-
-def _lay_over(image: Array, fused: Array, allowed: tuple[Array, Array], weight: Array) -> None:
-    mixed = image + weight * (np.clip(fused, *allowed) - image)
+    low, high = cv2.erode(stack.min(axis=0), window), cv2.dilate(stack.max(axis=0), window)
+    mixed = image + weight * (np.clip(fused, low, high) - image)
     image[:] = np.rint(mixed) if np.issubdtype(image.dtype, np.integer) else mixed
 
 
-class _Pyramids:
-    """Laplacian pyramids fused plane by plane; the first stack decides for all.
+def _fused(stacks: Sequence[Array], reach: float) -> tuple[list[Bands], Array, Array]:
+    """Fuse Laplacian pyramids plane by plane; the first stack decides for all.
 
-    Attributes
-    ----------
-    depth : (y, x) float32
-        Plane that is sharpest around each pixel.
-    told : (y, x) bool
-        Where that stands out of the other planes and of the haze of what is near.
+    Returns
+    -------
+    pyramids : of each stack
+        Each place of each band is that of the plane in which it is strongest.
+    sharpest : (y, x) float32
+        That plane, on the band that depth is read from.
+    told : (y, x) uint8
+        Where it stands out of the other planes and of the haze of what is near.
     """
-
-    def __init__(self, stacks: Sequence[Array], reach: float) -> None:
-        self._shape = stacks[0].shape[1:]
-        self._kept: list[list[Array]] = []
-        self._best: list[Array] = []
-        for plane in range(len(stacks[0])):
-            self._add(plane, [_bands(stack[plane]) for stack in stacks])
-        best, mean = self._best[DEPTH_BAND], self._sum / len(stacks[0])
-        step = BLOCK_PX >> DEPTH_BAND
-        told = (best > DEPTH_CONTRAST * mean) & (not_haze(best, reach, step) > NOT_HAZE)
-        self.depth = self._wide(cv2.medianBlur(self._winner, WINDOW_PX))
-        specks = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)  # no larger than what was looked at
-        told_about = cv2.morphologyEx(told.astype(np.uint8), cv2.MORPH_OPEN, specks)
-        self.told = self._wide(told_about) > 0
-
-    def _add(self, plane: int, pyramids: list[list[Array]]) -> None:
-        """Take from one plane what is stronger in it than in all before."""
-        energies = [_window(band) for band in pyramids[0][:-1]]
-        energies.append(cv2.pyrDown(energies[-1]))  # the base goes with the coarsest band
-        if not self._kept:
-            self._kept, self._best = pyramids, energies
-            self._winner = np.zeros_like(energies[DEPTH_BAND])
-            self._sum = energies[DEPTH_BAND].copy()
-            return
-        self._sum += energies[DEPTH_BAND]
+    pyramids = [_bands(stack[0]) for stack in stacks]
+    best = _energies(pyramids[0])
+    sharpest, total = np.zeros_like(best[DEPTH_BAND]), best[DEPTH_BAND].copy()
+    for plane in range(1, len(stacks[0])):
+        others = [_bands(stack[plane]) for stack in stacks]
+        energies = _energies(others[0])
+        sharpest[energies[DEPTH_BAND] > best[DEPTH_BAND]] = plane
+        total += energies[DEPTH_BAND]
         for level, energy in enumerate(energies):
-            stronger = energy > self._best[level]
-            self._best[level] = np.maximum(energy, self._best[level])
-            for kept, pyramid in zip(self._kept, pyramids, strict=True):
-                np.copyto(kept[level], pyramid[level], where=stronger)
-            if level == DEPTH_BAND:
-                self._winner[stronger] = plane
-
-    def _wide(self, level: Array) -> Array:
-        rows, columns = self._shape
-        return np.asarray(cv2.resize(level, (columns, rows), interpolation=cv2.INTER_NEAREST))
-
-    def fused(self) -> list[Array]:
-        """The fused image of each stack, float32, before it is kept within its range."""
-        return [_collapsed(kept) for kept in self._kept]
+            stronger = energy > best[level]
+            best[level] = np.maximum(energy, best[level])
+            for kept, other in zip(pyramids, others, strict=True):
+                np.copyto(kept[level], other[level], where=stronger)
+    told = best[DEPTH_BAND] > DEPTH_CONTRAST * (total / len(stacks[0]))
+    told &= not_haze(best[DEPTH_BAND], reach, BLOCK_PX >> DEPTH_BAND) > NOT_HAZE
+    specks = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)  # no larger than what was looked at
+    told_about = cv2.morphologyEx(told.astype(np.uint8), cv2.MORPH_OPEN, specks)
+    return pyramids, cv2.medianBlur(sharpest, WINDOW_PX), told_about
 
 
-def _bands(plane: Array) -> list[Array]:
-    """Laplacian bands from fine to coarse and, last, what remains."""
+def _wide(level: Array, shape: tuple[int, ...]) -> Array:
+    return np.asarray(cv2.resize(level, shape[::-1], interpolation=cv2.INTER_NEAREST))
+
+
+def _bands(plane: Array) -> Bands:
+    """Laplacian bands and, last, what remains."""
     smooth: Array = plane.astype(np.float32)
     bands = []
     for _ in range(BANDS):
@@ -178,11 +161,13 @@ def _bands(plane: Array) -> list[Array]:
     return [*bands, smooth]
 
 
-def _window(band: Array) -> Array:
-    return np.asarray(cv2.boxFilter(band * band, -1, (WINDOW_PX, WINDOW_PX)))
+def _energies(bands: Bands) -> Bands:
+    """Energy around each place of each band; what remains goes with the coarsest."""
+    energies = [cv2.boxFilter(band * band, -1, (WINDOW_PX, WINDOW_PX)) for band in bands[:-1]]
+    return [*energies, cv2.pyrDown(energies[-1])]
 
 
-def _collapsed(bands: list[Array]) -> Array:
+def _collapsed(bands: Bands) -> Array:
     image = bands[-1]
     for band in bands[-2::-1]:
         image = np.asarray(cv2.pyrUp(image, dstsize=band.shape[::-1]) + band)
