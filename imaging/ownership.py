@@ -69,10 +69,8 @@ def scan_numbers(labels: Array, seen: Region, mosaic_shape: tuple[int, int]) -> 
 
 def seen_by(field: Field, halo_px: int, surroundings: tuple[Span, Span]) -> Region:
     """The region that is searched for a field's objects: its core with a halo."""
-    return (
-        region(field.rows, halo_px, surroundings[0]),
-        region(field.columns, halo_px, surroundings[1]),
-    )
+    rows, columns = surroundings
+    return region(field.rows, halo_px, rows), region(field.columns, halo_px, columns)
 
 
 def core_of(image: Array, field: Field, seen: Region) -> Array:
@@ -85,12 +83,7 @@ def core_of(image: Array, field: Field, seen: Region) -> Array:
 
 
 def owned_rows(
-    table: Table,
-    numbers: Array,
-    field: Field,
-    seen: Region,
-    pixel_size_um: float,
-    sight: Sight | None = None,
+    table: Table, numbers: Array, field: Field, seen: Region, pixel_size_um: float, sight: Sight
 ) -> Table:
     """Rows of the objects whose centroid lies in the core, in coordinates of the mosaic.
 
@@ -103,10 +96,8 @@ def owned_rows(
     """
     rows = _in_mosaic(table, (seen[0].start, seen[1].start))
     count = len(rows["label"])
-    rows["touches_border"] = _cut(rows, seen)
-    if sight:
-        for axis in (0, 1):
-            rows["touches_border"] |= _too_large(rows, field, seen, sight, axis)
+    down, across = (_not_surely_whole(rows, field, seen, sight, axis) for axis in (0, 1))
+    rows["touches_border"] = down | across
     rows["label"] = numbers[table["label"]]
     rows["stripe"], rows["field"] = np.full(count, field.stripe), np.full(count, field.field)
     rows["x_um"] = rows["centroid-1"] * pixel_size_um
@@ -122,29 +113,21 @@ def _in_mosaic(table: Table, origin: tuple[int, int]) -> Table:
     return {name: column + shifts.get(name, 0) for name, column in table.items()}
 
 
-def _cut(rows: Table, seen: Region) -> NDArray[np.bool_]:
-    """Objects that reach the end of what the field sees: cut by the slide's edge, or too large."""
-    return np.asarray(
-        (rows["bbox-0"] <= seen[0].start)
-        | (rows["bbox-2"] >= seen[0].stop)
-        | (rows["bbox-1"] <= seen[1].start)
-        | (rows["bbox-3"] >= seen[1].stop)
-    )
-
-
-def _too_large(
+def _not_surely_whole(
     rows: Table, field: Field, seen: Region, sight: Sight, axis: int
 ) -> NDArray[np.bool_]:
-    """Objects that this field, or a neighbour whose core they enter, does not surely see whole.
+    """Objects that the slide's edge cuts, or that some field whose core they enter may not see
+    whole along an axis: this one, or a neighbour.
 
     Such a neighbour may give its part of the object another number, or count it as well.
     """
     first, last = rows[f"bbox-{axis}"], rows[f"bbox-{axis + 2}"]
     start, stop = (field.rows, field.columns)[axis]
-    own = sight.sure(axis, seen[axis].start, seen[axis].stop)
+    view = seen[axis]
+    own = sight.sure(axis, view.start, view.stop)
     # The field before sees the first part of this core, the field after sees the last.
     before, after = min(start + sight.halo_px, stop), max(stop - sight.halo_px, start)
     sure_after, sure_before = sight.sure(axis, after, before)
-    unsure = (first < own[0]) | (last > own[1])
+    unsure = (first <= view.start) | (last >= view.stop) | (first < own[0]) | (last > own[1])
     unsure |= (first < start) & (last > sure_before)
     return np.asarray(unsure | ((last > stop) & (first < sure_after)))

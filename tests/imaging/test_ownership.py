@@ -9,7 +9,7 @@ from scipy.ndimage import binary_dilation
 from skimage.draw import disk
 from skimage.measure import label, regionprops_table
 
-from imaging.ownership import core_of, label_dtype, owned_rows, scan_numbers, seen_by
+from imaging.ownership import Sight, core_of, label_dtype, owned_rows, scan_numbers, seen_by
 from scan.plan import ScanPlan, make_plan
 
 COLUMNS = ("label", "centroid", "bbox")
@@ -41,6 +41,7 @@ def test_fields_together_tell_what_one_look_tells(stripes: int, fields: int, see
     found = label(mosaic)
     expected = scan_numbers(found, whole, plan.mosaic_shape)[found]
 
+    sight = Sight(32, 0, plan.mosaic_shape)
     stitched, numbers = np.zeros(mosaic.shape, label_dtype(plan.mosaic_shape)), []
     for field in plan.fields:
         region = seen_by(field, 32, plan.surroundings(field))
@@ -50,7 +51,7 @@ def test_fields_together_tell_what_one_look_tells(stripes: int, fields: int, see
             core_of(labels, field, region)
         ]
         table = regionprops_table(labels, properties=COLUMNS)
-        numbers += owned_rows(table, scanwide, field, region, 0.5)["label"].tolist()
+        numbers += owned_rows(table, scanwide, field, region, 0.5, sight)["label"].tolist()
 
     np.testing.assert_array_equal(stitched, expected)
     assert sorted(numbers) == sorted(set(np.unique(expected)) - {0})
@@ -66,7 +67,7 @@ def test_rows_are_in_mosaic_coordinates() -> None:
     table = regionprops_table(labels, properties=COLUMNS)
 
     numbers = scan_numbers(labels, region, plan.mosaic_shape)
-    rows = owned_rows(table, numbers, field, region, 0.5)
+    rows = owned_rows(table, numbers, field, region, 0.5, Sight(16, 0, plan.mosaic_shape))
 
     top, left = 30 + region[0].start, 40 + region[1].start
     assert (rows["bbox-0"], rows["bbox-3"]) == (top, left + 3)
@@ -83,11 +84,10 @@ def test_cut_objects_are_told() -> None:
     table = regionprops_table(labels, properties=COLUMNS)
 
     numbers = scan_numbers(labels, region, plan.mosaic_shape)
+    sight = Sight(16, 0, plan.mosaic_shape)
+    rows = owned_rows(table, numbers, plan.fields[0], region, 1.0, sight)
 
-    assert owned_rows(table, numbers, plan.fields[0], region, 1.0)["touches_border"].tolist() == [
-        True,
-        False,
-    ]
+    assert rows["touches_border"].tolist() == [True, False]
 
 
 def test_numbers_fit_any_slide() -> None:
