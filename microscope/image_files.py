@@ -24,6 +24,7 @@ from scan.errors import InputError
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", *PICTURE_SUFFIXES)
 TAKES = "a whole TIFF, PNG or JPEG file, a folder of them, or an OME-Zarr image"
+OME_SIZES = ("PhysicalSizeX", "PhysicalSizeZ")
 AXES = {"T": "timepoints", "C": "channels", "P": "positions"}
 UM_PER_UNIT = {
     **dict.fromkeys(("Å", "angstrom"), 1e-4),
@@ -119,11 +120,8 @@ def _first_series(tiff: Any) -> tuple[np.ndarray, str, list[str]]:
 def _ome_sizes(tiff: Any) -> tuple[float | None, float | None]:
     pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels")
     told = {} if pixels is None else pixels.attrib
-    pixel_size_um, z_step_um = (
-        _um(told.get(f"PhysicalSize{axis}"), told.get(f"PhysicalSize{axis}Unit", "µm"))
-        for axis in "XZ"
-    )
-    return pixel_size_um, z_step_um
+    sizes = [(told.get(name), told.get(f"{name}Unit", "µm")) for name in OME_SIZES]
+    return _um(*sizes[0]), _um(*sizes[1])
 
 
 def _imagej_sizes(tiff: Any) -> tuple[float | None, float | None]:
@@ -180,16 +178,15 @@ def _read_ngff(path: Path) -> Image:
     spec = {"driver": told["driver"], "kvstore": kvstore}
     store = tensorstore.open(spec, open=True, read=True).result()
     scale = np.ones(store.ndim)
-    for transform in [*dataset["coordinateTransformations"],
-                      *told.get("coordinateTransformations", ())]:  # fmt: skip
+    transforms = [*dataset["coordinateTransformations"], *told.get("coordinateTransformations", ())]
+    for transform in transforms:
         scale = scale * transform.get("scale", 1)
     names = [axis["name"] for axis in told["axes"]]
     units = [axis.get("unit") for axis in told["axes"]]
     sizes = dict(zip(names, map(_um, scale, units), strict=True))
     letters = "".join(name[0].upper() for name in names)
-    return _image(path, store, letters, [])._replace(
-        pixel_size_um=sizes["x"], z_step_um=sizes.get("z")
-    )
+    image = _image(path, store, letters, [])
+    return image._replace(pixel_size_um=sizes["x"], z_step_um=sizes.get("z"))
 
 
 def _image(path: Path, array: Any, axes: str, warnings: list[str]) -> Image:

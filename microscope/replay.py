@@ -67,11 +67,7 @@ class Recording:
 
     @classmethod
     def open(
-        cls,
-        path: Path,
-        *,
-        pixel_size_um: float | None = None,
-        z_step_um: float | None = None,
+        cls, path: Path, *, pixel_size_um: float | None = None, z_step_um: float | None = None
     ) -> Self:
         """Read a recording through and keep what is known of it.
 
@@ -95,13 +91,10 @@ class Recording:
         _require_alike(fields)
         facts = [facts for field in fields for facts in field]
         planes = sum(each.shape[0] for each in fields[0])
-        pixel_um, pixel_warnings = _settle(
-            "pixel size", [each.pixel_size_um for each in facts], pixel_size_um
-        )
-        step_um, step_warnings = _settle("z-step", [each.z_step_um for each in facts], z_step_um)
-        warnings = [warning for each in facts for warning in each.warnings] + pixel_warnings
-        if planes > 1:
-            warnings += step_warnings
+        warnings = [warning for each in facts for warning in each.warnings]
+        sizes, steps = [each.pixel_size_um for each in facts], [each.z_step_um for each in facts]
+        pixel_um = _settle("pixel size", [*sizes, pixel_size_um], warnings)
+        step_um = _settle("z-step", [*steps, z_step_um], warnings if planes > 1 else [])
         return cls(
             path=path,
             fields=tuple(tuple(each.path for each in field) for field in fields),
@@ -247,14 +240,13 @@ def _require_alike(fields: Sequence[Sequence[Facts]]) -> None:
             raise InputError(subject, f"{planes} planes", str(count), advice)
 
 
-def _settle(
-    what: str, found_um: Sequence[float | None], given_um: float | None
-) -> tuple[float, list[str]]:
-    """The metadata's size, else the one given, else 1.0; and what there is to warn of."""
-    known = [size for size in (*found_um, given_um) if size is not None]
+def _settle(what: str, sizes_um: Sequence[float | None], warnings: list[str]) -> float:
+    """The first size that is told, else 1.0; adds what there is to warn of."""
+    known = [size for size in sizes_um if size is not None]
     if not known:
-        return 1.0, [f"no {what} in the metadata or the settings: 1 µm is assumed"]
-    differing = [size for size in known if not math.isclose(size, known[0], rel_tol=1e-3)]
-    return known[0], [
-        f"{what} {known[0]:g} µm of the metadata is used, not {size:g} µm" for size in differing
-    ]
+        warnings.append(f"no {what} in the metadata or the settings: 1 µm is assumed")
+        return 1.0
+    for size in known:
+        if not math.isclose(size, known[0], rel_tol=1e-3):
+            warnings.append(f"{what} {known[0]:g} µm of the metadata is used, not {size:g} µm")
+    return known[0]
