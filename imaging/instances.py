@@ -62,9 +62,8 @@ def in_windows(
     lead = [reach_px + (start - reach_px) % GRID_PX for start in origin]
     needed = [n + before - reach_px for n, before in zip(image.shape, lead, strict=True)]
     parts = [[(at, min(step_px, n - at)) for at in range(0, n, step_px)] for n in needed]
-    ends = [axis[-1][0] + window_of(axis[-1][1] + 2 * reach_px) for axis in parts]
-    tail = [end - n - before for end, n, before in zip(ends, image.shape, lead, strict=True)]
-    padded = np.pad(image, list(zip(lead, tail, strict=True)), mode="edge")
+    tail = window_of(step_px + 2 * reach_px)  # no window ends further out
+    padded = np.pad(image, [(before, tail) for before in lead], mode="edge")
 
     def asked(row: int, rows: int, column: int, columns: int) -> np.ndarray:
         bottom = row + window_of(rows + 2 * reach_px)
