@@ -11,7 +11,7 @@ from imaging.stacking import check_frames
 
 # What neighbouring planes share lies between their noise and their shading.
 FINE_SIGMA_PX, COARSE_SIGMA_PX = 1.5, 8.0
-STEPS_PER_PX = 20
+UPSAMPLING = 20  # shifts are told in twentieths of a pixel
 FARTHEST_PX = 16.0  # between neighbours: stages drift by less, and what is found beyond is chance
 LEAST_CORRELATION = 0.2  # planes that share less, shifted, are noise to each other
 
@@ -60,9 +60,7 @@ def _step(before: NDArray[np.float32], view: NDArray[np.float32]) -> NDArray[np.
     if not size:
         return None
     # Not whitened: planes out of focus have noise alone at high frequencies.
-    step = phase_cross_correlation(before, view, upsample_factor=STEPS_PER_PX, normalization=None)[
-        0
-    ]
+    step = phase_cross_correlation(before, view, upsample_factor=UPSAMPLING, normalization=None)[0]
     shared = float((before * np.roll(view, np.rint(step).astype(int), (0, 1))).sum())
     near = np.abs(step).max() <= FARTHEST_PX and shared >= LEAST_CORRELATION * size
     return np.asarray(step) if near else None

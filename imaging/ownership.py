@@ -33,10 +33,8 @@ class Sight:
     def sure(self, axis: int, start: int, stop: int) -> Span:
         """The part of a view along an axis that is seen as in the whole mosaic."""
         length = self.mosaic_shape[axis]
-        return (
-            start + self.spoilt_px if start > 0 else 0,
-            stop - self.spoilt_px if stop < length else length,
-        )
+        first = start + self.spoilt_px if start > 0 else 0
+        return first, stop - self.spoilt_px if stop < length else length
 
 
 def label_dtype(mosaic_shape: tuple[int, int]) -> np.dtype[Any]:

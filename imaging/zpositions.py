@@ -76,10 +76,7 @@ def _outliers(surface: FocusSurface | None, believed: list[Field]) -> list[Rejec
 
 
 def _no_focus(peaks: Peaks) -> FocusError:
-    first = next(iter(peaks.values()))
-    return FocusError(
-        "find_z_positions",
-        "contrast in at least one sample field",
-        f"none in {len(peaks)}; the first: {first.reason}",
-        "check lamp and specimen, or set focus_center_um and focus_range_um",
-    )
+    expected = "contrast in at least one sample field"
+    came = f"none in {len(peaks)}; the first: {next(iter(peaks.values())).reason}"
+    advice = "check lamp and specimen, or set focus_center_um and focus_range_um"
+    return FocusError("find_z_positions", expected, came, advice)
