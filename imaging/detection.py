@@ -180,9 +180,18 @@ def flood(mask: np.ndarray, ground: np.ndarray, diameter: float) -> Labels:
 
 
 def _trim(labels: Labels, levels: np.ndarray) -> Labels:
-    """Cut every object at a fraction of its own brightness and keep its largest piece."""
+    """Cut every object at a fraction of its own brightness and keep its largest connected part, the
+    first in raster order if equal."""
     brightness = _brightness(labels, levels)
-    return _largest_parts(np.where(levels >= CUT_FRACTION * brightness[labels], labels, 0))
+    labels = np.where(levels >= CUT_FRACTION * brightness[labels], labels, 0)
+    parts, number = connected_parts(labels, connectivity=1, return_num=True)
+    owner = np.zeros(number + 1, np.int32)
+    owner[parts] = labels
+    sizes = np.bincount(parts.ravel(), minlength=number + 1)
+    rising = np.argsort(-sizes, kind="stable")[::-1]
+    largest = np.zeros(labels.max(initial=0) + 1, int)
+    largest[owner[rising]] = rising  # the last assignment wins: the largest part
+    return np.where(parts == largest[labels], labels, 0)
 
 
 def _brightness(labels: Labels, levels: np.ndarray) -> np.ndarray:
@@ -193,18 +202,6 @@ def _brightness(labels: Labels, levels: np.ndarray) -> np.ndarray:
     last = np.cumsum(counts) - 1
     quantile = last - ((1 - CUT_QUANTILE) * np.maximum(counts - 1, 0)).astype(np.int64)
     return np.where(counts > 0, (keys & 0xFFFF)[quantile], 0) if keys.size else counts
-
-
-def _largest_parts(labels: Labels) -> Labels:
-    """Of every label keep the largest connected part, the first in raster order if equal."""
-    parts, number = connected_parts(labels, connectivity=1, return_num=True)
-    owner = np.zeros(number + 1, np.int32)
-    owner[parts] = labels
-    sizes = np.bincount(parts.ravel(), minlength=number + 1)
-    rising = np.argsort(-sizes, kind="stable")[::-1]
-    largest = np.zeros(labels.max(initial=0) + 1, int)
-    largest[owner[rising]] = rising  # the last assignment wins: the largest part
-    return np.where(parts == largest[labels], labels, 0)
 
 
 def fill_holes(labels: Labels, diameter: float) -> Labels:

@@ -92,7 +92,10 @@ def owned_rows(
     numbers : as `scan_numbers` gives them.
     sight : by which objects are marked that are too large for some field to see them rightly.
     """
-    rows = _in_mosaic(table, (seen[0].start, seen[1].start))
+    origin = seen[0].start, seen[1].start
+    shifts = {f"bbox-{k}": origin[k % 2] for k in range(4)}
+    shifts |= {f"centroid-{k}": origin[k] for k in range(2)}
+    rows = {name: column + shifts.get(name, 0) for name, column in table.items()}
     count = len(rows["label"])
     down, across = (_not_surely_whole(rows, field, seen, sight, axis) for axis in (0, 1))
     rows["touches_border"] = down | across
@@ -103,12 +106,6 @@ def owned_rows(
     centres = zip(rows["centroid-0"], rows["centroid-1"], strict=True)
     owned = np.array([field.owns(*centre) for centre in centres], bool)
     return {name: column[owned] for name, column in rows.items()}
-
-
-def _in_mosaic(table: Table, origin: tuple[int, int]) -> Table:
-    shifts = {f"bbox-{k}": origin[k % 2] for k in range(4)}
-    shifts |= {f"centroid-{k}": origin[k] for k in range(2)}
-    return {name: column + shifts.get(name, 0) for name, column in table.items()}
 
 
 def _not_surely_whole(

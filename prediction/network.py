@@ -79,9 +79,8 @@ def _noise(shape: tuple[int, ...]) -> Array:
     """Noise of a strength that differs from block to block: no network is blind to all of it."""
     rng = np.random.default_rng(0)
     blocks = PROBE_RANGE ** -rng.uniform(0, 1, [-(-edge // GRID_PX) for edge in shape])
-    for axis, edge in enumerate(shape):
-        blocks = blocks.repeat(GRID_PX, axis).take(range(edge), axis)
-    return (rng.uniform(0, PROBE_LEVELS, shape) * blocks).astype(np.float32)
+    block_of = np.ix_(*(np.arange(edge) // GRID_PX for edge in shape))
+    return (rng.uniform(0, PROBE_LEVELS, shape) * blocks[block_of]).astype(np.float32)
 
 
 @dataclass(frozen=True)
