@@ -103,7 +103,10 @@ def _fuse(stacks: list[Frames]) -> tuple[list[Frames], Depth]:
     if len(stacks[0]) == 1:
         return [stack[0].copy() for stack in stacks], depth
     blocks = block_depth(block_energy(stacks[0]))
-    images = [_blended(stack, blocks, depth) for stack in stacks]
+    images = [np.empty(stack.shape[1:], stack.dtype) for stack in stacks]
+    for stack, image in zip(stacks, images, strict=True):
+        kernels.blend(stack, blocks.depth, rounding(stack), image, depth)
+        sharpen(image, blocks, depth)
     fuse_steps(stacks, blocks, images, depth)
     return images, depth
 
@@ -120,28 +123,16 @@ def block_energy(frames: Frames) -> NDArray[np.float32]:
     return energy
 
 
-def _blended(frames: Frames, blocks: BlockDepth, depth: Depth) -> Frames:
-    """The blend of the two planes around each pixel's depth, sharpened; fills in the depth."""
-    image = np.empty(frames.shape[1:], frames.dtype)
-    kernels.blend(frames, blocks.depth, rounding(frames), image, depth)
-    sharpen(image, blocks, depth)
-    return image
-
-
 def sharpen(image: Frames, blocks: BlockDepth, depth: Depth) -> None:
     """Give back, in place, the detail that blending two planes has cost, where it is not noise."""
     rate = np.float32(RATE * blocks.curvature)
     if rate > LEAST_RATE:
-        kernels.sharpen(image, depth, _band_noise(blocks), rate, rounding(image))
+        part = blocks.depth % 1
+        mixed = np.square(part) + np.square(1 - part)  # of the noise power of both planes
+        noise = np.asarray(BAND_NOISE / LAPLACIAN_NOISE * mixed * blocks.floor, np.float32)
+        kernels.sharpen(image, depth, noise, rate, rounding(image))
 
 
 def rounding(pixels: Frames) -> np.float32:
     """What to add before decimals are cut off."""
     return np.float32(0.5 if np.issubdtype(pixels.dtype, np.integer) else 0)
-
-
-def _band_noise(blocks: BlockDepth) -> NDArray[np.float32]:
-    """Noise power of each block in the band that is sharpened, after the blend of two planes."""
-    part = blocks.depth % 1
-    mixed = np.square(part) + np.square(1 - part)
-    return np.asarray(BAND_NOISE / LAPLACIAN_NOISE * mixed * blocks.floor, np.float32)

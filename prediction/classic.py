@@ -1,13 +1,10 @@
 """The detector without weights."""
 
-from dataclasses import dataclass
-
 from imaging.detection import detect, estimate_statistics
 from imaging.statistics import DetectionStatistics
 from prediction import Array, Place, Samples
 
 
-@dataclass(frozen=True)
 class Classic:
     """Finds bright objects on a dark ground."""
 
