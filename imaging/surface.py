@@ -26,7 +26,7 @@ FEWEST_FOR_SPLINE = 6
 FEWEST_FOR_QUADRATIC = 9  # half again as many samples as it has coefficients
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FocusSurface:
     """A surface of best focus through the kept samples: constant, plane, quadratic or spline.
 

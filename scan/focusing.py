@@ -29,15 +29,15 @@ class FocusResult:
     `sweeping_s` how long each stripe's camera was busy with sweeps.
     """
 
-    centres_um: dict[tuple[int, int], float]
-    z_um: dict[tuple[int, int], tuple[float, ...]]
+    first_exposure_s: float
+    sweeping_s: tuple[float, ...]
     sampled: int
     kept: int
     rejected: tuple[Rejected, ...]
     surface: str
     residual_um: float
-    first_exposure_s: float
-    sweeping_s: tuple[float, ...]
+    centres_um: dict[tuple[int, int], float]
+    z_um: dict[tuple[int, int], tuple[float, ...]]
 
     def told(self) -> dict[str, Any]:
         """What the journal says of it."""
