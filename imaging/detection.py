@@ -141,22 +141,20 @@ def _work(
 ) -> tuple[np.ndarray, Labels]:
     """Levels and labels on the working grid."""
     factor = statistics.bin_factor
-    levels = statistics.levels(_bin(image, factor, origin[0] % factor, origin[1] % factor))
+    levels = statistics.levels(_bin(image, factor, origin))
     diameter = statistics.diameter_px / factor
     light = LOG_OF_LEVEL[levels]
     mask = levels >= LEVELS_PER_THRESHOLD
     for _ in range(PASSES):
         labels = _trim(flood(mask, landscape(mask, light, diameter), diameter), levels)
         mask = labels > 0
-    return levels, drop_small(fill_holes(labels, diameter), diameter)
+    return levels, tidied(labels, diameter)
 
 
-def _bin(image: np.ndarray, factor: int, first_row: int, first_column: int) -> np.ndarray:
+def _bin(image: np.ndarray, factor: int, origin: tuple[int, int]) -> np.ndarray:
     """Mean of blocks aligned with the mosaic's grid; a block cut by the border repeats its edge."""
-    rows, columns = image.shape
-    pad_rows = (first_row, -(first_row + rows) % factor)
-    pad_columns = (first_column, -(first_column + columns) % factor)
-    padded = np.pad(image, (pad_rows, pad_columns), mode="edge").astype(np.float64)
+    ends = [(o % factor, -(o + n) % factor) for o, n in zip(origin, image.shape, strict=True)]
+    padded = np.pad(image, ends, mode="edge").astype(np.float64)
     # Slices are added in a fixed order: numpy's own sum may take another order in another place.
     tall = sum((padded[i::factor] for i in range(1, factor)), padded[::factor])
     wide = sum((tall[:, i::factor] for i in range(1, factor)), tall[:, ::factor])
@@ -204,27 +202,23 @@ def _brightness(labels: Labels, levels: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, (keys & 0xFFFF)[quantile], 0) if keys.size else counts
 
 
-def fill_holes(labels: Labels, diameter: float) -> Labels:
-    """Give a patch of background which one object alone encloses to that object."""
+def tidied(labels: Labels, diameter: float) -> Labels:
+    """Give a patch of background which one object alone encloses to that object, and remove objects
+    far smaller than the typical one."""
+    typical_area = np.pi / 4 * diameter**2
     patches, _ = ndimage.label(labels == 0)
     sizes = np.bincount(patches.ravel())
     sizes[0] = 0
     filled = labels.copy()
-    limit = _disc_area(diameter)  # also keeps the rule local
     boxes = ndimage.find_objects(patches)
-    for patch in np.flatnonzero((sizes > 0) & (sizes <= limit)):
+    for patch in np.flatnonzero((sizes > 0) & (sizes <= typical_area)):  # keeps the rule local
         box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[patch - 1])
         hole = patches[box] == patch
         rim = np.unique(labels[box][ndimage.binary_dilation(hole) & ~hole])
         if rim.size == 1:
             filled[box][hole] = rim[0]
-    return filled
-
-
-def drop_small(labels: Labels, diameter: float) -> Labels:
-    """Remove objects far smaller than the typical one."""
-    keep = np.bincount(labels.ravel()) >= SMALLEST_AREA * _disc_area(diameter)
-    return np.where(keep[labels], labels, 0)
+    keep = np.bincount(filled.ravel()) >= SMALLEST_AREA * typical_area
+    return np.where(keep[filled], filled, 0)
 
 
 def raster_order(labels: Labels) -> Labels:
@@ -234,10 +228,6 @@ def raster_order(labels: Labels) -> Labels:
     first[labels.ravel()[inside]] = inside  # the last assignment wins: the first pixel
     first[0] = -1  # so that the background comes first
     return np.argsort(np.argsort(first)).astype(np.int32)[labels]
-
-
-def _disc_area(diameter: float) -> float:
-    return float(np.pi / 4 * diameter**2)
 
 
 def _disc(radius: float) -> np.ndarray:

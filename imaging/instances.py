@@ -13,11 +13,10 @@ from imaging.detection import (
     DISTANCE_CAP,
     PEAK_DISTANCE,
     SEED_SIGMA,
-    drop_small,
-    fill_holes,
     flood,
     landscape,
     raster_order,
+    tidied,
 )
 from imaging.statistics import CLUMP
 
@@ -102,5 +101,4 @@ def instances(maps: np.ndarray, second: str, diameter_px: float) -> np.ndarray:
     else:
         inner = np.clip(steps[0] - steps[1:].sum(axis=0), 0, 1)  # without rim: the foreground
         ground = landscape(inner >= 0.5, inner, diameter_px)
-    labels = flood(mask, ground, diameter_px)
-    return raster_order(drop_small(fill_holes(labels, diameter_px), diameter_px))
+    return raster_order(tidied(flood(mask, ground, diameter_px), diameter_px))
