@@ -48,7 +48,7 @@ class FocusStream:
         self._energies.append(block_energy(plane[None])[0])
         if len(self._energies) > 1:
             below = np.float32(len(self._energies) - 2)
-            depth = self._depth(self._blocks(more_to_come=True))
+            _, depth = self._depth_so_far(more_to_come=True)
             kernels.blend_next(
                 self._previous, plane, below, depth, self._written, rounding(plane), self._image
             )
@@ -67,15 +67,13 @@ class FocusStream:
         image = self._image.copy()
         if len(self._energies) == 1:
             return FocusStack(image, self._written.copy())
-        blocks = self._blocks()
-        depth = self._depth(blocks)
+        blocks, depth = self._depth_so_far()
         sharpen(image, blocks, depth)
         return FocusStack(image, depth)
 
-    def _blocks(self, more_to_come: bool = False) -> BlockDepth:
-        return block_depth(np.stack(self._energies), more_to_come)
-
-    def _depth(self, blocks: BlockDepth) -> NDArray[np.float32]:
+    def _depth_so_far(self, more_to_come: bool = False) -> tuple[BlockDepth, NDArray[np.float32]]:
+        """Depth of blocks and of pixels."""
+        blocks = block_depth(np.stack(self._energies), more_to_come)
         depth = np.empty_like(self._written)
         kernels.spread(blocks.depth, depth)
-        return depth
+        return blocks, depth
