@@ -126,24 +126,31 @@ def _fused(stacks: Sequence[Array], reach: float) -> tuple[list[Bands], Array, A
     told : (y, x) uint8
         Where it stands out of the other planes and of the haze of what is near.
     """
-    pyramids = [_bands(stack[0]) for stack in stacks]
-    best = _energies(pyramids[0])
+    kept = [_bands(stack[0]) for stack in stacks]
+    best = _energies(kept[0])
     sharpest, total = np.zeros_like(best[DEPTH_BAND]), best[DEPTH_BAND].copy()
     for plane in range(1, len(stacks[0])):
-        others = [_bands(stack[plane]) for stack in stacks]
-        energies = _energies(others[0])
-        sharpest[energies[DEPTH_BAND] > best[DEPTH_BAND]] = plane
-        total += energies[DEPTH_BAND]
-        for level, energy in enumerate(energies):
-            stronger = energy > best[level]
-            best[level] = np.maximum(energy, best[level])
-            for kept, other in zip(pyramids, others, strict=True):
-                np.copyto(kept[level], other[level], where=stronger)
+        energy, stronger = _keep_stronger(kept, best, [_bands(stack[plane]) for stack in stacks])
+        total += energy
+        sharpest[stronger] = plane
     told = best[DEPTH_BAND] > DEPTH_CONTRAST * (total / len(stacks[0]))
     told &= not_haze(best[DEPTH_BAND], reach, BLOCK_PX >> DEPTH_BAND) > NOT_HAZE
     specks = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)  # no larger than what was looked at
     told_about = cv2.morphologyEx(told.astype(np.uint8), cv2.MORPH_OPEN, specks)
-    return pyramids, cv2.medianBlur(sharpest, WINDOW_PX), told_about
+    return kept, cv2.medianBlur(sharpest, WINDOW_PX), told_about
+
+
+def _keep_stronger(kept: list[Bands], best: Bands, plane: list[Bands]) -> tuple[Array, Array]:
+    """Take from one plane what is stronger in it than in all before; its energy, and where that is
+    so, on the band that depth is read from. Its bands are let go before those of the next are made.
+    """
+    energies = _energies(plane[0])
+    stronger = [energy > before for energy, before in zip(energies, best, strict=True)]
+    for level, energy in enumerate(energies):
+        np.maximum(energy, best[level], out=best[level])
+        for ours, bands in zip(kept, plane, strict=True):
+            np.copyto(ours[level], bands[level], where=stronger[level])
+    return energies[DEPTH_BAND], stronger[DEPTH_BAND]
 
 
 def _wide(level: Array, shape: tuple[int, ...]) -> Array:
