@@ -14,7 +14,9 @@ import numpy as np
 import ray
 
 from imaging.focus import middle, sharpness
+from microscope import ZStack
 from microscope.opening import Setup, open_microscope
+from microscope.soundness import require_sound
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
 
@@ -27,6 +29,7 @@ class CaptureActor:
 
     def __init__(self, setup: Setup) -> None:
         cv2.setNumThreads(1)  # the other cores belong to stacking
+        self._setup = setup
         self._microscope = open_microscope(setup)
 
     @ray.method(num_returns=2)
@@ -34,7 +37,7 @@ class CaptureActor:
         self, field: Field, z_um: tuple[float, ...]
     ) -> tuple[CaptureRecord, np.ndarray[Any, Any]]:
         """Photograph the z-stack of a field: a small record, and the batch (z, y, x)."""
-        batch = self._microscope.stack(field.x_um, field.y_um, z_um)
+        batch = self._photograph(field, z_um)
         slips = tuple(
             1e3 * (began - due) for began, due in zip(batch.began_s, batch.due_s, strict=True)
         )
@@ -52,16 +55,26 @@ class CaptureActor:
         self, field: Field, z_um: tuple[float, ...]
     ) -> tuple[SweepRecord, np.ndarray[Any, Any]]:
         """Measure the sharpness at each height; the record, and the sharpest plane's middle."""
-        batch = self._microscope.stack(field.x_um, field.y_um, z_um)
+        batch = self._photograph(field, z_um)
         rows, columns = (middle(edge, SWEEP_CROP_PX) for edge in batch.frames.shape[1:])
         frames = batch.frames[:, rows, columns]
         curve, noise = sharpness(frames)
         record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0], batch.ended_s)
         return record, frames[int(np.argmax(curve))]
 
+    def _photograph(self, field: Field, z_um: tuple[float, ...]) -> ZStack:
+        """Take a z-stack; damaged frames of a live camera are a CaptureError."""
+        batch = self._microscope.stack(field.x_um, field.y_um, z_um)
+        setup = self._setup
+        if setup.recorded_z_um is None:  # what was recorded is not taken again
+            shape = (len(z_um), *setup.plan.frame_shape)
+            require_sound(batch.frames, shape, setup.dtype, setup.settings.saturated_limit)
+        return batch
+
     @ray.method(max_task_retries=-1)
-    def ready(self) -> None:
-        """Answer when the actor lives; unlike a capture it may be asked until it does."""
+    def ready(self) -> int:
+        """The process, once it lives; unlike a capture it may be asked until it does."""
+        return os.getpid()
 
     def close(self) -> None:
         """Stop the stage and release the microscope."""

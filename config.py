@@ -32,6 +32,21 @@ SIMULATED_DEFAULTS: dict[str, Any] = {
 }
 
 
+SETTINGS_FILE = "scan.toml"  # in the run folder: the settings of the run, complete
+# What may change when a run is resumed: the machine and its patience, not the answer. A recording
+# may have moved; it is compared by its pixels.
+FREE_ON_RESUME = {
+    "replay_path",
+    "retries",
+    "watchdog_s",
+    "address",
+    "num_cpus",
+    "object_store_mb",
+    "store_fraction",
+}
+
+MOST_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
+
 PREDICTORS = (
     r"classic|(onnx|bioimageio):[^?]+(\?maps=(boundary|distance))?"
     r"|(?!classic:)[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:factory
@@ -109,6 +124,15 @@ class Settings(BaseModel):
     )
 
     retries: int = Field(2, ge=0, description="captures tried again before a field is lost")
+    watchdog_s: float = Field(
+        30.0, gt=0, description="silence beyond a capture's time after which a camera is replaced"
+    )
+    saturated_limit: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="part of a plane that may be saturated before it counts as lost",
+    )
     address: str | None = Field(
         None,
         description="Ray cluster to join; else a local Ray is started",
@@ -148,6 +172,11 @@ class Settings(BaseModel):
             raise ValueError(
                 "replay_path: expected only with --microscope replay, got simulated; add the option"
             )
+        if self.stripes * (self.fields or 1) > MOST_FIELDS:
+            raise ValueError(
+                f"fields: expected at most {MOST_FIELDS} in all stripes together, "
+                f"got {self.stripes} x {self.fields}; scan the slide in parts"
+            )
         if self.field_px and self.overlap_px and self.overlap_px > self.field_px // 2:
             raise ValueError(
                 f"overlap_px: expected at most half of field_px ({self.field_px // 2}), "
@@ -166,6 +195,7 @@ class Invocation:
 
     settings: Settings
     out: Path | None
+    resume: Path | None
     plain: bool
 
 
@@ -228,7 +258,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     call = parser.add_argument_group("this call")
     call.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
-    call.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: by time)")
+    folder = call.add_mutually_exclusive_group()
+    folder.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: by time)")
+    folder.add_argument("--resume", metavar="DIR", type=Path, help="finish the run in this folder")
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
     scan = parser.add_argument_group("settings (an option wins over the file)")
     for name, field in Settings.model_fields.items():
@@ -257,7 +289,25 @@ def _add_option(
 def parse(argv: Sequence[str]) -> Invocation:
     """The call that a command line asks for; mistakes raise SettingsError."""
     given = vars(build_parser().parse_args(argv))
-    file, out, plain = given.pop("config"), given.pop("out"), given.pop("plain")
+    file, out, resume, plain = (given.pop(key) for key in ("config", "out", "resume", "plain"))
     values = read_toml(file) if file else {}
-    chosen = {key: value for key, value in given.items() if value is not None}
-    return Invocation(validate(values | chosen), out, plain)
+    values |= {key: value for key, value in given.items() if value is not None}
+    settings = resumed(resume, values) if resume else validate(values)
+    return Invocation(settings, out, resume, plain)
+
+
+def resumed(folder: Path, values: Mapping[str, Any]) -> Settings:
+    """The settings of an earlier run; values that would change its answer raise SettingsError."""
+    before = validate(read_toml(folder / SETTINGS_FILE))
+    now = validate(before.model_dump() | dict(values))
+    differing = [
+        f"{name} ({getattr(before, name)!r}, now {getattr(now, name)!r})"
+        for name in Settings.model_fields
+        if name not in FREE_ON_RESUME and getattr(before, name) != getattr(now, name)
+    ]
+    if differing:
+        raise SettingsError(
+            f"--resume {folder}: expected the settings of that run, got another "
+            f"{', '.join(differing)}; leave them out, or scan into a new folder"
+        )
+    return now

@@ -19,34 +19,59 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
+# Read by the import of Ray: for how many seconds it tries to connect; and that failures are
+# ours to tell, also those of frames whose record told it already.
+os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "6")
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    AuthenticationError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+)
 
 from actors import CaptureActor
-from config import Settings, SettingsError, parse
+from config import SETTINGS_FILE, Settings, SettingsError, parse
 from imaging.ownership import label_dtype
 from microscope.opening import Setup, prepare
-from prediction import Predictor
+from prediction import Predictor, statistics_from
 from prediction.opening import open_predictor
-from results.journal import Event, Journal
+from results.files import write_atomically
+from results.healing import sweep_strays, verify
+from results.journal import JOURNAL, Event, Journal, mend
 from results.progress import progress
-from results.run_folder import choose_folder, make_folder, versions
-from results.store import create_mosaics
-from results.summary import in_words, summarise, write_summary
+from results.run_folder import choose_folder, owned, require_room, versions
+from results.store import create_mosaics, needed_bytes
+from results.summary import Summary, in_words, summarise, write_summary
 from results.table import remove_parts
 from scan.credits import Credits, credits_for
-from scan.errors import ScanError, UserMistake
+from scan.errors import InputError, ScanError, StorageError, UserMistake
 from scan.focusing import FocusJob, FocusResult
 from scan.ledger import Ledger
+from scan.past import Past, per_stripe
 from scan.plan import Field
-from scan.records import CaptureRecord, DetectionJob, StackJob, WorkRecord
+from scan.records import (
+    CaptureRecord,
+    DetectionJob,
+    DetectionRecord,
+    StackJob,
+    StackRecord,
+    WorkRecord,
+)
+from scan.watchdog import START_S, Watchdog, allowed_s
 from tasks import (
     describe_specimen,
     detect_objects,
@@ -59,66 +84,193 @@ from tasks import (
 COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
 EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 
+LOOK_S = 1.0  # how often the loop looks up when nothing resolves: for hung cameras and for Ctrl-C
+CONNECTING = (
+    "check --address, that Ray has the same version there, and that both sides use one token "
+    "(RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH)"
+)
+CLOSING_S = 5.0  # for cameras that still answer; nobody waits longer for those that do not
+
+
+class Stop:
+    """Ctrl-C and SIGTERM: noted while the loop runs, which then comes home; raised elsewhere.
+
+    The second one is raised wherever it comes.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._gentle = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        again, self.asked = self.asked, True
+        if again or not self._gentle:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Listen to both signals."""
+        before = {number: signal.signal(number, self) for number in (SIGINT, SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def gently(self) -> Iterator[None]:
+        """Note the first signal instead of raising."""
+        self._gentle = True
+        try:
+            yield
+        finally:
+            self._gentle = False
+
+
+@dataclass
+class Run:
+    """One run: what is scanned, where the results go, and what earlier runs left there."""
+
+    setup: Setup
+    predictor: Predictor
+    folder: Path
+    past: Past
+    journal: Journal
+    credits: Credits
+    stop: Stop
+
 
 # ------------------------------------------------------------------------------------ the scan
 
 
-def scan(
-    setup: Setup, predictor: Predictor, folder: Path, journal: Journal, batches: Credits
-) -> None:
+def scan(run: Run) -> None:
     """The whole workflow, as in the figure; what happens is told to the journal."""
-    actors = [
-        CaptureActor.options(name=f"camera of stripe {stripe}").remote(setup)
-        for stripe in range(len(setup.plan.stripes))
-    ]
-    model = ray.put(predictor)
-    warming = [warm_up.remote(model, setup.dtype) for _ in range(cpu_slots())]
+    setup, journal = run.setup, run.journal
+    with cameras(setup) as actors:
+        model = ray.put(run.predictor)
+        warming = [warm_up.remote(model, setup.dtype) for _ in range(cpu_slots())]
 
-    focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
-    focused: Any = find_z_positions.remote(actors, focus_job)
-    described: Any = describe_specimen.remote(focused[1], diameter_px(setup), model)
-    focus: FocusResult = ray.get(focused[0])
-    create_mosaics(folder, setup.plan, setup.dtype, label_dtype(setup.plan.mosaic_shape))
-    journal.write("focused", **focus.told())
+        focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
+        centres_um, samples = focus(actors, focus_job, run)
+        z_um = {place: focus_job.planes_at(centre) for place, centre in centres_um.items()}
+        statistics, described = describe(samples, model, run)
 
-    ledger = Ledger(setup.plan, batches, setup.settings.retries)
-    flow = Flow(setup, folder, actors, focus, model, described[0], ledger, journal, {})
-    flow.pending = {described[1]: flow.described} | dict.fromkeys(warming, flow.warmed)
-    flow.run()
+        flow = Flow(run, actors, z_um, model, statistics)
+        flow.pending |= dict.fromkeys(warming, flow.warmed)
+        flow.pending |= dict.fromkeys(described, flow.described)
+        flow.run_to_the_end()
 
-    detected = sorted((field.stripe, field.field) for field in ledger.detected)
-    answer = ray.get(predict_scan.remote(str(folder), detected))
-    remove_parts(folder)
+    detected = sorted((field.stripe, field.field) for field in flow.ledger.detected)
+    answer = ray.get(predict_scan.remote(str(run.folder), detected))
     journal.write("predicted", **vars(answer))
-    ray.get([actor.close.remote() for actor in actors])
+    if not flow.ledger.lost:
+        remove_parts(run.folder)
 
 
-@dataclass
+@contextmanager
+def cameras(setup: Setup) -> Iterator[Sequence[Any]]:
+    """One capture actor per stripe; in the end stages stop, microscopes close, processes end."""
+    actors = [CaptureActor.remote(setup) for _ in setup.plan.stripes]
+    try:
+        yield actors
+    finally:
+        if ray_answers():
+            closing = [actor.close.remote() for actor in actors]
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S)
+            for actor in actors:
+                ray.kill(actor)
+
+
+def focus(
+    actors: Sequence[Any], job: FocusJob, run: Run
+) -> tuple[dict[tuple[int, int], float], ray.ObjectRef | None]:
+    """The best height of every field, and images to learn from; a surface that is known stays."""
+    past, journal = run.past, run.journal
+    if past.focused and past.described:
+        return past.centres_um, None
+    result, samples = sweep(actors, job, journal)
+    for stripe in result.restarted:
+        journal.write("restarted", stripe=stripe)
+    if past.focused:  # fields that are on disk were captured at those heights
+        return past.centres_um, samples
+    folder, plan, dtype = run.folder, run.setup.plan, run.setup.dtype
+    create_mosaics(folder, plan, dtype, label_dtype(plan.mosaic_shape))
+    journal.write("focused", **result.told())
+    return result.centres_um, samples
+
+
+def sweep(
+    actors: Sequence[Any], job: FocusJob, journal: Journal
+) -> tuple[FocusResult, ray.ObjectRef]:
+    """Autofocus; like a capture it is asked for again by us, and never by Ray."""
+    for attempt in count():
+        found: Any = find_z_positions.options(name="autofocus").remote(actors, job)
+        try:
+            return ray.get(found[0]), found[1]
+        except RayError as error:
+            if attempt == job.settings.retries or not is_loss(error):
+                raise
+            journal.write("retried", step="focus", reason=reason_of(error))
+    raise AssertionError("unreachable")
+
+
+def describe(
+    samples: ray.ObjectRef | None, model: ray.ObjectRef, run: Run
+) -> tuple[ray.ObjectRef, list[ray.ObjectRef]]:
+    """By what every field is searched; and what to wait for, unless the journal knew it."""
+    if samples is None:
+        return ray.put(statistics_from(run.past.described or {})), []
+    described: Any = describe_specimen.remote(samples, diameter_px(run.setup), model)
+    return described[0], [described[1]]
+
+
 class Flow:
     """The one loop: a dict of pending references, each with what to do when it resolves."""
 
-    setup: Setup
-    folder: Path
-    actors: Sequence[Any]
-    focus: FocusResult
-    predictor: ray.ObjectRef
-    statistics: ray.ObjectRef
-    ledger: Ledger
-    journal: Journal
-    pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]]
+    def __init__(
+        self,
+        run: Run,
+        actors: Sequence[Any],
+        z_um: Mapping[tuple[int, int], tuple[float, ...]],
+        predictor: ray.ObjectRef,
+        statistics: ray.ObjectRef,
+    ) -> None:
+        self.setup, self.folder, self.journal = run.setup, run.folder, run.journal
+        self.stop, self.actors, self.z_um = run.stop, actors, z_um
+        self.predictor, self.statistics = predictor, statistics
+        plan, settings = run.setup.plan, run.setup.settings
+        self.ledger = Ledger(
+            plan, run.credits, settings.retries, run.past.stacked, run.past.detected
+        )
+        self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
+        self.exposures: dict[Field, ray.ObjectRef] = {}
+        self.held_since_s: dict[int, float] = {}
+        self.felled: dict[int, tuple[Field | None, str]] = {}  # who was under exposure, and why
+        self.watchdog = Watchdog()
+        self.allowed_s = allowed_s(settings, plan, settings.planes or 1)
 
-    def run(self) -> None:
-        """Until every field is detected or lost: begin what may begin, then wait for anything."""
-        while not self.ledger.finished:
-            for field in self.ledger.captures_to_begin():
-                self.capture(field)
-            for ref in self.resolved():
-                self.pending.pop(ref)(ref)
+    def run_to_the_end(self) -> None:
+        """Until every field is detected or lost: begin what may begin, then wait for anything.
+
+        After a request to stop nothing begins, and what is under way is still brought home.
+        """
+        try:
+            with self.stop.gently():
+                self.detect_around(*self.ledger.stacked)
+                while not self.ledger.finished:
+                    self.capture_more()
+                    for ref in self.resolved():
+                        self.pending.pop(ref)(ref)
+                    self.end_hung_cameras()
+        finally:
+            self.withdraw()
 
     def resolved(self) -> list[ray.ObjectRef]:
         """Block until something resolves, then take all that has; nothing is fetched."""
         waiting = list(self.pending)
-        ray.wait(waiting, num_returns=1, fetch_local=False)
+        some, _ = ray.wait(waiting, num_returns=1, timeout=LOOK_S, fetch_local=False)
+        if not some and not ray_answers():
+            raise ScanError("Ray", "its head to answer", "nothing", "see its logs, and resume")
         return ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0]
 
     def warmed(self, ref: ray.ObjectRef) -> None:
@@ -127,23 +279,63 @@ class Flow:
 
     def described(self, ref: ray.ObjectRef) -> None:
         """It is known by what every field will be searched."""
-        self.journal.write("described", **vars(ray.get(self.statistics)), **vars(ray.get(ref)))
+        try:
+            work = ray.get(ref)
+        except RayError as error:
+            if not is_loss(error):
+                raise
+            advice = "resume the run, which sweeps once more"
+            raise ScanError("autofocus", "its images to last", reason_of(error), advice) from error
+        self.journal.write("described", **vars(ray.get(self.statistics)), **vars(work))
+
+    # -------------------------------------------------------------------------- captures
+
+    def capture_more(self) -> None:
+        """Ask for what credits allow; a camera that must stand still for want of them is held."""
+        if self.stop.asked:
+            self.come_home()
+            return
+        for field in self.ledger.captures_to_begin():
+            self.capture(field)
+        held = self.ledger.held_stripes()
+        for stripe in self.held_since_s.keys() - held:
+            began_s = self.held_since_s.pop(stripe)
+            self.journal.write("held", stripe=stripe, began_s=began_s, ended_s=time.time())
+        self.held_since_s |= dict.fromkeys(held - self.held_since_s.keys(), time.time())
+
+    def come_home(self) -> None:
+        """Nothing begins any more; once nothing is under way the run is interrupted."""
+        if not self.journal.seen("stopping"):
+            self.journal.write("stopping")
+            self.withdraw()
+        if not self.ledger.under_way:
+            raise KeyboardInterrupt
+
+    def withdraw(self) -> None:
+        """Take back the captures that no camera has begun."""
+        for field in self.ledger.in_queues() if ray_answers() else ():
+            ray.cancel(self.exposures[field])
 
     def capture(self, field: Field) -> None:
         """Ask the stripe's actor for a batch: a small record to wait for, frames to pass on."""
-        z_um = self.focus.z_um[field.stripe, field.field]
+        z_um = self.z_um[field.stripe, field.field]
         actor = self.actors[field.stripe]
         record, frames = actor.capture.options(name=f"capture {field.name}").remote(field, z_um)
+        self.exposures[field] = record
         self.pending[record] = partial(self.captured, field, frames)
+        if self.ledger.under_exposure(field.stripe) == field:
+            self.expect(field.stripe)
 
     def captured(self, field: Field, frames: ray.ObjectRef, ref: ray.ObjectRef) -> None:
         """A batch resolved: stack it this moment."""
+        del self.exposures[field]
         try:
             record: CaptureRecord = ray.get(ref)
         except RayError as error:
-            self.failed("capture", field, error)
+            self.not_captured(field, error)
             return
         self.ledger.was_captured(field)
+        self.expect(field.stripe)
         job = StackJob(str(self.folder), field, record.z_um, self.setup.settings.align)
         stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
         self.pending[stacked] = partial(self.stacked, record, field)
@@ -157,70 +349,136 @@ class Flow:
             in_flight=self.ledger.credits.taken,
         )
 
+    def not_captured(self, field: Field, error: RayError) -> None:
+        """A batch did not come. When a camera dies, only what it was exposing has failed."""
+        reason, begun = reason_of(error), not isinstance(error, TaskCancelledError)
+        if isinstance(error, RayActorError):
+            self.await_camera(field.stripe, reason)
+            victim, reason = self.felled[field.stripe]
+            begun = victim == field
+        self.ledger.was_captured(field)
+        self.expect(field.stripe)
+        if begun:
+            self.failed("capture", field, reason)
+        else:
+            self.ledger.put_back(field)
+
+    def failed(self, step: str, field: Field, reason: str) -> None:
+        """A batch did not come, or vanished: it will be captured again, or its field is lost."""
+        if self.stop.asked:
+            self.ledger.put_back(field)
+        elif self.ledger.failed(field, reason):
+            self.tell("retried", field, step=step, reason=reason)
+        else:
+            self.lost(reason, field)
+
+    def lost(self, reason: str, *fields: Field) -> None:
+        """Fields will not be in the answer; their neighbours need not wait for them."""
+        for field in fields:
+            self.tell("lost", field, reason=reason)
+        self.detect_around(*fields)
+
+    # --------------------------------------------------------------------------- cameras
+
+    def expect(self, stripe: int) -> None:
+        """If the stripe's camera has something to do, it must answer in time."""
+        if stripe in self.ledger.paused:
+            return
+        if self.ledger.under_exposure(stripe):
+            self.watchdog.expect(stripe, time.monotonic() + self.allowed_s)
+        else:
+            self.watchdog.dismiss(stripe)
+
+    def end_hung_cameras(self) -> None:
+        """End the process of a camera that is silent for too long; a new one takes its place.
+
+        One that was to take its place and is silent as well is not replaced again.
+        """
+        for stripe in self.watchdog.overdue(time.monotonic()):
+            again = stripe in self.ledger.paused
+            reason = f"no answer from the camera within {self.allowed_s:.0f} s"
+            self.felled.setdefault(stripe, (self.ledger.under_exposure(stripe), reason))
+            ray.kill(self.actors[stripe], no_restart=again)
+
+    def await_camera(self, stripe: int, reason: str) -> None:
+        """Ask nothing of a stripe's actor until Ray has started it anew."""
+        if stripe in self.ledger.paused:
+            return
+        self.felled.setdefault(stripe, (self.ledger.under_exposure(stripe), reason))
+        self.ledger.paused.add(stripe)
+        self.watchdog.expect(stripe, time.monotonic() + START_S)
+        self.pending[self.actors[stripe].ready.remote()] = partial(self.revived, stripe)
+
+    def revived(self, stripe: int, ref: ray.ObjectRef) -> None:
+        """The actor lives again; or never will, and what waits for it is lost."""
+        self.ledger.paused.discard(stripe)
+        self.watchdog.dismiss(stripe)
+        _, reason = self.felled.pop(stripe)
+        try:
+            ray.get(ref)
+        except RayError as error:
+            last = str(error).strip().splitlines()[-1]
+            reason = f"{reason}, and could not be started again: {last}"
+            self.lost(reason, *self.ledger.abandon(stripe, reason))
+            return
+        self.journal.write("restarted", stripe=stripe, reason=reason)
+
+    # ---------------------------------------------------------------- stacking, detection
+
     def stacked(self, record: CaptureRecord, field: Field, ref: ray.ObjectRef) -> None:
         """A field lies in the mosaic: search every field whose surroundings are complete now."""
         try:
-            work: WorkRecord = ray.get(ref)
+            stack: StackRecord = ray.get(ref)
         except RayError as error:
             if not is_loss(error):
                 raise
-            self.failed("stack", field, error)
+            self.failed("stack", field, reason_of(error))
             return
         self.ledger.was_stacked(field)
         self.detect_around(field)
+        self.tell_repeats("stack", field, stack.work)
         self.tell(
             "stacked",
             field,
             asked_s=record.complete_s,
             in_flight=self.ledger.credits.taken,
-            **vars(work),
+            checksums=stack.checksums,
+            **vars(stack.work),
         )
 
-    def detect_around(self, settled: Field) -> None:
-        """Search the fields that waited for `settled` alone."""
-        for field in self.ledger.detections_to_begin(settled):
-            plan = self.setup.plan
-            around = plan.surroundings(field)
-            job = DetectionJob(str(self.folder), field, around, plan.pixel_size_um)
-            searching = detect_objects.options(name=f"detect {field.name}")
-            ref = searching.remote(job, self.predictor, self.statistics)
-            self.pending[ref] = partial(self.detected, time.time(), field)
+    def detect_around(self, *settled: Field) -> None:
+        """Search the fields that waited for these alone, unless the run is to stop."""
+        plan = self.setup.plan
+        for place in settled if not self.stop.asked else ():
+            for field in self.ledger.detections_to_begin(place):
+                around = plan.surroundings(field)
+                job = DetectionJob(str(self.folder), field, around, plan.pixel_size_um)
+                searching = detect_objects.options(name=f"detect {field.name}")
+                ref = searching.remote(job, self.predictor, self.statistics)
+                self.pending[ref] = partial(self.detected, time.time(), field)
 
     def detected(self, asked_s: float, field: Field, ref: ray.ObjectRef) -> None:
         """The objects of a field lie on disk."""
         try:
-            record = ray.get(ref)
+            found: DetectionRecord = ray.get(ref)
         except RayError as error:
-            if not (is_loss(error) or isinstance(cause_of(error), ScanError)):
+            cause = cause_of(error)
+            if isinstance(cause, StorageError) or not (
+                is_loss(error) or isinstance(cause, ScanError)
+            ):
                 raise
             self.ledger.lost[field] = reason_of(error)
             self.tell("lost", field, reason=reason_of(error))
             return
         self.ledger.was_detected(field)
-        self.tell("detected", field, asked_s=asked_s, objects=record.objects, **vars(record.work))
+        self.tell_repeats("detect", field, found.work)
+        facts = {"objects": found.objects, "checksums": found.checksums, **vars(found.work)}
+        self.tell("detected", field, asked_s=asked_s, **facts)
 
-    def failed(self, step: str, field: Field, error: RayError) -> None:
-        """A batch did not come, or vanished: it will be captured again, or its field is lost."""
-        reason = reason_of(error)
-        if step == "capture":
-            self.ledger.was_captured(field)
-        if isinstance(error, RayActorError):
-            self.await_camera(field.stripe)
-        if self.ledger.failed(field, reason):
-            self.tell("retried", field, step=step, reason=reason)
-            return
-        self.tell("lost", field, reason=reason)
-        self.detect_around(field)
-
-    def await_camera(self, stripe: int) -> None:
-        """Ask nothing of a stripe's actor until Ray has started it anew."""
-        if stripe not in self.ledger.paused:
-            self.ledger.paused.add(stripe)
-            self.pending[self.actors[stripe].ready.remote()] = partial(self.revived, stripe)
-
-    def revived(self, stripe: int, ref: ray.ObjectRef) -> None:
-        """The actor lives again, or never will: then its captures fail and are counted."""
-        self.ledger.paused.discard(stripe)
+    def tell_repeats(self, step: str, field: Field, work: WorkRecord) -> None:
+        """A line for every time that Ray ran a task again."""
+        for _ in range(work.repeats):
+            self.tell("retried", field, step=step, reason="its worker died")
 
     def tell(self, event: str, field: Field, **facts: Any) -> None:
         """One line of the journal about a field."""
@@ -241,6 +499,8 @@ def is_loss(error: RayError) -> bool:
 def reason_of(error: RayError) -> str:
     """Why something failed, in one line."""
     cause = cause_of(error)
+    if isinstance(cause, RayActorError):
+        return "the process of the camera died"
     first = (str(cause).strip().splitlines() or [""])[0]
     return first if isinstance(cause, ScanError) else f"{type(cause).__name__}: {first}"
 
@@ -257,12 +517,11 @@ def ray_running(settings: Settings) -> Iterator[None]:
     address = settings.address or os.environ.get("RAY_ADDRESS")
     try:
         start_ray(address, settings)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
         came = (str(error).strip().splitlines() or [type(error).__name__])[0]
         subject = f"Ray at {address}" if address else "local Ray"
-        advice = "check --address" if address else "check object_store_mb and num_cpus"
+        advice = CONNECTING if address else "check object_store_mb and num_cpus"
         raise UserMistake(subject, "a Ray that answers", came, advice) from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is to be interrupted
     try:
         yield
     finally:
@@ -284,10 +543,30 @@ def start_ray(address: str | None, settings: Settings) -> None:
             **common,
         )
         return
-    host, _, port = address.rpartition(":")
-    if port.isdigit():  # Ray itself would try for minutes
-        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=5).close()
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        require_grpc(host, int(port))
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # one message of ours says it all
     ray.init(address=address, **common)
+
+
+def require_grpc(host: str, port: int) -> None:
+    """Raise OSError unless HTTP/2 is spoken there, as Ray does; Ray itself tries for minutes."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    with socket.create_connection((host, port), timeout=5) as connection:
+        connection.sendall(preface)
+        if connection.recv(9)[3:4] != b"\4":  # RFC 9113, 3.4: the answer begins with SETTINGS
+            raise OSError("an answer that is not Ray's")
+
+
+def ray_answers() -> bool:
+    """Whether Ray's head is there; whoever ended us may have ended it, and calls would hang."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def cpu_slots() -> int:
@@ -311,7 +590,7 @@ def spilled_mb() -> float | None:
         state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
         stats = internal_api.get_memory_info_reply(state).store_stats
         return round(stats.spilled_bytes_total / 1e6, 3)
-    except (ImportError, AttributeError, AssertionError, RuntimeError):
+    except (ImportError, AttributeError, AssertionError, RuntimeError, RayError):
         return None
 
 
@@ -331,41 +610,79 @@ def diameter_px(setup: Setup) -> float | None:
     return given_um / setup.plan.pixel_size_um if given_um else None
 
 
-def run(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> str:
-    """Scan into a folder and leave its summary; returns the status."""
-    events: list[Event] = []
-    with progress(plain) as show, ray_running(setup.settings):
+def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Summary:
+    """Scan into a folder, or go on where a run stopped; leave a summary."""
+    events, past = recall(setup, predictor, folder)
+    if past.complete:  # whoever ended it may not have come to these
+        remove_parts(folder)
+        return leave_summary(folder, events)
+    require_room(folder, needed_bytes(setup.plan, setup.dtype))
+    stop = Stop()
+    with progress(plain) as show, ray_running(setup.settings), stop.heeded():
         up_s = time.time()
-        batches = credits_of(setup)
-        make_folder(folder, setup.settings.to_toml())
-        with Journal(folder / "events.jsonl", events.append, show) as journal:
-            begin(setup, predictor, journal, up_s, batches.total)
-            status = guarded_scan(setup, predictor, folder, journal, batches)
+        credits = credits_of(setup)
+        if not (folder / SETTINGS_FILE).exists():
+            write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
+        with Journal(folder / JOURNAL, events.append, show) as journal:
+            run = Run(setup, predictor, folder, past, journal, credits, stop)
+            begin(run, up_s)
+            status = guarded_scan(run)
             journal.write(
                 "finished",
                 status=status,
-                peak_batches_in_flight=batches.peak,
-                spilled_mb=spilled_mb(),
+                peak_batches_in_flight=credits.peak,
+                spilled_mb=None if stop.asked else spilled_mb(),  # Ray may be gone, too
                 driver_cpu_s=round(time.process_time(), 3),
             )
-        summary = summarise(events)
-        write_summary(folder, summary)  # before Ray is shut down, which takes its time
-    print(*in_words(summary), sep="\n")
-    return status
+        return leave_summary(folder, events)  # before Ray is shut down, which takes its time
 
 
-def begin(setup: Setup, predictor: Predictor, journal: Journal, up_s: float, credits: int) -> None:
-    """The first lines of the journal: what is planned, and on what."""
+def leave_summary(folder: Path, events: Sequence[Event]) -> Summary:
+    """The summary of a run, written beside its results."""
+    summary = summarise(events)
+    try:
+        write_summary(folder, summary)
+    except StorageError:
+        if summary["status"] != FAILED:  # else it was told why
+            raise
+    return summary
+
+
+def recall(setup: Setup, predictor: Predictor, folder: Path) -> tuple[list[Event], Past]:
+    """What earlier runs left in a folder: mended, read again, and compared with what comes now."""
+    sweep_strays(folder)
+    events = mend(folder / JOURNAL)
+    past = Past.of(events, setup.plan)
+    for name, now in identity(setup, predictor).items():
+        if past.begun and (before := past.begun.get(name)) != now:
+            advice = "bring that back, or scan into a new folder"
+            raise InputError(f"--resume {folder}", f"{name} {before} as begun", str(now), advice)
+    if past.stacked:
+        mosaic = setup.plan.mosaic_shape
+        create_mosaics(folder, setup.plan, setup.dtype, label_dtype(mosaic))
+        verify(folder, past)
+    return events, past
+
+
+def identity(setup: Setup, predictor: Predictor) -> dict[str, Any]:
+    """What decides the answer beside the settings: the recording's pixels and the model."""
+    return {"input": setup.recording and setup.recording.checksum, **predictor.told()}
+
+
+def begin(run: Run, up_s: float) -> None:
+    """The first lines of the journal: what is planned, on what, and what is there already."""
+    setup, journal, past = run.setup, run.journal, run.past
     counts = [len(stripe) for stripe in setup.plan.stripes]
     rows, columns = setup.plan.mosaic_shape
+    found = versions()
     journal.write(
         "begun",
         process_began_s=PROCESS_BEGAN_S,
         stripes=counts,
         layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
         fields=len(setup.plan.fields),
-        versions=versions(),
-        **predictor.told(),
+        versions=found,
+        **identity(setup, run.predictor),
     )
     journal.write(
         "ray",
@@ -373,31 +690,39 @@ def begin(setup: Setup, predictor: Predictor, journal: Journal, up_s: float, cre
         cpus=cpu_slots(),
         object_store_bytes=store_bytes(),
         batch_bytes=setup.batch_bytes,
-        credits=credits,
+        credits=run.credits.total,
     )
+    if past.begun:
+        journal.write(
+            "resumed",
+            stacked=per_stripe(past.stacked, setup.plan),
+            detected=per_stripe(past.detected, setup.plan),
+        )
+    if past.begun and past.begun["versions"] != found:
+        journal.write("warning", message=f"begun with {past.begun['versions']}, now {found}")
     for warning in setup.warnings:
         journal.write("warning", message=warning)
 
 
-def guarded_scan(
-    setup: Setup, predictor: Predictor, folder: Path, journal: Journal, batches: Credits
-) -> str:
+def guarded_scan(run: Run) -> str:
     """Scan; whatever happens becomes a status and a line of the journal."""
     try:
-        scan(setup, predictor, folder, journal, batches)
+        scan(run)
     except KeyboardInterrupt:
         return CANCELLED
     except Exception as error:
+        if run.stop.asked:  # whoever stopped us may have stopped Ray, too
+            return CANCELLED
         cause = cause_of(error)
-        journal.write("failed", reason=str(cause).strip())
+        run.journal.write("failed", reason=str(cause).strip())
         if isinstance(cause, ScanError):
             print(cause, file=sys.stderr)
         else:
             traceback.print_exception(error)
         return FAILED
-    if not journal.seen("detected"):
+    if not (run.past.detected or run.journal.seen("detected")):
         return FAILED
-    return PARTIAL if journal.seen("lost") else COMPLETE
+    return PARTIAL if run.journal.seen("lost") else COMPLETE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -405,17 +730,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         call = parse(sys.argv[1:] if argv is None else argv)
         setup = prepare(call.settings)
-        folder = choose_folder(call.out)
+        folder = call.resume or choose_folder(call.out)
         predictor = open_predictor(call.settings.predictor, setup.dtype)
-        status = run(setup, predictor, folder.resolve(), call.plain)  # workers may stand elsewhere
-    except (SettingsError, UserMistake) as mistake:
-        print(mistake, file=sys.stderr)
-        return mistake.exit_code
+        with owned(folder):
+            summary = perform(setup, predictor, folder.resolve(), call.plain)
+    except (SettingsError, ScanError) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_CODES[CANCELLED]
+    print(*in_words(summary), sep="\n")
+    if summary["status"] != COMPLETE:
+        print(f"to go on from here: python main.py --resume {folder}")
     print(folder)
-    return EXIT_CODES[status]
+    return EXIT_CODES[summary["status"]]
 
 
 if __name__ == "__main__":

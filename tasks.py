@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from imaging.alignment import align
 from imaging.detection import DetectionStatistics, measure
@@ -45,9 +46,11 @@ from scan.records import (
     DetectionJob,
     DetectionRecord,
     StackJob,
+    StackRecord,
     SweepRecord,
     WorkRecord,
 )
+from scan.watchdog import START_S, allowed_s
 
 Array = NDArray[Any]
 Actors = Sequence[ActorHandle]
@@ -58,19 +61,20 @@ WORK_NICENESS = 10  # workers start at 0: cameras come first, then stacking, wha
 # ------------------------------------------------------------------------- find_z_positions
 
 
-@ray.remote(num_cpus=0, num_returns=2)
+@ray.remote(num_cpus=0, num_returns=2, max_retries=0)  # sweeps are exposures, too
 def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, list[Array]]:
     """Focus on sample fields of every stripe at once; the z-positions of all fields follow.
 
     The sharpest planes of some samples go with them: they show what the specimen looks like.
     """
     samples = sample_fields(job.plan, job.settings.focus_samples)
-    sweeps = _Sweeps(actors, samples, job.settings.retries)
+    sweeps = _Sweeps(actors, samples, job)
     if job.recorded_z_um:
         sweeps.go(dict.fromkeys(samples, job.recorded_z_um))
     else:
         _coarse_to_fine(sweeps, job)
-    return z_positions(sweeps.peaks, job, sweeps.made), sweeps.sharpest_planes()
+    found = z_positions(sweeps.peaks, job, sweeps.made)
+    return replace(found, restarted=tuple(sweeps.restarted)), sweeps.sharpest_planes()
 
 
 def _coarse_to_fine(sweeps: _Sweeps, job: FocusJob) -> None:
@@ -83,13 +87,16 @@ def _coarse_to_fine(sweeps: _Sweeps, job: FocusJob) -> None:
 class _Sweeps:
     """Focus sweeps at the sample fields, all stripes at once."""
 
-    def __init__(self, actors: Actors, samples: list[Field], retries: int) -> None:
+    def __init__(self, actors: Actors, samples: list[Field], job: FocusJob) -> None:
         self.samples = samples
-        self._retries = retries
+        self.restarted: list[int] = []
+        self._job = job
         self.peaks: dict[Field, FocusPeak] = {}
         self.made: list[tuple[Field, SweepRecord]] = []
         self._planes: dict[Field, Array] = {}
         self._actors = actors
+        self._started = [actor.ready.remote() for actor in actors]
+        self._processes: dict[int, int] = {}
 
     def around(self, centres: dict[Field, float], reach_um: float, step_um: float) -> None:
         """Sweep around each centre; a sweep that peaks at its edge is widened once."""
@@ -100,27 +107,48 @@ class _Sweeps:
     def go(self, heights: dict[Field, tuple[float, ...]]) -> None:
         """Sweep each field over its heights; one that fails is asked for again, then rejected."""
         reasons: dict[Field, str] = dict.fromkeys(heights, "")
-        for _ in range(self._retries + 1):
+        for _ in range(self._job.settings.retries + 1):
             asked: dict[Field, Any] = {
                 f: self._actors[f.stripe].sweep.remote(f, heights[f]) for f in reasons
             }
-            outcomes = {field: self._take(field, ref) for field, ref in asked.items()}
+            outcomes = {f: self._take(f, len(heights[f]), ref) for f, ref in asked.items()}
             reasons = {field: reason for field, reason in outcomes.items() if reason}
         for field, reason in reasons.items():
             self.peaks[field] = FocusPeak(heights[field][0], False, reason)
 
-    def _take(self, field: Field, ref: ray.ObjectRef) -> str | None:
+    def _take(self, field: Field, planes: int, ref: ray.ObjectRef) -> str | None:
         """Keep a sweep's peak and sharpest plane; the reason, if the sweep failed."""
+        allowed = allowed_s(self._job.settings, self._job.plan, planes)
         try:
-            record, plane = ray.get(ref)
+            self._await_start(field.stripe)
+            record, plane = ray.get(ref, timeout=allowed)
         except RayError as error:
-            if isinstance(error, RayActorError):
-                ray.get(self._actors[field.stripe].ready.remote())
+            self._revive(field.stripe, error)
+            if isinstance(error, GetTimeoutError):
+                return f"the sweep failed: no answer from the camera within {allowed:.0f} s"
             return f"the sweep failed: {(str(error).strip().splitlines() or [''])[-1]}"
         self.peaks[field] = find_peak(record.z_um, record.sharpness, record.noise)
         self._planes[field] = plane
         self.made.append((field, record))
         return None
+
+    def _await_start(self, stripe: int) -> None:
+        """Wait for the camera's process; one that does not come in time is given up."""
+        try:
+            process: Any = ray.get(self._started[stripe], timeout=START_S)
+        except GetTimeoutError:
+            ray.kill(self._actors[stripe])
+            raise
+        if process != self._processes.setdefault(stripe, process):
+            self._processes[stripe] = process
+            self.restarted.append(stripe)
+
+    def _revive(self, stripe: int, error: RayError) -> None:
+        """End a camera process that hangs; a new one takes its place."""
+        if isinstance(error, GetTimeoutError):
+            ray.kill(self._actors[stripe], no_restart=False)
+        if isinstance(error, (GetTimeoutError, RayActorError)):
+            self._started[stripe] = self._actors[stripe].ready.remote()
 
     def believed(self) -> dict[Field, float]:
         """Heights of the peaks that may be believed."""
@@ -148,15 +176,15 @@ def describe_specimen(
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def stack_batch(job: StackJob, frames: Array) -> WorkRecord:
+def stack_batch(job: StackJob, frames: Array) -> StackRecord:
     """Focus-stack one batch (z, y, x) and write its core of the mosaic, image and height."""
     watch = _Watch()
     _be_modest()
     stack = focus_stack(align(frames) if job.align else frames)
     rows, columns = job.field.core_in_frame()
-    _write(job, STACKED, stack.image[rows, columns])
-    _write(job, DEPTH, _heights(stack.depth[rows, columns], job.z_um))
-    return watch.read()
+    image = _write(job, STACKED, stack.image[rows, columns])
+    depth = _write(job, DEPTH, _heights(stack.depth[rows, columns], job.z_um))
+    return StackRecord((image, depth), watch.read())
 
 
 def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.float32]:
@@ -165,11 +193,12 @@ def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.
     return (z_um[0] + step_um * depth).astype(np.float32)
 
 
-def _write(job: StackJob | DetectionJob, name: str, pixels: Array) -> None:
+def _write(job: StackJob | DetectionJob, name: str, pixels: Array) -> int:
+    """Write a field's core to an image; returns the checksum."""
     path = Path(job.folder) / name
     pyramid = nearest_pyramid if name == LABELS else mean_pyramid
     rows, columns = slice(*job.field.rows), slice(*job.field.columns)
-    write_core(path, rows, columns, pyramid(pixels, level_count(path)))
+    return write_core(path, rows, columns, pyramid(pixels, level_count(path)))
 
 
 # ---------------------------------------------------------------------------- detect_objects
@@ -189,10 +218,10 @@ def detect_objects(
     table = measure(labels, image, read_region(folder / DEPTH, *seen), statistics)
     sight = Sight(statistics.halo_px, statistics.filter_reach_px, shape_of(folder / STACKED))
     numbers = scan_numbers(labels, seen, sight.mosaic_shape)
-    _write(job, LABELS, numbers[core_of(labels, job.field, seen)])
+    written = _write(job, LABELS, numbers[core_of(labels, job.field, seen)])
     rows = owned_rows(table, numbers, job.field, seen, job.pixel_size_um, sight)
-    write_part(folder, job.field.stripe, job.field.field, rows)
-    return DetectionRecord(len(rows["label"]), watch.read())
+    listed = write_part(folder, job.field.stripe, job.field.field, rows)
+    return DetectionRecord(len(rows["label"]), (written, listed), watch.read())
 
 
 # ------------------------------------------------------------------------------ predict_scan
@@ -230,7 +259,18 @@ class _Watch:
         self._began_s, self._cpu_s = time.time(), time.process_time()
 
     def read(self) -> WorkRecord:
-        return WorkRecord(self._began_s, time.time(), time.process_time() - self._cpu_s)
+        cpu_s = time.process_time() - self._cpu_s
+        return WorkRecord(self._began_s, time.time(), cpu_s, _repeats())
+
+
+def _repeats() -> int:
+    """How often Ray ran this task before, in workers that died; 0 where this Ray does not tell."""
+    try:  # told by no public part of Ray
+        from ray._private.worker import global_worker
+
+        return int(global_worker.core_worker.get_current_task_attempt_number())
+    except (ImportError, AttributeError):
+        return 0
 
 
 def _be_modest() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from imaging.focus import FocusPeak
 from imaging.surface import FocusSurface, fit_surface
 from scan.errors import FocusError
-from scan.focusing import FocusJob, FocusResult, Rejected, stack_heights
+from scan.focusing import FocusJob, FocusResult, Rejected
 from scan.plan import Field
 from scan.records import SweepRecord
 
@@ -33,10 +33,8 @@ def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusRe
     points = [(field.x_um, field.y_um, peaks[field].z_um) for field in believed]
     surface = fit_surface(points) if points else None
     places = [(field.stripe, field.field) for field in job.plan.fields]
-    centres = dict(zip(places, _heights(surface, job), strict=True))
     return FocusResult(
-        centres_um=centres,
-        z_um={place: _planes_at(centre, job) for place, centre in centres.items()},
+        centres_um=dict(zip(places, _heights(surface, job), strict=True)),
         sampled=len(peaks),
         kept=int(surface.kept.sum()) if surface else 0,
         rejected=(*wrong, *_outliers(surface, believed)),
@@ -56,11 +54,6 @@ def _heights(surface: FocusSurface | None, job: FocusJob) -> list[float]:
         return [float(np.mean(job.recorded_z_um or 0.0))] * len(fields)
     heights = surface.heights([field.x_um for field in fields], [field.y_um for field in fields])
     return [round(float(height), 3) for height in heights]
-
-
-def _planes_at(centre_um: float, job: FocusJob) -> tuple[float, ...]:
-    planes, step_um = job.settings.planes or 1, job.settings.z_step_um or 1.0
-    return job.recorded_z_um or stack_heights(centre_um, planes, step_um)
 
 
 def _outliers(surface: FocusSurface | None, believed: list[Field]) -> list[Rejected]:

@@ -4,6 +4,7 @@ The driver prepares once, before anything is written, so that wrong input is tol
 capture actor then opens its own microscope from the result, which is small and can be sent.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from scan.plan import ScanPlan, make_plan
 class Setup:
     """What a microscope will deliver, with every setting decided.
 
-    `recorded_z_um` holds the heights of recorded planes, or None where focus can be chosen.
+    `opener` opens the microscope in the process that will own it; `recorded_z_um` holds the heights
+    of recorded planes, or None where focus can be chosen.
     """
 
     settings: Settings
@@ -32,6 +34,7 @@ class Setup:
     recorded_z_um: tuple[float, ...] | None
     recording: Recording | None
     warnings: tuple[str, ...]
+    opener: Callable[["Setup"], Microscope]
 
     @property
     def batch_bytes(self) -> int:
@@ -52,7 +55,7 @@ def _prepare_simulated(settings: Settings) -> Setup:
     plan = make_plan(
         counts, (edge, edge), settings.overlap_px or 0, settings.pixel_size_um or 1.0, steered=True
     )
-    return Setup(settings, plan, np.dtype(np.uint16), None, None, ())
+    return Setup(settings, plan, np.dtype(np.uint16), None, None, (), open_simulated)
 
 
 def _require_reach(settings: Settings) -> None:
@@ -93,7 +96,9 @@ def _prepare_replay(settings: Settings) -> Setup:
         recording.pixel_size_um,
         steered=False,
     )
-    return Setup(decided, plan, recording.dtype, heights, recording, recording.warnings)
+    return Setup(
+        decided, plan, recording.dtype, heights, recording, recording.warnings, open_replay
+    )
 
 
 def _deal(count: int, stripes: int, fields: int | None) -> tuple[int, ...]:
@@ -120,9 +125,19 @@ def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...
 
 def open_microscope(setup: Setup) -> Microscope:
     """Open the microscope; one process owns it from now on."""
-    if setup.recording:
-        positions = [(field.x_um, field.y_um) for field in setup.plan.fields]
-        return ReplayMicroscope(setup.recording, positions)
+    return setup.opener(setup)
+
+
+def open_replay(setup: Setup) -> Microscope:
+    """The recording, its fields at the places that the plan gives them."""
+    if setup.recording is None:
+        raise ValueError("expected a setup with a recording, got one without")
+    positions = [(field.x_um, field.y_um) for field in setup.plan.fields]
+    return ReplayMicroscope(setup.recording, positions)
+
+
+def open_simulated(setup: Setup) -> Microscope:
+    """The simulated slide under a simulated microscope."""
     settings = setup.settings
     return SimulatedMicroscope(
         specimen_of(setup),

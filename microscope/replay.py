@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Self
+from zlib import crc32
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
     pixel_size_um: float | None
     z_step_um: float | None
     warnings: tuple[str, ...]
+    checksum: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Recording:
         From the metadata, else as given, else 1.0 with a warning.
     warnings : tuple of str
         What was assumed or left out.
+    checksum : int
+        crc32 over the pixels of all fields.
     """
 
     path: Path
@@ -64,6 +68,7 @@ class Recording:
     pixel_size_um: float
     z_step_um: float
     warnings: tuple[str, ...]
+    checksum: int
 
     @classmethod
     def open(
@@ -104,6 +109,7 @@ class Recording:
             pixel_size_um=pixel_um,
             z_step_um=step_um,
             warnings=tuple(dict.fromkeys(warnings)),
+            checksum=crc32(repr([each.checksum for each in facts]).encode()),
         )
 
     @property
@@ -221,7 +227,9 @@ def _grouped(images: Sequence[Facts]) -> list[list[Facts]]:
 
 def _examine(path: Path) -> Facts:
     image = read_image(path)
-    return Facts(path, image.planes.shape, image.planes.dtype, *image[1:])
+    return Facts(
+        path, image.planes.shape, image.planes.dtype, *image[1:], checksum=crc32(image.planes.data)
+    )
 
 
 def _require_alike(fields: Sequence[Sequence[Facts]]) -> None:

@@ -4,8 +4,8 @@ The law of this room: whatever a user can get wrong is told when a predictor is 
 ever downloaded, and nothing is learned from a single field.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from math import ceil
 from typing import Any, Protocol
 
@@ -56,3 +56,12 @@ class ModelStatistics(DetectionStatistics):
     def filter_reach_px(self) -> int:
         """Pixels from a region's end within which the model misses what lies beyond it."""
         return max(0, self.reach_px - ceil(CLUMP * self.diameter_px))
+
+
+def statistics_from(told: Mapping[str, Any]) -> DetectionStatistics:
+    """The statistics that a journal's line tells; bit for bit those that were written."""
+    kind = ModelStatistics if "reach_px" in told else DetectionStatistics
+    facts: dict[str, Any] = {each.name: told[each.name] for each in fields(kind)}
+    if "normalisation" in facts:
+        facts["normalisation"] = tuple(facts["normalisation"])
+    return kind(**facts)

@@ -1,14 +1,41 @@
 """Small files are written whole or not at all: beside their place first, then moved into it."""
 
 import os
+import shutil
+import zlib
 from pathlib import Path
 
+from scan.errors import StorageError
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's text; whoever reads it sees the old text or the new, never a part."""
+
+def write_atomically(path: Path, text: str) -> int:
+    """Replace a file's text; whoever reads it sees the old text or the new, never a part.
+
+    Returns the checksum of the text (crc32 of its UTF-8); StorageError when it cannot be written.
+    """
+    data = text.encode("utf-8")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise not_written(path, len(data), error) from error
+    return zlib.crc32(data)
+
+
+def not_written(path: Path, needed_bytes: int, error: Exception) -> StorageError:
+    """The StorageError to raise when so many bytes could not be written."""
+    folder = next(place for place in (path, *path.parents) if place.is_dir())
+    free_bytes = shutil.disk_usage(folder).free
+    reason = error.strerror if isinstance(error, OSError) else str(error).rpartition(": ")[2]
+    reason = (reason or type(error).__name__).partition(" [")[0]  # tensorstore adds the number
+    return StorageError(
+        str(path),
+        f"to write {needed_bytes} bytes",
+        f"{reason} ({free_bytes} bytes free)",
+        "make room or bring the folder back, then resume the run",
+    )

@@ -3,14 +3,39 @@
 A line exists only after what it says is true on disk. Whoever shows a run, shows its journal.
 """
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
+from results.files import not_written
+
+JOURNAL = "events.jsonl"
 Event = dict[str, Any]
+
+
+def mend(path: Path) -> list[Event]:
+    """The events of an earlier run; from the first line that is torn on, the file is cut off.
+
+    A line that a crash tore says nothing for certain, and what it would have said is done again.
+    """
+    events: list[Event] = []
+    whole = 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        event = None
+        with suppress(ValueError):
+            event = json.loads(line)
+        if not (isinstance(event, dict) and "event" in event and line.endswith(b"\n")):
+            os.truncate(path, whole)
+            break
+        events.append(event)
+        whole += len(line)
+    return events
 
 
 class Journal:
@@ -32,19 +57,38 @@ class Journal:
         *listeners: Callable[[Event], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._broken = False
         self._listeners = listeners
         self._clock = clock
         self._seen: set[str] = set()
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event with its facts."""
+        """Append one event with its facts.
+
+        StorageError when it cannot be written; the file ends with a whole line then, and later
+        events are told to the listeners alone.
+        """
         entry: Event = {"time": round(self._clock(), 6), "event": event, **facts}
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        self._append(json.dumps(entry).encode() + b"\n")
         self._seen.add(event)
         for listener in self._listeners:
             listener(entry)
+
+    def _append(self, line: bytes) -> None:
+        if self._broken:
+            return
+        length = os.fstat(self._file.fileno()).st_size
+        try:
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise FileNotFoundError(errno.ENOENT, "the folder is gone")
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._broken = True
+            os.ftruncate(self._file.fileno(), length)
+            raise not_written(self._path, len(line), error) from error
 
     def seen(self, event: str) -> bool:
         """Whether such an event was written."""

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from results.journal import Event
 
+STOPPING = "stopping when what is under way has ended; Ctrl-C again stops at once"
 STEPS = ("captured", "stacked", "detected")
 
 
@@ -78,6 +79,18 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
                 name = f"stripe {stripe}  {step}" if step == STEPS[0] else f"          {step}"
                 self._tasks[stripe, step] = self._bars.add_task(name, total=fields)
 
+    def _on_resumed(self, event: Event) -> None:
+        for step, counts in (
+            ("captured", event["stacked"]),
+            ("stacked", event["stacked"]),
+            ("detected", event["detected"]),
+        ):
+            for stripe, done in enumerate(counts):
+                self._bars.update(self._tasks[stripe, step], completed=done)
+
+    def _on_stopping(self, event: Event) -> None:
+        self._live.console.print(STOPPING, style="yellow")
+
     def _on_ray(self, event: Event) -> None:
         self._line.plain = f"focusing on sample fields of every stripe, {event['cpus']} CPUs …"
 
@@ -85,11 +98,9 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
         self._live.console.print(f"warning: {event['message']}", style="yellow", highlight=False)
 
     def _on_retried(self, event: Event) -> None:
-        self._live.console.print(
-            f"{event['step']} of stripe {event['stripe']} field "
-            f"{event['field']} again: {event['reason']}",
-            style="yellow",
-        )
+        place = f" of stripe {event['stripe']} field {event['field']}" if "field" in event else ""
+        told = f"{event['step']}{place} again: {event['reason']}"
+        self._live.console.print(told, style="yellow", highlight=False)
 
     def _on_lost(self, event: Event) -> None:
         self._lost += 1

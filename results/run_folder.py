@@ -1,35 +1,97 @@
-"""The run folder: a new one for every run, never a second run's results in an old one."""
+"""The run folder: a new one for every run, or one that is resumed; never two runs in one."""
 
+import os
+import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
 from importlib.metadata import version
+from itertools import chain, count
 from pathlib import Path
+from typing import TextIO
 
 from scan.errors import InputError
+
+LOCK = ".lock"
 
 PACKAGES = ("ray", "numpy", "opencv-python-headless", "numba", "scikit-image", "tensorstore")
 
 
 def choose_folder(out: Path | None) -> Path:
     """The folder to make, by default named by the time; one that holds something is refused."""
-    folder = out or Path("runs") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            str(folder), "a new or empty folder", "one that holds something", "choose another --out"
-        )
+    folder = out or _by_time()
+    if folder.exists() and (not folder.is_dir() or any(map(_is_result, folder.iterdir()))):
+        advice = "choose another --out, or give it to --resume if a run stopped in it"
+        raise InputError(str(folder), "a new or empty folder", "one that holds something", advice)
     return folder
 
 
-def make_folder(folder: Path, settings_toml: str) -> None:
-    """Create the run folder with the complete settings of the run."""
+def _is_result(path: Path) -> bool:
+    return path.name != LOCK
+
+
+def _by_time() -> Path:
+    name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(folder for folder in map(Path("runs").joinpath, names) if not folder.exists())
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own a run folder, made if need be: of two runs the second is refused, naming the first.
+
+    The system gives the lock back when its owner dies, however that comes about. A folder in which
+    nothing came to lie is removed again.
+    """
+    with _lock_file(folder) as file:
+        _lock(folder, file)
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _lock_file(folder: Path) -> TextIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scan.toml").write_text(settings_toml, encoding="utf-8")
+        return (folder / LOCK).open("a+")
     except OSError as error:
+        came = str(error.strerror)
         raise InputError(
-            str(folder), "a folder that can be written", str(error.strerror), "choose another --out"
+            str(folder), "a folder that can be written", came, "choose another"
         ) from None
+
+
+def _lock(folder: Path, file: TextIO) -> None:
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+        if not os.fstat(file.fileno()).st_nlink:
+            raise BlockingIOError  # its owner removed it just now
+    except BlockingIOError:
+        file.seek(0)
+        came = f"one in use by {file.read().strip() or 'another'}"
+        advice = "wait until that run is over, or stop it"
+        raise InputError(str(folder), "a folder that no run is using", came, advice) from None
+    file.truncate(0)
+    began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {began}\n")
+    file.flush()
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Raise InputError unless the disk has room for what a run has not written yet."""
+    present_bytes = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+    free_bytes, needed_bytes = shutil.disk_usage(folder).free, needed_bytes - present_bytes
+    if free_bytes < needed_bytes:
+        expected = f"room for {needed_bytes} bytes of results"
+        came = f"{free_bytes} bytes free"
+        raise InputError(str(folder), expected, came, "make room, or scan fewer or smaller fields")
 
 
 def versions() -> dict[str, str]:

@@ -5,15 +5,18 @@ a repeated write gives the same bytes. Metadata follows OME-Zarr 0.5 (ngff.openm
 """
 
 import json
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
+from results.files import not_written, write_atomically
 from scan.plan import ScanPlan
 
 Array = NDArray[Any]
@@ -27,7 +30,7 @@ NGFF_VERSION = "0.5"
 def create_mosaics(
     folder: Path, plan: ScanPlan, dtype: np.dtype[Any], label_dtype: np.dtype[Any]
 ) -> None:
-    """Create the three mosaics, empty; nothing may be there before."""
+    """Create the three mosaics, empty; those of the same plan that are there already stay."""
     _create_image(folder / STACKED, plan, dtype, {})
     _create_image(folder / DEPTH, plan, np.dtype(np.float32), {})
     _write_group(folder / STACKED / "labels", {"version": NGFF_VERSION, "labels": ["objects"]})
@@ -38,13 +41,37 @@ def create_mosaics(
 def _create_image(path: Path, plan: ScanPlan, dtype: np.dtype[Any], extra: dict[str, Any]) -> None:
     _write_group(path, _multiscale(path.name, plan) | extra)
     for level in range(plan.levels):
-        ts.open(_array_spec(path / str(level), plan, level, dtype), create=True).result()
+        spec = _array_spec(path / str(level), plan, level, dtype)
+        with _told(path, 0):
+            try:
+                ts.open(spec, create=True, open=True).result()
+            except ValueError:  # its description is damaged; who checks will find its pixels gone
+                ts.open(spec, create=True, delete_existing=True).result()
 
 
 def _write_group(path: Path, ome: dict[str, Any]) -> None:
-    path.mkdir(parents=True, exist_ok=True)
+    with _told(path, 0):
+        path.mkdir(parents=True, exist_ok=True)
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
-    (path / "zarr.json").write_text(json.dumps(group, indent=2))
+    write_atomically(path / "zarr.json", json.dumps(group, indent=2))
+
+
+@contextmanager
+def _told(path: Path, needed_bytes: int) -> Iterator[None]:
+    """Whatever keeps the store from writing is told as a StorageError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # tensorstore tells a full disk as a ValueError
+        raise not_written(path, needed_bytes, error) from error
+
+
+def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any]) -> int:
+    """Room that the results of a scan take at most: image and depth uncompressed, with pyramids.
+
+    Labels shrink to a few percent; what they and the table take is a twentieth here.
+    """
+    rows, columns = plan.mosaic_shape
+    return int(rows * columns * (dtype.itemsize + 4) * 4 / 3 * 1.05)
 
 
 def _multiscale(name: str, plan: ScanPlan) -> dict[str, Any]:
@@ -97,8 +124,10 @@ def _levels(path: Path) -> tuple[Any, ...]:
     return tuple(future.result() for future in opening)
 
 
-def write_core(path: Path, rows: slice, columns: slice, levels: Sequence[Array]) -> None:
+def write_core(path: Path, rows: slice, columns: slice, levels: Sequence[Array]) -> int:
     """Write a core to an image of the store, every level; returns when it is on disk.
+
+    Returns the checksum of its pixels; StorageError when they cannot be written.
 
     Parameters
     ----------
@@ -106,13 +135,37 @@ def write_core(path: Path, rows: slice, columns: slice, levels: Sequence[Array])
     rows, columns : the core in pixels of level 0.
     levels : the core's pixels, one array per level.
     """
-    writing = []
-    for level, (array, pixels) in enumerate(zip(_levels(path), levels, strict=True)):
-        top, left = rows.start >> level, columns.start >> level
-        window = array[top : top + pixels.shape[0], left : left + pixels.shape[1]]
-        writing.append(window.write(pixels))
-    for future in writing:
-        future.result()
+    with _told(path, sum(pixels.nbytes for pixels in levels)):
+        (path / "zarr.json").stat()  # the store would make a new folder where the old one is gone
+        writing = [
+            window.write(pixels)
+            for window, pixels in zip(_windows(path, rows, columns), levels, strict=True)
+        ]
+        for future in writing:
+            future.result()
+    return _checksum(levels)
+
+
+def _windows(path: Path, rows: slice, columns: slice) -> list[Any]:
+    """A core in every level of an image."""
+    levels = enumerate(_levels(path))
+    return [array[_coarser(rows, level), _coarser(columns, level)] for level, array in levels]
+
+
+def _coarser(span: slice, level: int) -> slice:
+    return slice(span.start >> level, -(-span.stop >> level))
+
+
+def _checksum(levels: Sequence[Array]) -> int:
+    return reduce(lambda crc, pixels: crc32(np.ascontiguousarray(pixels).data, crc), levels, 0)
+
+
+def checksum_of(path: Path, rows: slice, columns: slice) -> int | None:
+    """The checksum of a core as it lies on disk; None where it cannot be read."""
+    try:
+        return _checksum([window.read().result() for window in _windows(path, rows, columns)])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def level_count(path: Path) -> int:

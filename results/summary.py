@@ -4,6 +4,7 @@ Times are wall-clock seconds; the keys and their meaning stand in the README.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,25 @@ Summary = dict[str, Any]
 
 
 def summarise(events: Sequence[Event]) -> Summary:
-    """The summary of the run that wrote these events; a run cut short is summarised as far as it
-    came."""
-    one = {event["event"]: event for event in events}  # for events that happen once, the last
-    many = _Many(events)
+    """The summary of a run folder from all its events; a run cut short is summarised as far as it
+    came. Where a run was resumed, times are those of the last one."""
+    began = max((k for k, event in enumerate(events) if event["event"] == "begun"), default=0)
+    one = {event["event"]: event for event in events[began:]}  # for events that happen once
+    ever, many = _Many(events), _Many(events[began:])
     return {
         "status": one.get("finished", {}).get("status", "failed"),
-        "fields": _fields(one, many),
+        "fields": _fields(one, ever, many),
         "objects": one.get("predicted", {}).get("objects"),
         "digest": one.get("predicted", {}).get("digest"),
         "z_positions": _only(
-            one.get("focused", {}), "sampled", "kept", "rejected", "surface", "residual_um"
+            (ever["focused"] or [{}])[-1], "sampled", "kept", "rejected", "surface", "residual_um"
         ),
-        "retries": _retries(many),
+        "retries": _retries(ever),
         "timing": _timing(one, many),
         "dispatch_ms": _dispatch(one, many),
         "exposure_slip_ms": _slip(many),
-        "memory": _memory(one, many),
+        "memory": _memory(one),
+        "holds": _holds(ever["held"]),
         "driver_cpu_s": one.get("finished", {}).get("driver_cpu_s"),
         "versions": one.get("begun", {}).get("versions", {}),
     }
@@ -61,30 +64,31 @@ def _places(events: Iterable[Event]) -> set[tuple[int, int]]:
     return {(event["stripe"], event["field"]) for event in events}
 
 
-def _fields(one: dict[str, Event], many: _Many) -> dict[str, Any]:
-    counts = {kind: len(_places(many[kind])) for kind in ("captured", "stacked", "detected")}
+def _fields(one: dict[str, Event], ever: _Many, many: _Many) -> dict[str, Any]:
+    planned = one.get("begun", {}).get("fields", 0)
+    counts = {kind: len(_places(ever[kind])) for kind in ("captured", "stacked", "detected")}
     lost = [_only(event, "stripe", "field", "reason") for event in many["lost"]]
-    return {"planned": one.get("begun", {}).get("fields", 0), **counts, "lost": lost, "resumed": 0}
+    resumed = sum(one.get("resumed", {}).get("stacked", ()))
+    return {"planned": planned, **counts, "lost": lost, "resumed": resumed}
 
 
 def _retries(many: _Many) -> dict[str, int]:
     steps = [event["step"] for event in many["retried"]]
-    counts = {step: steps.count(step) for step in ("capture", "stack", "detect")}
-    lives = {(event["stripe"], event["process"]) for event in many["captured"]}
-    stripes = {stripe for stripe, _ in lives}
-    return {**counts, "actor_restarts": len(lives) - len(stripes)}
+    counts = {step: steps.count(step) for step in ("focus", "capture", "stack", "detect")}
+    return {**counts, "actor_restarts": len(many["restarted"])}
 
 
 def _timing(one: dict[str, Event], many: _Many) -> dict[str, float]:
     begun, up, focused = (one.get(kind) for kind in ("begun", "ray", "focused"))
+    exposed_s = [focused["first_exposure_s"]] if focused else []
+    exposed_s += [event["began_s"] for event in many["captured"]]
     timing: dict[str, float] = {}
-    if begun and up and focused:
-        first_s = focused["first_exposure_s"]
-        timing["startup"] = first_s - begun["process_began_s"]
-        timing["first_exposure"] = first_s - up["up_s"]
-    if many["captured"] and focused:
+    if begun and up and exposed_s:
+        timing["startup"] = min(exposed_s) - begun["process_began_s"]
+        timing["first_exposure"] = min(exposed_s) - up["up_s"]
+    if many["captured"]:
         ends = [event["ended_s"] for event in many["captured"]]
-        timing["capture"] = max(ends) - focused["first_exposure_s"]
+        timing["capture"] = max(ends) - min(exposed_s)
         timing |= _until_answer(one, many, max(ends))
     if begun and "finished" in one:
         timing["wall"] = one["finished"]["time"] - begun["process_began_s"]
@@ -105,7 +109,7 @@ def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
     Cameras: the slowest stripe's sweeps and captures back to back, then the stacking and detection
     of one field. CPUs: all stacking and detection, evenly spread. Whichever is longer.
     """
-    cameras = dict(enumerate(one["focused"]["sweeping_s"]))
+    cameras = Counter(dict(enumerate(one.get("focused", {}).get("sweeping_s", ()))))
     for event in many["captured"]:
         stripe, seconds = event["stripe"], event["ended_s"] - event["began_s"]
         cameras[stripe] += seconds
@@ -151,7 +155,12 @@ def _spread(
     return {"n": len(values), **spread, "max": round(float(max(values)), 3)}
 
 
-def _memory(one: dict[str, Event], many: _Many) -> dict[str, Any]:
+def _holds(held: Sequence[Event]) -> dict[str, float]:
+    """How often, and for how many seconds, cameras stood still for want of credits."""
+    return {"n": len(held), "seconds": round(sum(e["ended_s"] - e["began_s"] for e in held), 3)}
+
+
+def _memory(one: dict[str, Event]) -> dict[str, Any]:
     up, finished = one.get("ray", {}), one.get("finished", {})
     peak = finished.get("peak_batches_in_flight", 0)
     return {
@@ -197,10 +206,25 @@ def in_words(summary: Summary) -> list[str]:
         lines.append(
             f"exposures began {slip['p50']:.2f} ms late (median, at most {slip['max']:.1f} ms)"
         )
-    return lines + [
-        f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
-        for lost in fields["lost"]
+    return (
+        lines
+        + _faults(summary)
+        + [
+            f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
+            for lost in fields["lost"]
+        ]
+    )
+
+
+def _faults(summary: Summary) -> list[str]:
+    """What went wrong and was mended, in one line; none for a calm run."""
+    told = [
+        *(f"{number} x {step} again" for step, number in summary["retries"].items() if number),
+        *[f"cameras held for {summary['holds']['seconds']:.1f} s"] * bool(summary["holds"]["n"]),
+        *[f"{summary['fields']['resumed']} fields from before"]
+        * bool(summary["fields"]["resumed"]),
     ]
+    return [", ".join(told).replace("actor_restarts again", "camera restarted")] if told else []
 
 
 def _dropped(rejected: Sequence[Event]) -> list[str]:

@@ -8,8 +8,10 @@ import csv
 import io
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from numpy.typing import NDArray
 
@@ -23,10 +25,17 @@ LAST_COLUMNS = ("score", "touches_border")
 Columns = Mapping[str, NDArray[Any]]
 
 
-def write_part(folder: Path, stripe: int, field: int, columns: Columns) -> None:
-    """Write the rows of one field; again gives the same bytes."""
-    (folder / PARTS).mkdir(exist_ok=True)
-    write_atomically(_part(folder, stripe, field), _as_csv(columns))
+def write_part(folder: Path, stripe: int, field: int, columns: Columns) -> int:
+    """Write the rows of one field, again gives the same bytes; returns their checksum."""
+    with suppress(OSError):  # what keeps a folder from being made is told by the write
+        (folder / PARTS).mkdir(exist_ok=True)
+    return write_atomically(_part(folder, stripe, field), _as_csv(columns))
+
+
+def part_checksum(folder: Path, stripe: int, field: int) -> int | None:
+    """The checksum of a field's rows as they lie on disk; None where there are none."""
+    part = _part(folder, stripe, field)
+    return crc32(part.read_bytes()) if part.is_file() else None
 
 
 def _part(folder: Path, stripe: int, field: int) -> Path:
@@ -66,5 +75,5 @@ def join_parts(folder: Path, fields: Sequence[tuple[int, int]]) -> int:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the parts, once the table says it all."""
+    """Remove the parts, once the table says it all and no field is left to add."""
     shutil.rmtree(folder / PARTS, ignore_errors=True)

@@ -4,7 +4,8 @@ ScanError                 exit 1
 ├── UserMistake           exit 2: settings or input are wrong, one line and no traceback
 │   └── InputError        a recording, a file or a folder cannot be used
 ├── FocusError            no focus surface can be found
-└── CaptureError          a microscope did not deliver a batch
+├── CaptureError          a microscope did not deliver a batch
+└── StorageError          results cannot be written: the disk is full, or the folder is gone
 
 The four parts stay in ``args``, so an error that crosses Ray arrives with its type and its fields.
 """
@@ -54,3 +55,7 @@ class FocusError(ScanError):
 
 class CaptureError(ScanError):
     """A microscope did not deliver a batch; the subject names the device or the field."""
+
+
+class StorageError(ScanError):
+    """Results cannot be written; the subject names the file."""

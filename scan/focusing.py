@@ -23,10 +23,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class FocusResult:
-    """What autofocus found: the z-positions of every field, and how they came about.
+    """What autofocus found: the best height of every field, and how it came about.
 
-    `centres_um` holds the best height of each field, by (stripe, field); `z_um` its planes;
-    `sweeping_s` how long each stripe's camera was busy with sweeps.
+    `centres_um` holds heights by (stripe, field); `sweeping_s` how long each stripe's camera was
+    busy with sweeps; `restarted` the stripes whose camera was started anew meanwhile.
     """
 
     first_exposure_s: float
@@ -37,17 +37,15 @@ class FocusResult:
     surface: str
     residual_um: float
     centres_um: dict[tuple[int, int], float]
-    z_um: dict[tuple[int, int], tuple[float, ...]]
+    restarted: tuple[int, ...] = ()
 
     def told(self) -> dict[str, Any]:
         """What the journal says of it."""
-        told = vars(self) | {
+        return vars(self) | {
             "rejected": [vars(sample) for sample in self.rejected],
             "residual_um": round(self.residual_um, 4),
             "centres_um": [[*place, z_um] for place, z_um in self.centres_um.items()],
         }
-        del told["z_um"]  # of every plane: too long, and told by the centres
-        return told
 
 
 def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:
@@ -79,3 +77,8 @@ class FocusJob:
     plan: ScanPlan
     settings: Settings
     recorded_z_um: tuple[float, ...] | None
+
+    def planes_at(self, centre_um: float) -> tuple[float, ...]:
+        """Heights of the planes of a z-stack around a field's best height."""
+        planes, step_um = self.settings.planes or 1, self.settings.z_step_um or 1.0
+        return self.recorded_z_um or stack_heights(centre_um, planes, step_um)

@@ -5,8 +5,8 @@ A field goes from *waiting* through *capturing* and *captured* to *stacked* and 
 once a field and all its neighbours are settled, because a field sees its neighbours' cores.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from bisect import insort
+from collections.abc import Collection, Iterator
 
 from scan.credits import Credits
 from scan.plan import Field, ScanPlan
@@ -15,55 +15,103 @@ QUEUED_PER_STRIPE = 2  # one is being captured, one waits in the actor: no camer
 
 
 class Ledger:
-    """The state of every field, and what may begin now."""
+    """The state of every field, and what may begin now.
 
-    def __init__(self, plan: ScanPlan, credits: Credits, retries: int) -> None:
+    Parameters
+    ----------
+    plan, credits : of the scan.
+    retries : int
+        Captures of a field that may be tried again before it is lost.
+    stacked, detected : collections of Field
+        What an earlier run has left on disk.
+    """
+
+    def __init__(
+        self,
+        plan: ScanPlan,
+        credits: Credits,
+        retries: int,
+        stacked: Collection[Field] = (),
+        detected: Collection[Field] = (),
+    ) -> None:
         self.plan = plan
         self.credits = credits
         self.retries = retries
-        self.stacked: set[Field] = set()
-        self.detected: set[Field] = set()
+        self.stacked: set[Field] = set(stacked)
+        self.detected: set[Field] = set(detected)
         self.lost: dict[Field, str] = {}
         self.paused: set[int] = set()  # stripes whose camera is being started anew
-        self._waiting = [deque(stripe) for stripe in plan.stripes]
-        self._capturing = [0] * len(plan.stripes)
+        self._waiting = [[f for f in stripe if f not in self.stacked] for stripe in plan.stripes]
+        self._capturing: list[list[Field]] = [[] for _ in plan.stripes]
         self._attempts: dict[Field, int] = {}
-        self._detecting: set[Field] = set()
+        self._detecting: set[Field] = set(detected)
 
     @property
     def finished(self) -> bool:
         """Whether every field is detected or lost."""
         return len(self.detected) + len(self.lost) == len(self.plan.fields)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a capture, a stacking or a detection has begun and not ended."""
+        return bool(self.credits.taken or self._detecting - self.detected - self.lost.keys())
+
     def captures_to_begin(self) -> Iterator[Field]:
         """Fields to capture now, the stripe that lags most first; each takes a credit."""
         while self.credits.left and (stripes := self._hungry_stripes()):
             stripe = max(stripes, key=lambda index: len(self._waiting[index]))
-            self._capturing[stripe] += 1
+            field = self._waiting[stripe].pop(0)
+            self._capturing[stripe].append(field)
             self.credits.take()
-            yield self._waiting[stripe].popleft()
+            yield field
 
     def _hungry_stripes(self) -> list[int]:
         return [
             index
             for index, waiting in enumerate(self._waiting)
-            if waiting and index not in self.paused and self._capturing[index] < QUEUED_PER_STRIPE
+            if waiting
+            and index not in self.paused
+            and len(self._capturing[index]) < QUEUED_PER_STRIPE
         ]
+
+    def held_stripes(self) -> set[int]:
+        """Stripes whose camera stands still because no credit is left."""
+        if self.credits.left:
+            return set()
+        return {index for index in self._hungry_stripes() if not self._capturing[index]}
+
+    def under_exposure(self, stripe: int) -> Field | None:
+        """The field that the stripe's camera was asked for first; the others wait in its queue."""
+        return next(iter(self._capturing[stripe]), None)
+
+    def in_queues(self) -> list[Field]:
+        """Fields that wait in the actors behind the one that is under exposure."""
+        return [field for fields in self._capturing for field in fields[1:]]
 
     def was_captured(self, field: Field) -> None:
         """A capture call ended, well or not; its camera is free for the next."""
-        self._capturing[field.stripe] -= 1
+        self._capturing[field.stripe].remove(field)
+
+    def put_back(self, field: Field) -> None:
+        """A batch will not come: its field waits again, before its successors."""
+        self.credits.give_back()
+        insort(self._waiting[field.stripe], field, key=lambda other: other.field)
 
     def failed(self, field: Field, reason: str) -> bool:
-        """A batch did not come or vanished: whether it will be captured again, before its
-        successors; if not, the field is lost for that reason."""
-        self.credits.give_back()
+        """A capture failed or its batch vanished: whether the field will be captured again; if not,
+        it is lost for that reason."""
+        self.put_back(field)
         self._attempts[field] = self._attempts.get(field, 0) + 1
         if self._attempts[field] > self.retries:
+            self._waiting[field.stripe].remove(field)
             self.lost[field] = reason
-            return False
-        self._waiting[field.stripe].appendleft(field)
-        return True
+        return field not in self.lost
+
+    def abandon(self, stripe: int, reason: str) -> list[Field]:
+        """A camera is gone for good: the fields that waited for it are lost for that reason."""
+        gone, self._waiting[stripe] = self._waiting[stripe], []
+        self.lost |= dict.fromkeys(gone, reason)
+        return gone
 
     def was_stacked(self, field: Field) -> None:
         """The field's core lies in the mosaic and its batch is gone from the object store."""

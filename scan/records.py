@@ -35,18 +35,31 @@ class SweepRecord:
 
 @dataclass(frozen=True)
 class WorkRecord:
-    """When a task's function began and ended, and the CPU seconds that it took."""
+    """When a task's function began and ended, and the CPU seconds that it took.
+
+    `repeats` counts how often Ray ran it before, in workers that died.
+    """
 
     began_s: float
     ended_s: float
     cpu_s: float
+    repeats: int
+
+
+@dataclass(frozen=True)
+class StackRecord:
+    """A field's core lies in the mosaics of the image and of depth, with these checksums."""
+
+    checksums: tuple[int, int]
+    work: WorkRecord
 
 
 @dataclass(frozen=True)
 class DetectionRecord:
-    """A field's objects lie in its part of the table and in the label image."""
+    """A field's objects lie in the label image and in the table, with these checksums."""
 
     objects: int
+    checksums: tuple[int, int]
     work: WorkRecord
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import config
-from config import Settings, SettingsError, build_parser, parse, validate
+from config import SETTINGS_FILE, Settings, SettingsError, build_parser, parse, validate
 
 MISTAKES = {
     "unknown key": ({"feilds": 3}, "did you mean 'fields'"),
@@ -21,6 +21,7 @@ MISTAKES = {
     "text for a number": ({"planes": "many"}, "planes: expected a valid integer"),
     "unknown microscope": ({"microscope": "toy"}, "got 'toy'"),
     "overlap beyond half": ({"field_px": 256, "overlap_px": 200}, "at most half of field_px (128)"),
+    "millions of fields": ({"stripes": 100, "fields": 20_000}, "at most 1000000 in all stripes"),
     "replay of nothing": ({"microscope": "replay"}, "expected a recording to replay, got none"),
     "recording without replay": ({"replay_path": "x"}, "only with --microscope replay"),
 }
@@ -44,7 +45,7 @@ def test_a_mistyped_option_is_told_its_neighbour() -> None:
 
 @given(
     stripes=st.integers(1, 100),
-    fields=st.none() | st.integers(1, 10**6),
+    fields=st.none() | st.integers(1, 10**4),
     overlap=st.none() | st.integers(0, 128),
     exposure=st.floats(0.01, 1000),
 )
@@ -89,3 +90,51 @@ def test_settings_cannot_be_changed() -> None:
 def test_help_fits_two_screens() -> None:
     """The help can be read without scrolling far, and names every option's unit or kind."""
     assert len(build_parser().format_help().splitlines()) <= 48
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A folder in which a run with a few settings of its own began."""
+    settings = validate({"stripes": 2, "fields": 5, "exposure_ms": 7})
+    (tmp_path / SETTINGS_FILE).write_text(settings.to_toml())
+    return tmp_path
+
+
+SAME_ANSWER = {
+    "nothing": [],
+    "the same again": ["--fields", "5"],
+    "more CPUs": ["--num-cpus", "7"],
+    "a cluster": ["--address", "10.0.0.1:6379"],
+}
+
+
+@pytest.mark.parametrize("options", SAME_ANSWER.values(), ids=SAME_ANSWER)
+def test_a_run_is_resumed_with_its_own_settings(earlier: Path, options: list[str]) -> None:
+    """What does not change the answer may change; everything else is as it was."""
+    call = parse(["--resume", str(earlier), *options])
+
+    assert call.resume == earlier
+    assert (call.settings.stripes, call.settings.fields, call.settings.exposure_ms) == (2, 5, 7)
+
+
+ANOTHER_ANSWER = {
+    "another seed": (["--seed", "9"], "seed (1, now 9)"),
+    "two of them": (["--fields", "6", "--planes", "3"], "fields (5, now 6), planes (15, now 3)"),
+    "a new folder": (["--out", "x"], "not allowed with argument"),
+}
+
+
+@pytest.mark.parametrize(("options", "told"), ANOTHER_ANSWER.values(), ids=ANOTHER_ANSWER)
+def test_a_run_is_not_resumed_as_another(earlier: Path, options: list[str], told: str) -> None:
+    """Settings that would change the answer are refused by name, with both values."""
+    with pytest.raises(SettingsError) as raised:
+        parse(["--resume", str(earlier), *options])
+
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_without_run_is_not_resumed(tmp_path: Path) -> None:
+    """Where no run began there is nothing to resume, and the missing file is named."""
+    with pytest.raises(SettingsError, match=SETTINGS_FILE):
+        parse(["--resume", str(tmp_path)])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from results.journal import Event, Journal
+from results.journal import JOURNAL, Event, Journal, mend
 from results.progress import LiveProgress, PlainProgress
 from results.summary import TOLD_SAMPLES, in_words, summarise
+from scan.errors import StorageError
 
 
 def events_of_a_scan() -> list[Event]:
-    """A scan of one stripe: field 0 complete, field 1 captured twice, field 2 lost."""
+    """A scan of one stripe: field 0 complete, field 1 captured twice after its camera died, field 2
+    lost; the camera held once."""
     field: dict[str, Any] = {"stripe": 0, "field": 0}
     captured = {"began_s": 104.0, "ended_s": 105.0, "slips_ms": [0.1, 0.3], "process": 7}
     work = {"began_s": 105.1, "ended_s": 105.3, "cpu_s": 0.2}
@@ -63,6 +67,8 @@ def events_of_a_scan() -> list[Event]:
             "step": "capture",
             "reason": "camera",
         },
+        {"time": 105.5, "event": "restarted", "stripe": 0, "reason": "camera"},
+        {"time": 105.6, "event": "held", "stripe": 0, "began_s": 105.1, "ended_s": 105.35},
         {
             "time": 106.0,
             "event": "captured",
@@ -159,7 +165,14 @@ def test_the_summary_counts_what_the_journal_says() -> None:
         "resumed": 0,
         "lost": [{"stripe": 0, "field": 2, "reason": "camera"}],
     }
-    assert summary["retries"] == {"capture": 1, "stack": 0, "detect": 0, "actor_restarts": 1}
+    assert summary["retries"] == {
+        "focus": 0,
+        "capture": 1,
+        "stack": 0,
+        "detect": 0,
+        "actor_restarts": 1,
+    }
+    assert summary["holds"] == {"n": 1, "seconds": 0.25}
     assert summary["dispatch_ms"]["idle"] == {"n": 1, "p50": 8, "p95": 8, "p99": 8, "max": 8}
     assert summary["dispatch_ms"]["waited_for_cpu"]["p50"] == 40
     assert summary["exposure_slip_ms"]["max"] == 0.3
@@ -214,3 +227,127 @@ def test_any_journal_can_be_shown(display: type, capsys: pytest.CaptureFixture[s
             show(event)
 
     assert "camera" in capsys.readouterr().out
+
+
+def resumed_scan() -> list[Event]:
+    """The scan above, resumed a day later: field 2 is there now."""
+    later: list[Event] = [
+        {"event": "begun", "process_began_s": 1000.0, "stripes": [3], "fields": 3, "versions": {}},
+        {"event": "ray", "up_s": 1002.0, "cpus": 2, "batch_bytes": 10**6, "credits": 9},
+        {"event": "resumed", "stacked": [2], "detected": [1]},
+        {
+            "event": "captured",
+            "stripe": 0,
+            "field": 2,
+            "began_s": 1003.0,
+            "ended_s": 1004.0,
+            "slips_ms": [0.2],
+        },
+        {"event": "predicted", "objects": 9, "answered_s": 1005.0, "digest": "e"},
+        {"event": "finished", "status": "complete"},
+    ]
+    return events_of_a_scan() + [{"time": 1006.0, **event} for event in later]
+
+
+def test_a_resumed_run_tells_its_own_times_and_all_faults() -> None:
+    """Fields and faults count over all runs of the folder, times and losses in the last one."""
+    summary = summarise(resumed_scan())
+
+    assert summary["status"] == "complete"
+    assert summary["fields"]["captured"] == 3
+    assert summary["fields"]["lost"] == []
+    assert summary["fields"]["resumed"] == 2
+    assert summary["retries"]["capture"] == summary["retries"]["actor_restarts"] == 1
+    assert summary["z_positions"]["surface"] == "plane"
+    assert summary["timing"]["startup"] == 3.0
+    assert summary["timing"]["answer"] == 1.0
+    assert "2 fields from before" in "\n".join(in_words(summary))
+
+
+@pytest.mark.parametrize("display", [PlainProgress, LiveProgress])
+def test_a_resumed_run_can_be_shown(display: type) -> None:
+    """Both displays take the events of a run that goes on where another stopped."""
+    with display() as show:
+        for event in [*resumed_scan(), {"event": "stopping"}]:
+            show(event)
+
+
+def journal_of(folder: Path, events: list[Event]) -> bytes:
+    """A journal of these events, as bytes."""
+    with Journal(folder / JOURNAL) as journal:
+        for event in events:
+            journal.write(**event)
+    return (folder / JOURNAL).read_bytes()
+
+
+TORN_ENDS = {
+    "nothing": b"",
+    "half a line": b'{"time": 1.0, "event": "sta',
+    "a line without its end": b'{"time": 1.0, "event": "stacked"}',
+    "zeros": bytes(64),
+    "a number": b"12\n",
+    "another object": b'{"time": 1.0}\n{"event": "stacked"}\n',
+}
+
+
+@pytest.mark.parametrize("end", TORN_ENDS.values(), ids=TORN_ENDS)
+def test_a_torn_end_is_cut_off(tmp_path: Path, end: bytes) -> None:
+    """What a crash left after the last whole line is neither believed nor kept."""
+    whole = journal_of(tmp_path, [{"event": "begun"}, {"event": "stacked", "field": 3}])
+    (tmp_path / JOURNAL).write_bytes(whole + end)
+
+    events = mend(tmp_path / JOURNAL)
+
+    assert [event["event"] for event in events] == ["begun", "stacked"]
+    assert (tmp_path / JOURNAL).read_bytes() == whole
+
+
+def test_a_journal_cut_at_any_byte_tells_its_whole_lines(tmp_path: Path) -> None:
+    """For every length that may be left, just the whole lines are believed, and stay."""
+    whole = journal_of(tmp_path, [{"event": "stacked", "field": k} for k in range(20)])
+
+    for length in range(len(whole) + 1):
+        (tmp_path / JOURNAL).write_bytes(whole[:length])
+        events = mend(tmp_path / JOURNAL)
+
+        assert [event["field"] for event in events] == list(range(whole[:length].count(b"\n")))
+        assert (tmp_path / JOURNAL).read_bytes() == whole[: whole.rfind(b"\n", 0, length) + 1]
+
+
+def test_a_folder_without_journal_has_no_past(tmp_path: Path) -> None:
+    """Where nothing was written nothing is known, and nothing is made."""
+    assert mend(tmp_path / JOURNAL) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """A line that does not fit is taken back and told once; later events reach listeners only."""
+    heard: list[Event] = []
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(tmp_path / JOURNAL, heard.append) as journal:
+        journal.write("begun")
+        whole = (tmp_path / JOURNAL).read_bytes()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, limits[1]))
+        try:
+            with pytest.raises(
+                StorageError, match=r"events.jsonl: expected to write \d+ bytes.*free"
+            ):
+                journal.write("stacked", field=1)
+            journal.write("failed")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (tmp_path / JOURNAL).read_bytes() == whole
+    assert [event["event"] for event in heard] == ["begun", "failed"]
+
+
+def test_a_journal_whose_folder_is_gone_says_so(tmp_path: Path) -> None:
+    """Lines are never written into the void."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with Journal(folder / JOURNAL) as journal:
+        journal.write("begun")
+        shutil.rmtree(folder)
+
+        with pytest.raises(StorageError, match="the folder is gone"):
+            journal.write("stacked")

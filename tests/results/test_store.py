@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +16,19 @@ from ome_zarr_models import open_ome_zarr
 
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from results.digest import digest_of
+from results.healing import sweep_strays
 from results.store import (
     DEPTH,
     LABELS,
     STACKED,
+    checksum_of,
     create_mosaics,
     level_count,
     read_region,
     write_core,
 )
+from results.table import TABLE
+from scan.errors import StorageError
 from scan.plan import ScanPlan, make_plan
 
 IMAGES = [STACKED, DEPTH, LABELS]
@@ -106,3 +113,120 @@ def test_the_order_of_writing_leaves_no_trace(tmp_path: Path, plan: ScanPlan) ->
     (folder / "objects.csv").write_text("label\n2\n")
 
     assert digests[0] == digests[1] != digest_of(folder)
+
+
+def test_equal_pixels_have_equal_checksums(tmp_path: Path, plan: ScanPlan) -> None:
+    """What was written is read back with its checksum, for every core and type."""
+    create(tmp_path, plan)
+    rng = np.random.default_rng(0)
+
+    for field in plan.fields:
+        core = slice(*field.rows), slice(*field.columns)
+        shape = [span.stop - span.start for span in core]
+        for name, kind in ((STACKED, np.uint16), (DEPTH, np.float32), (LABELS, np.uint32)):
+            pixels = rng.integers(0, 2, shape).astype(kind)
+            levels = mean_pyramid(pixels, level_count(tmp_path / name))
+            assert write_core(tmp_path / name, *core, levels) == checksum_of(tmp_path / name, *core)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a chunk cut short": lambda chunk: chunk.write_bytes(chunk.read_bytes()[:-7]),
+    "a chunk gone": Path.unlink,
+    "a chunk of zeros": lambda chunk: chunk.write_bytes(bytes(chunk.stat().st_size)),
+    "an empty chunk": lambda chunk: chunk.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("level", ["0", "1"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_chunk_is_noticed(
+    tmp_path: Path, plan: ScanPlan, damage: Callable[[Path], object], level: str
+) -> None:
+    """A chunk that is not as it was written gives its core, and no other, another checksum."""
+    create(tmp_path, plan)
+    fill(tmp_path, plan, list(range(6)))
+    cores = [(slice(*field.rows), slice(*field.columns)) for field in plan.fields]
+    before = [checksum_of(tmp_path / DEPTH, *core) for core in cores]
+
+    damage(max((tmp_path / DEPTH / level / "c").rglob("*/*")))
+
+    after = [checksum_of(tmp_path / DEPTH, *core) for core in cores]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True] * 5 + [False]
+
+
+def test_creating_again_keeps_what_is_there(tmp_path: Path, plan: ScanPlan) -> None:
+    """Mosaics that are there stay, pixel by pixel; one whose description is torn is made anew."""
+    create(tmp_path, plan)
+    fill(tmp_path, plan, list(range(6)))
+    digests = [read_region(tmp_path / name, slice(0, 99), slice(0, 99)).copy() for name in IMAGES]
+    (tmp_path / DEPTH / "1" / "zarr.json").write_text('{"zarr_format": 3, "nod')
+
+    create(tmp_path, plan)
+
+    for name, before in zip(IMAGES, digests, strict=True):
+        np.testing.assert_array_equal(
+            read_region(tmp_path / name, slice(0, 99), slice(0, 99)), before
+        )
+        assert open_ome_zarr(zarr.open_group(tmp_path / name, mode="r"))
+
+
+def test_a_full_disk_is_told_with_its_numbers(tmp_path: Path, plan: ScanPlan) -> None:
+    """A core that does not fit raises one error with the bytes needed and free; no part of a chunk
+    is left behind."""
+    create(tmp_path, plan)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    field = plan.fields[0]
+    core = slice(*field.rows), slice(*field.columns)
+    noise = np.random.default_rng(0).normal(size=(160, 160)).astype(np.float32)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(
+            StorageError, match=r"expected to write \d+ bytes, got .*\d+ bytes free"
+        ):
+            write_core(tmp_path / DEPTH, *core, mean_pyramid(noise, level_count(tmp_path / DEPTH)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    sweep_strays(tmp_path)
+    yaozarrs.validate_zarr_store(str(tmp_path / DEPTH))
+    assert not list(tmp_path.rglob("*.__lock"))
+
+
+def test_a_store_that_is_gone_is_not_made_again(tmp_path: Path, plan: ScanPlan) -> None:
+    """When somebody has removed the folder, a write says so and makes no new one."""
+    create(tmp_path, plan)
+    fill(tmp_path, plan, [0])
+    shutil.rmtree(tmp_path / STACKED)
+
+    with pytest.raises(StorageError, match="No such file or directory"):
+        fill(tmp_path, plan, [0])
+    assert not (tmp_path / STACKED).exists()
+
+
+def test_a_store_killed_between_any_two_files_is_finished(tmp_path: Path, plan: ScanPlan) -> None:
+    """However many of its files were written, and with the next one half written beside its place,
+    the store is finished by a second run: valid, and equal to the undisturbed one."""
+    create(tmp_path / "whole", plan)
+    fill(tmp_path / "whole", plan, list(range(6)))
+    files = [path for path in (tmp_path / "whole").rglob("*") if path.is_file()]
+    files.sort(key=lambda path: path.stat().st_mtime_ns)
+    (tmp_path / "whole" / TABLE).touch()
+    wanted = digest_of(tmp_path / "whole")
+
+    for count in range(0, len(files), 3):
+        torn = tmp_path / f"killed after {count}"
+        for path in files[: count + 1]:
+            copy = torn / path.relative_to(tmp_path / "whole")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        copy.rename(copy.with_name(f"{copy.name}.__lock")).write_bytes(path.read_bytes()[:-5])
+
+        sweep_strays(torn)
+        create(torn, plan)
+        fill(torn, plan, list(range(6)))
+
+        for name in IMAGES:
+            yaozarrs.validate_zarr_store(str(torn / name))
+        (torn / TABLE).touch()
+        assert digest_of(torn) == wanted
+        assert not list(torn.rglob("*.__lock"))

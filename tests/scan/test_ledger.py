@@ -167,3 +167,62 @@ def test_a_store_without_a_batch_per_stripe_is_refused() -> None:
     """A store too small for a batch of each stripe is a mistake that says what to change."""
     with pytest.raises(UserMistake, match="larger object store, or take fewer stripes"):
         credits_for(1000, 0.6, 300, stripes=3)
+
+
+def test_what_is_on_disk_is_not_captured_again() -> None:
+    """A resumed scan captures what is not stacked, and searches what is not searched."""
+    plan = ledger_of(3, 5, 8).plan
+    generator = random.Random(3)
+    stacked = generator.sample(plan.fields, 9)
+    inner = [f for f in stacked if set(plan.neighbours(f)) <= set(stacked)]
+    ledger = Ledger(plan, Credits(8), 2, stacked, inner)
+    scan = Simulation(ledger, seed=1)
+    for field in stacked:
+        scan.search_around(field)
+
+    scan.run()
+
+    assert set(scan.captured) == set(plan.fields) - set(stacked)
+    assert sorted(map(id, scan.searched)) == sorted(id(f) for f in plan.fields if f not in inner)
+
+
+def test_only_the_field_under_exposure_pays_for_a_dead_camera() -> None:
+    """Fields that waited in the camera's queue go back, in order, with all their retries."""
+    ledger = ledger_of(1, 4, credits=8, retries=0)
+    first, second = ledger.captures_to_begin()
+    assert ledger.under_exposure(0) is first
+    assert ledger.in_queues() == [second]
+
+    for field in (second, first):
+        ledger.was_captured(field)
+    ledger.put_back(second)
+    lost = not ledger.failed(first, "the camera died")
+
+    assert lost
+    assert ledger.credits.taken == 0
+    assert [next(ledger.captures_to_begin()).field for _ in range(2)] == [1, 2]
+
+
+def test_a_stripe_without_camera_is_lost_and_the_scan_ends() -> None:
+    """What waited for a camera that is gone for good is lost; the other stripes decide the end."""
+    ledger = ledger_of(2, 3, credits=8)
+
+    gone = ledger.abandon(0, "no camera")
+    Simulation(ledger, seed=0).run()
+
+    assert {field.stripe for field in gone} == {0}
+    assert ledger.finished
+    assert len(ledger.detected) == 3
+
+
+def test_a_camera_is_held_only_for_want_of_credits() -> None:
+    """A camera is held if it has nothing to expose, fields wait for it and no credit is left."""
+    ledger = ledger_of(2, 3, credits=2)
+    asked = list(ledger.captures_to_begin())
+    assert ledger.held_stripes() == set()
+
+    ledger.was_captured(asked[0])
+    assert ledger.held_stripes() == {asked[0].stripe}
+
+    ledger.was_stacked(asked[0])
+    assert ledger.held_stripes() == set()

@@ -6,16 +6,22 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
+
+import main
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--stripes", "2", "--fields", "2", "--planes", "7", "--field-px", "256"]
+LONGER = ["--stripes", "2", "--fields", "6", "--planes", "7", "--field-px", "192"]
 
 
 def program(*options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -32,18 +38,40 @@ def program(*options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_the_answer_does_not_depend_on_the_cpus(tmp_path: Path) -> None:
+def test_the_answer_does_not_depend_on_the_cpus(local_ray: None, tmp_path: Path) -> None:
     """One CPU and two give the same digest, exit code 0, and name the folder on the last line."""
-    digests = set()
-    for cpus in ("1", "2"):
-        folder = tmp_path / cpus
-        run = program(*TINY, "--num-cpus", cpus, "--out", str(folder))
+    run = program(*TINY, "--num-cpus", "1", "--out", str(tmp_path / "one"))
+    code = main.main(["--plain", *TINY, "--out", str(tmp_path / "two")])
 
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.splitlines()[-1] == str(folder)
-        digests.add(json.loads((folder / "summary.json").read_text())["digest"])
+    assert run.returncode == code == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == str(tmp_path / "one")
+    assert summary_of(tmp_path / "one")["digest"] == summary_of(tmp_path / "two")["digest"]
 
-    assert len(digests) == 1
+
+def silent(connection: socket.socket) -> None:
+    """Take a connection and say nothing."""
+
+
+def web_server(connection: socket.socket) -> None:
+    """Answer as a web server answers what it does not understand."""
+    connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize("answer", [None, silent, web_server])
+def test_what_is_no_cluster_is_told_soon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: Callable[[socket.socket], None]
+) -> None:
+    """Nothing at the address, or something else than Ray: an error within 6 s."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if answer is None:
+            server.close()
+        else:
+            threading.Thread(target=lambda: answer(server.accept()[0]), daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(OSError, match=r"refused|timed out|not Ray's"):
+            main.require_grpc("127.0.0.1", port)
+        assert time.monotonic() - began < 6
 
 
 def test_a_missing_cluster_is_told_soon(tmp_path: Path) -> None:
@@ -67,51 +95,85 @@ def test_the_readme_gives_the_two_commands() -> None:
     assert all((ROOT / name).is_file() for name, _ in commands)
 
 
-def stopped(folder: Path, when: str, number: int, victim: str) -> tuple[int, str]:
-    """Start a scan, send a signal to a process of it at the first such line; code and output."""
-    command = [sys.executable, str(ROOT / "main.py"), "--plain", *TINY, "--fields", "6", "--out"]
-    command.append(str(folder))
+def started(folder: Path) -> subprocess.Popen[str]:
+    """A scan of two stripes of six fields in a process, and process group, of its own."""
+    command = [sys.executable, str(ROOT / "main.py"), "--plain", *LONGER, "--out", str(folder)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+
+
+def until(run: subprocess.Popen[str], begin: str) -> list[str]:
+    """The lines that a run says up to the first that begins so."""
+    assert run.stdout is not None
     lines = []
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-    ) as run:
-        assert run.stdout is not None
-        for line in run.stdout:
-            lines.append(line)
-            if when and line.startswith(when):
-                os.kill(run.pid if victim == "driver" else camera_of(run.pid), number)
-                when = ""
-    return run.returncode, "".join(lines)
+    for line in run.stdout:
+        lines.append(line)
+        if line.startswith(begin):
+            break
+    return lines
 
 
-def camera_of(driver: int) -> int:
-    """The process of a capture actor of the Ray that this driver started."""
-    workers = (child for child in psutil.Process(driver).children(recursive=True))
-    return next(worker.pid for worker in workers if "ray::capture" in " ".join(worker.cmdline()))
+def summary_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "summary.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def calm(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The summary of the same scan, undisturbed."""
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    assert main.main(["--plain", *LONGER, "--out", str(folder)]) == 0
+    return summary_of(folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_an_interrupted_scan_says_so(tmp_path: Path, number: int) -> None:
-    """A scan that is stopped ends with exit code 130, keeps its journal and claims no answer."""
-    code, said = stopped(tmp_path / "run", "captured", number, "driver")
+def test_an_interrupted_scan_comes_home(calm: dict[str, Any], tmp_path: Path, number: int) -> None:
+    """Stopped with all its processes, as a terminal and a service manager do it, a scan begins no
+    further capture, closes its journal, exits with 130 and says how to go on; resumed it ends with
+    the digest of the undisturbed scan."""
+    folder = tmp_path / "run"
+    with started(folder) as run:
+        until(run, "captured")
+        os.killpg(run.pid, number)
+        until(run, "stopping")
+        rest = "".join(until(run, "nothing begins so"))
+    cancelled = summary_of(folder)
 
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert code == 130, said
-    assert summary["status"] == "cancelled"
-    assert summary["objects"] is None
-    assert "Traceback" not in said
+    code = main.main(["--plain", "--resume", str(folder)])
+
+    assert run.returncode == 130, rest
+    assert cancelled["status"] == "cancelled"
+    assert cancelled["objects"] is None
+    assert rest.count("captured") <= 2  # those under exposure
+    assert f"python main.py --resume {folder}" in rest
+    assert "Traceback" not in rest
+    assert code == 0
+    assert summary_of(folder)["digest"] == calm["digest"]
 
 
-def test_a_killed_camera_process_costs_nothing_but_time(tmp_path: Path) -> None:
-    """A capture actor killed in mid-scan is started anew and every field is in the answer."""
-    code, said = stopped(tmp_path / "run", "captured", signal.SIGKILL, "camera")
+def test_a_killed_driver_is_resumed(calm: dict[str, Any], tmp_path: Path) -> None:
+    """While a scan runs its folder is refused to others; killed in its middle and resumed, it ends
+    with the same digest, and no field that was on disk is captured again."""
+    folder = tmp_path / "run"
+    with started(folder) as run:
+        until(run, "stacked")
+        refused = main.main(["--plain", "--resume", str(folder)])
+        run.kill()
+    stacked = sum("stacked" in line for line in (folder / "events.jsonl").open())
 
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert code == 0, said
-    assert summary["fields"]["detected"] == 12
+    code = main.main(["--plain", "--resume", str(folder)])
+
+    summary = summary_of(folder)
+    assert refused == 2
+    assert code == 0
+    assert summary["digest"] == calm["digest"]
+    assert summary["fields"]["resumed"] == stacked > 0
     assert summary["fields"]["lost"] == []
-    assert summary["retries"]["capture"] <= 2
-    assert summary["retries"]["actor_restarts"] == 1
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

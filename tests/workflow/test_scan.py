@@ -30,7 +30,6 @@ from microscope.simulated import SimulatedMicroscope
 from prediction.classic import Classic
 from results.digest import digest_of
 from results.store import create_mosaics
-from results.table import PARTS
 from scan.focusing import stack_heights
 from scan.records import DetectionJob, StackJob
 
@@ -345,7 +344,6 @@ def test_a_field_that_cannot_be_captured_is_lost_by_name(
     assert "field4.tif" in lost["reason"]
     assert summary["fields"]["detected"] == 5
     assert summary["retries"]["capture"] == 1
-    assert not (folder / PARTS).exists()
     assert digest_of(folder) == summary["digest"]
 
 

@@ -1,0 +1,32 @@
+"""A folder that a run left behind, made ready to go on: what is torn is removed, not believed."""
+
+from pathlib import Path
+
+from results.store import DEPTH, LABELS, STACKED, checksum_of
+from results.table import part_checksum
+from scan.past import Past
+from scan.plan import Field
+
+STRAYS = ("*.__lock", ".*.partial")  # of the store and of small files, left by whoever was killed
+
+
+def sweep_strays(folder: Path) -> None:
+    """Remove the temporary files of writers that are gone."""
+    for pattern in STRAYS:
+        for stray in folder.rglob(pattern):
+            stray.unlink(missing_ok=True)
+
+
+def verify(folder: Path, past: Past) -> None:
+    """Read what the journal says is on disk and forget what is not there as it was written."""
+    for field, checksums in list(past.stacked.items()):
+        if list(checksums) != [_core(folder, name, field) for name in (STACKED, DEPTH)]:
+            past.forget(field)
+    for field, checksums in list(past.detected.items()):
+        rows = part_checksum(folder, field.stripe, field.field)
+        if list(checksums) != [_core(folder, LABELS, field), rows]:
+            del past.detected[field]
+
+
+def _core(folder: Path, name: str, field: Field) -> int | None:
+    return checksum_of(folder / name, slice(*field.rows), slice(*field.columns))

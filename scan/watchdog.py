@@ -1,0 +1,46 @@
+"""How long a camera may be silent, and which has been silent for longer."""
+
+from config import Settings
+from scan.plan import ScanPlan
+
+START_S = 60.0  # a camera's process starts in seconds, on a busy machine too
+SLOWEST_MB_PER_S = 20.0  # of a camera link or a disk that recordings are read from
+
+
+def allowed_s(settings: Settings, plan: ScanPlan, planes: int) -> float:
+    """Seconds after which a capture of so many planes counts as hung.
+
+    The time that exposures, rests, travel across the whole slide and the transfer of the frames
+    take, and `watchdog_s` beyond it.
+    """
+    rows, columns = plan.mosaic_shape
+    travel_um = max(rows, columns) * plan.pixel_size_um
+    plane_ms = settings.exposure_ms + settings.settle_ms
+    bytes_at_most = 4 * planes * plan.frame_shape[0] * plan.frame_shape[1]
+    return (
+        settings.watchdog_s
+        + (planes * plane_ms + travel_um / settings.stage_speed_um_per_ms) / 1e3
+        + bytes_at_most / (SLOWEST_MB_PER_S * 1e6)
+    )
+
+
+class Watchdog:
+    """Until when each camera that has something to do must answer; the caller brings the clock."""
+
+    def __init__(self) -> None:
+        self._due_s: dict[int, float] = {}
+
+    def expect(self, stripe: int, due_s: float) -> None:
+        """The stripe's camera must answer until then."""
+        self._due_s[stripe] = due_s
+
+    def dismiss(self, stripe: int) -> None:
+        """Nothing is expected of the stripe's camera any more."""
+        self._due_s.pop(stripe, None)
+
+    def overdue(self, now_s: float) -> list[int]:
+        """Stripes whose cameras count as hung; each is told once."""
+        late = [stripe for stripe, due_s in self._due_s.items() if now_s > due_s]
+        for stripe in late:
+            self.dismiss(stripe)
+        return late

@@ -1,0 +1,97 @@
+"""One run owns a folder; a folder that holds results is never written over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from results.run_folder import LOCK, choose_folder, owned, require_room
+from scan.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+OWNER = """
+import sys, signal
+from pathlib import Path
+from results.run_folder import owned
+with owned(Path(sys.argv[1])):
+    print("owned", flush=True)
+    signal.pause()
+"""
+
+
+def owner_of(folder: Path) -> subprocess.Popen[str]:
+    """Another process that owns the folder until it is ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "owned\n"
+    return process
+
+
+def test_two_runs_cannot_own_one_folder(tmp_path: Path) -> None:
+    """The second is refused and told who the first is; once that is killed, the lock is stale."""
+    with owner_of(tmp_path / "run") as other:
+        with (
+            pytest.raises(InputError, match=f"in use by process {other.pid} on "),
+            owned(tmp_path / "run"),
+        ):
+            pass
+        other.send_signal(signal.SIGKILL)
+
+    assert (tmp_path / "run" / LOCK).exists()
+    with owned(tmp_path / "run"):
+        assert f"process {os.getpid()} " in (tmp_path / "run" / LOCK).read_text()
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
+def test_a_folder_is_given_back(tmp_path: Path, error: type[BaseException] | None) -> None:
+    """However a run ends, its lock goes with it; results stay, a folder without any goes too."""
+    for name, result in (("empty", ""), ("full", "events.jsonl")):
+        folder = tmp_path / name
+        try:
+            with owned(folder):
+                if result:
+                    (folder / result).touch()
+                if error:
+                    raise error
+        except (KeyboardInterrupt, RuntimeError):
+            pass
+
+    assert not (tmp_path / "empty").exists()
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["events.jsonl"]
+
+
+def test_a_stale_lock_alone_is_no_result(tmp_path: Path) -> None:
+    """A folder in which a run died before it left anything may be used anew."""
+    (tmp_path / LOCK).touch()
+
+    assert choose_folder(tmp_path) == tmp_path
+
+
+def test_two_runs_of_one_second_get_two_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders named by the time never collide."""
+    monkeypatch.chdir(tmp_path)
+    chosen = set()
+    for _ in range(3):
+        folder = choose_folder(None)
+        folder.mkdir(parents=True)
+        chosen.add(folder)
+
+    assert len(chosen) == 3
+
+
+def test_room_is_asked_for_before_the_scan(tmp_path: Path) -> None:
+    """What does not fit on the disk is refused with both numbers; what is there already counts."""
+    require_room(tmp_path, 1000)
+    with pytest.raises(InputError, match=r"room for 1\d+ bytes of results, got \d+ bytes free"):
+        require_room(tmp_path, 10**17)
+    (tmp_path / "chunk").write_bytes(bytes(5000))
+    require_room(tmp_path, 4000)

@@ -1,0 +1,436 @@
+"""Whatever fails, the scan ends with the answer of the calm one, or says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import tifffile
+
+import main
+import tasks
+from results.digest import digest_of
+from results.table import PARTS
+from scan.records import DetectionJob, DetectionRecord, StackJob, StackRecord
+from tests.workflow import faults
+from tests.workflow.faults import Fault, Place, Script, with_script
+
+SMALL = ["--stripes", "2", "--fields", "3", "--planes", "7", "--field-px", "128"]
+QUICK = ["--plain", "--exposure-ms", "1"]
+SETTINGS = "settle_ms = 0\nfocus_samples = 2\nwatchdog_s = 3\n"
+
+Scan = Callable[..., tuple[int, dict[str, Any]]]
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "summary.json").read_text()))
+
+
+def events_in(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in the journal."""
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def scan(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    """Run the program in this process; returns exit code and summary."""
+    file = folder.with_suffix(".toml")
+    file.write_text(SETTINGS)
+    code = main.main([*QUICK, *SMALL, "--config", str(file), "--out", str(folder), *options])
+    return code, summary_of(folder)
+
+
+def resume(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    """Go on in a folder; returns exit code and summary."""
+    code = main.main(["--plain", "--resume", str(folder), *options])
+    return code, summary_of(folder)
+
+
+@pytest.fixture(scope="module")
+def calm(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the undisturbed scan."""
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    assert scan(folder)[0] == 0
+    return folder
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give the program's microscopes a script of faults; without one they are well again."""
+    prepare = main.prepare
+
+    def follow(plan: Mapping[Place, tuple[Fault, int]], **more: Any) -> None:
+        folder = tmp_path / "script"
+        folder.mkdir(exist_ok=True)
+        script = Script(folder, plan, **more)
+        monkeypatch.setattr(main, "prepare", lambda given: with_script(prepare(given), script))
+
+    return follow
+
+
+PASSING = {
+    (0, 0): (faults.camera_error, "expected a frame, got none"),
+    (0, 1): (faults.dropped_frame, "(6, 128, 128)"),
+    (0, 2): (faults.killed, "the process of the camera died"),
+    (1, 0): (faults.blank_frame, "plane 2 all zero"),
+    (1, 1): (faults.stuck_frame, "plane 2 equal to the one before"),
+    (1, 2): (faults.saturated_frame, "100% of plane 2"),
+}
+PASSING_TOO = {
+    (0, 0): (faults.library_error, "RuntimeError: device 'Camera' is busy"),
+    (0, 1): (faults.segfault, "the process of the camera died"),
+    (1, 1): (faults.hang, "no answer from the camera within 3 s"),
+}
+
+
+@pytest.mark.parametrize("plan", [PASSING, PASSING_TOO], ids=["frames", "processes"])
+def test_faults_that_pass_cost_a_capture_each(
+    calm: Path, tmp_path: Path, scripted: Callable[..., None], plan: dict[Place, tuple[Fault, str]]
+) -> None:
+    """Each fault costs one more capture of its own field, told with its reason; same digest."""
+    scripted({place: (fault, 1) for place, (fault, _) in plan.items()})
+
+    code, summary = scan(tmp_path / "run")
+
+    retried = {
+        (e["stripe"], e["field"]): e["reason"] for e in events_in(tmp_path / "run", "retried")
+    }
+    deadly = (faults.killed, faults.segfault, faults.hang)
+    assert code == 0
+    assert summary["digest"] == summary_of(calm)["digest"]
+    assert summary["retries"]["capture"] == len(plan) == len(retried)
+    assert all(reason in retried[place] for place, (_, reason) in plan.items())
+    assert summary["retries"]["actor_restarts"] == sum(f in deadly for f, _ in plan.values())
+    assert summary["memory"]["spilled_mb"] == 0
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.camera_error, faults.killed, faults.hang], ids=lambda f: f.__name__
+)
+def test_faults_during_autofocus_are_survived(
+    calm: Path, tmp_path: Path, scripted: Callable[..., None], fault: Fault
+) -> None:
+    """A sweep that fails, dies or hangs is made again; same focus surface."""
+    scripted({}, sweep=fault)
+
+    code, summary = scan(tmp_path / "run")
+
+    assert code == 0
+    assert summary["digest"] == summary_of(calm)["digest"]
+    assert summary["retries"]["actor_restarts"] == (fault is not faults.camera_error)
+
+
+LASTING = {
+    (0, 1): (faults.camera_error, "expected a frame, got none"),
+    (1, 2): (faults.blank_frame, "plane 2 all zero"),
+}
+
+
+def test_what_is_lost_is_named_and_can_be_resumed(
+    calm: Path, tmp_path: Path, scripted: Callable[..., None]
+) -> None:
+    """Faults that last lose just their fields, exit 3; resumed with a sound camera nothing else is
+    captured again, and the digest is that of the calm run."""
+    folder = tmp_path / "run"
+    scripted({place: (fault, 99) for place, (fault, _) in LASTING.items()})
+    code, summary = scan(folder)
+    reasons = {
+        (each["stripe"], each["field"]): each["reason"] for each in summary["fields"]["lost"]
+    }
+
+    scripted({})
+    captured = len(events_in(folder, "captured"))
+    again, resumed = resume(folder)
+
+    assert code == 3
+    assert reasons.keys() == LASTING.keys()
+    assert all(reason in reasons[place] for place, (_, reason) in LASTING.items())
+    assert again == 0
+    assert len(events_in(folder, "captured")) == captured + 2
+    assert len(events_in(folder, "focused")) == 1
+    assert resumed["digest"] == summary_of(calm)["digest"] == digest_of(folder)
+    assert resumed["fields"]["resumed"] == 4
+    assert not (folder / PARTS).exists()
+
+
+def test_a_camera_that_cannot_be_opened_again_loses_what_it_had_left(
+    local_ray: None, tmp_path: Path, scripted: Callable[..., None]
+) -> None:
+    """Where a dead camera cannot be replaced its fields are lost, for a reason; the rest counts."""
+    scripted({(0, 1): (faults.killed, 99)}, lives=1)
+
+    code, summary = scan(tmp_path / "run", "--stripes", "1")
+
+    lost = summary["fields"]["lost"]
+    assert code == 3
+    assert [each["field"] for each in lost] == [1, 2]
+    assert all("could not be started again: " in each["reason"] for each in lost)
+    assert "expected a camera, got none; plug it in" in lost[0]["reason"]
+    assert summary["fields"]["detected"] == 1
+
+
+def cut(calm: Path, folder: Path, length: int) -> Path:
+    """A copy of a finished run whose journal ends after so many bytes."""
+    shutil.copytree(calm, folder)
+    journal = folder / "events.jsonl"
+    journal.write_bytes(journal.read_bytes()[:length])
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_journal_cut_anywhere_is_resumed(calm: Path, tmp_path: Path, seed: int) -> None:
+    """Cut at a byte, however little is left, the run resumes to the same digest; no field whose
+    stacking the journal still tells is captured again."""
+    journal = (calm / "events.jsonl").read_bytes()
+    length = random.Random(seed).randrange(len(journal) - 1)
+    folder = cut(calm, tmp_path / "run", length)
+    whole = journal[:length].rpartition(b"\n")[0].splitlines()
+    known = [event for event in map(json.loads, whole) if event["event"] == "stacked"]
+
+    code, summary = resume(folder)
+
+    assert code == 0
+    assert summary["digest"] == summary_of(calm)["digest"] == digest_of(folder)
+    assert summary["fields"]["resumed"] == len(known)
+    after = (folder / "events.jsonl").read_bytes().splitlines()[len(whole) :]
+    assert sum(json.loads(line)["event"] == "captured" for line in after) == 6 - len(known)
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def dying_stack(job: StackJob, frames: Any) -> StackRecord:
+    """Stacking whose first worker is killed in its middle."""
+    return die_once(tasks.stack_batch, job, frames)
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def dying_detection(job: DetectionJob, predictor: Any, statistics: Any) -> DetectionRecord:
+    """Detection whose first worker is killed after it wrote all there is to write."""
+    return die_once(tasks.detect_objects, job, predictor, statistics)
+
+
+def die_once(task: Any, *given: Any) -> Any:
+    record = task._function(*given)
+    if not record.work.repeats:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "step"),
+    [("stack_batch", dying_stack, "stack"), ("detect_objects", dying_detection, "detect")],
+)
+def test_killed_workers_leave_no_trace(
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, task: Any, step: str
+) -> None:
+    """If every task dies once after writing, each runs again, is counted, and nothing changes."""
+    monkeypatch.setattr(main, name, task)
+
+    code, summary = scan(tmp_path / "run")
+
+    assert code == 0
+    assert summary["digest"] == summary_of(calm)["digest"]
+    assert summary["retries"] == {
+        "focus": 0,
+        "capture": 0,
+        "stack": 0,
+        "detect": 0,
+        "actor_restarts": 0,
+    } | {step: 6}
+
+
+def test_autofocus_in_a_killed_worker_begins_again(
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver, not Ray, asks for autofocus again, and counts it."""
+    marker = tmp_path / "died"
+
+    @ray.remote(num_cpus=0, num_returns=2, max_retries=0)
+    def dying_autofocus(actors: Any, job: Any) -> Any:
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return tasks.find_z_positions._function(actors, job)
+
+    monkeypatch.setattr(main, "find_z_positions", dying_autofocus)
+
+    code, summary = scan(tmp_path / "run")
+
+    assert code == 0
+    assert summary["retries"]["focus"] == 1
+    assert summary["digest"] == summary_of(calm)["digest"]
+
+
+def test_cameras_are_held_when_credits_run_out(calm: Path, tmp_path: Path) -> None:
+    """With one batch's room per stripe a camera waits while its batch is stacked: the holds are
+    told, memory stays within the credits, nothing is spilled, and the answer is the same."""
+    batch = 7 * 128 * 128 * 2
+    fraction = 2.5 * batch / 200e6
+    file = tmp_path / "run.toml"
+    file.write_text(f"{SETTINGS}store_fraction = {fraction}\n")
+
+    code = main.main([*QUICK, *SMALL, "--config", str(file), "--out", str(tmp_path / "run")])
+
+    summary = summary_of(tmp_path / "run")
+    assert code == 0
+    assert summary["memory"]["peak_batches_in_flight"] == summary["memory"]["credits"] == 2
+    assert summary["holds"]["n"] > 0
+    assert summary["holds"]["seconds"] > 0
+    assert len(events_in(tmp_path / "run", "held")) == summary["holds"]["n"]
+    assert summary["memory"]["spilled_mb"] == 0
+    assert summary["digest"] == summary_of(calm)["digest"]
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def stack_on_a_full_disk(job: StackJob, frames: Any) -> StackRecord:
+    """Stacking that cannot write the third field of a stripe."""
+    if job.field.field < 2:
+        return tasks.stack_batch._function(job, frames)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        return tasks.stack_batch._function(job, frames)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_stops_the_scan_and_can_be_resumed(
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When a result cannot be written the scan stops with one clear message and a whole journal;
+    with room again it is resumed to the same digest."""
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(main, "stack_batch", stack_on_a_full_disk)
+        code, summary = scan(folder)
+    said = capsys.readouterr()
+
+    again, resumed = resume(folder)
+
+    assert code == 1
+    assert summary["status"] == "failed"
+    assert re.search(
+        r"expected to write \d+ bytes, got File too large \(\d+ bytes free\)", said.err
+    )
+    assert said.err.count("\n") == 1
+    assert f"python main.py --resume {folder}" in said.out
+    assert again == 0
+    assert resumed["digest"] == summary_of(calm)["digest"]
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def stack_after_removing_all(job: StackJob, frames: Any) -> StackRecord:
+    """Stacking in a run folder that somebody removes."""
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return tasks.stack_batch._function(job, frames)
+
+
+def test_a_folder_that_is_gone_stops_the_scan(
+    local_ray: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """When the run folder vanishes the scan stops with one message, and makes no new one."""
+    monkeypatch.setattr(main, "stack_batch", stack_after_removing_all)
+    folder = tmp_path / "run"
+
+    code = main.main([*QUICK, *SMALL, "--out", str(folder)])
+
+    said = capsys.readouterr().err
+    assert code == 1
+    assert re.search(r"folder is gone|No such file or directory", said)
+    assert said.count("\n") == 1
+    assert not folder.exists()
+
+
+def test_too_little_room_is_told_before_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk too small for the results is refused before Ray starts, with both numbers."""
+    free = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(main, "ray_running", None)
+
+    code = main.main(["--out", str(tmp_path / "run")])
+
+    said = capsys.readouterr().err
+    assert code == 2
+    assert re.search(r"room for \d{8} bytes of results, got 1000000 bytes free", said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_input_is_not_resumed(
+    local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recording whose pixels changed is refused; moved, it is the same recording."""
+    pixels = np.random.default_rng(0).integers(100, 900, (5, 96, 96)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
+    folder = tmp_path / "run"
+    replay = ["--microscope", "replay", "--replay-path", str(tmp_path / "a.tif")]
+    assert main.main(["--plain", *replay, "--out", str(folder)]) == 0
+
+    (tmp_path / "a.tif").rename(tmp_path / "b.tif")
+    moved = resume(folder, "--replay-path", str(tmp_path / "b.tif"))[0]
+    pixels[3, 40, 40] += 1
+    tifffile.imwrite(tmp_path / "b.tif", pixels, photometric="minisblack")
+    capsys.readouterr()
+    changed = main.main(["--resume", str(folder), "--replay-path", str(tmp_path / "b.tif")])
+
+    assert moved == 0
+    assert changed == 2
+    assert re.search(r"expected input \d+ as begun, got \d+", capsys.readouterr().err)
+
+
+def test_a_complete_run_has_nothing_to_resume(
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resuming what is complete starts no Ray, changes no result, and restores the summary."""
+    folder = tmp_path / "run"
+    shutil.copytree(calm, folder)
+    (folder / "summary.json").unlink()
+    monkeypatch.setattr(main, "ray_running", None)
+
+    code, summary = resume(folder)
+
+    assert code == 0
+    assert summary == summary_of(calm)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "half a chunk": lambda run: half(run / "stacked.ome.zarr/0/c/0/1"),
+    "a chunk gone": lambda run: (run / "depth.ome.zarr/0/c/1/0").unlink(),
+    "labels gone": lambda run: shutil.rmtree(run / "stacked.ome.zarr/labels/objects/0/c"),
+    "an array's description torn": lambda run: half(run / "depth.ome.zarr/0/zarr.json"),
+    "a stray file": lambda run: (run / "stacked.ome.zarr/0/c/0/1.__lock").write_bytes(b"1"),
+    "the table gone": lambda run: (run / "objects.csv").unlink(),
+}
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_what_is_damaged_on_disk_is_healed_not_believed(calm: Path, tmp_path: Path) -> None:
+    """A run that lost its last line, with every kind of damage on its disk, resumes to the same
+    digest, and captures again just the fields whose pixels were hit."""
+    journal = (calm / "events.jsonl").read_bytes()
+    folder = cut(calm, tmp_path / "run", len(journal) - 5)
+    for damage in DAMAGES.values():
+        damage(folder)
+
+    code, summary = resume(folder)
+
+    assert code == 0
+    assert summary["digest"] == summary_of(calm)["digest"] == digest_of(folder)
+    assert not list(folder.rglob("*.__lock"))
