@@ -1,7 +1,7 @@
 """The settings of a scan and the command line: frozen, validated once, unknown keys refused.
 
-Every setting is a key of the TOML file given by ``--config``; the common ones are options too, and
-an option wins. This room imports nothing of ours, so that any other may import it.
+Every setting is a key of the TOML file given by ``--config``, and an option, which wins. This room
+imports nothing of ours, so that any other may import it.
 """
 
 import argparse
@@ -47,15 +47,18 @@ FREE_ON_RESUME = {
 
 MOST_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
 
+UNITS = ("UM", "MS", "PX", "S", "MB")
+METAVARS = {
+    "microscope": "simulated|replay",
+    "replay_path": "PATH",
+    "predictor": "SPEC",
+    "address": "ADDR",
+    "stage_speed_um_per_ms": "UM/MS",
+}
 PREDICTORS = (
     r"classic|(onnx|bioimageio):[^?]+(\?maps=(boundary|distance))?"
     r"|(?!classic:)[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:factory
 )
-
-
-def option(metavar: str | None = None) -> dict[str, Any]:
-    """Mark a setting as a command line option; `metavar` tells its kind or unit."""
-    return {"option": True, "metavar": metavar}
 
 
 class Settings(BaseModel):
@@ -65,86 +68,67 @@ class Settings(BaseModel):
     comes from the recording.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    microscope: Literal["simulated", "replay"] = Field(
-        "simulated", description="where images come from", json_schema_extra=option()
-    )
-    replay_path: str | None = Field(
-        None,
-        description="recording to replay: TIFF, OME-TIFF, OME-Zarr or a folder of images",
-        json_schema_extra=option("PATH"),
-    )
-    seed: int = Field(
-        1, ge=0, description="seed of the simulated slide", json_schema_extra=option("N")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    stripes: int = Field(
-        3, ge=1, le=100, description="stripes, each with a camera", json_schema_extra=option("N")
-    )
-    fields: int | None = Field(
-        None, ge=1, description="fields of view per stripe", json_schema_extra=option("N")
-    )
-    planes: int | None = Field(
-        None, ge=1, le=500, description="planes per z-stack", json_schema_extra=option("N")
-    )
-    field_px: int | None = Field(
-        None, ge=64, le=8192, description="edge of a field in pixels", json_schema_extra=option("N")
-    )
-    overlap_px: int | None = Field(
-        None,
-        ge=0,
-        description="least overlap of fields in pixels, by default a quarter of a field",
-        json_schema_extra=option("N"),
-    )
-    pixel_size_um: float | None = Field(
-        None, gt=0, description="pixel edge on the specimen in um", json_schema_extra=option("UM")
-    )
-    z_step_um: float | None = Field(
-        None, gt=0, description="distance of planes in um", json_schema_extra=option("UM")
-    )
-    exposure_ms: float = Field(
-        20, gt=0, le=60_000, description="exposure of a plane in ms", json_schema_extra=option("MS")
-    )
-    settle_ms: float = Field(3.0, ge=0, description="rest after each move of a stage in ms")
-    stage_speed_um_per_ms: float = Field(10.0, gt=0, description="speed of the x-y stage")
+    microscope: Literal["simulated", "replay"] = "simulated"
+    """where images come from"""
+    replay_path: str | None = None
+    """recording to replay: image file, OME-Zarr or folder"""
+    seed: int = Field(1, ge=0)
+    """seed of the simulated slide"""
 
-    focus_samples: int = Field(6, ge=1, description="fields per stripe that are focused on")
-    focus_center_um: float = Field(0.0, description="middle of the first focus sweep in um")
-    focus_range_um: float = Field(48.0, gt=0, description="length of the first focus sweep in um")
+    stripes: int = Field(3, ge=1, le=100)
+    """stripes, each with a camera"""
+    fields: int | None = Field(None, ge=1)
+    """fields of view per stripe"""
+    planes: int | None = Field(None, ge=1, le=500)
+    """planes per z-stack"""
+    field_px: int | None = Field(None, ge=64, le=8192)
+    """edge of a field"""
+    overlap_px: int | None = Field(None, ge=0)
+    """least overlap of fields (default: a quarter)"""
+    pixel_size_um: float | None = Field(None, gt=0)
+    """pixel edge on the specimen"""
+    z_step_um: float | None = Field(None, gt=0)
+    """distance of planes"""
+    exposure_ms: float = Field(20.0, gt=0, le=60_000)
+    """exposure of a plane"""
+    settle_ms: float = Field(3.0, ge=0)
+    """rest after each move of a stage"""
+    stage_speed_um_per_ms: float = Field(10.0, gt=0)
+    """speed of the x-y stage"""
 
-    align: bool = Field(False, description="undo drift between planes", json_schema_extra=option())
-    predictor: str = Field(
-        "classic",
-        description="what finds the objects, see 'Your own model' in README.md",
-        json_schema_extra=option("SPEC"),
-    )
-    diameter_um: float | None = Field(
-        None, gt=0, description="typical object diameter in um; estimated if left out"
-    )
+    focus_samples: int = Field(6, ge=1)
+    """fields per stripe that are focused on"""
+    focus_center_um: float = 0.0
+    """middle of the first focus sweep"""
+    focus_range_um: float = Field(48.0, gt=0)
+    """length of the first focus sweep"""
 
-    retries: int = Field(2, ge=0, description="captures tried again before a field is lost")
-    watchdog_s: float = Field(
-        30.0, gt=0, description="silence beyond a capture's time after which a camera is replaced"
-    )
-    saturated_limit: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="part of a plane that may be saturated before it counts as lost",
-    )
-    address: str | None = Field(
-        None,
-        description="Ray cluster to join; else a local Ray is started",
-        json_schema_extra=option("ADDR"),
-    )
-    num_cpus: int | None = Field(
-        None, ge=1, description="CPUs of the local Ray", json_schema_extra=option("N")
-    )
-    object_store_mb: int = Field(1024, ge=80, description="object store of the local Ray in MB")
-    store_fraction: float = Field(
-        0.6, gt=0, le=0.8, description="part of the object store that batches may fill"
-    )
+    align: bool = False
+    """undo drift between planes"""
+    predictor: str = "classic"
+    """what finds the objects, see README"""
+    diameter_um: float | None = Field(None, gt=0)
+    """typical object diameter; estimated if left out"""
+
+    retries: int = Field(2, ge=0)
+    """captures of a field tried again"""
+    watchdog_s: float = Field(30.0, gt=0)
+    """patience with a camera that does not answer"""
+    saturated_limit: float = Field(0.5, gt=0, le=1)
+    """part of a plane that may be saturated"""
+
+    address: str | None = None
+    """Ray cluster to join; else a local Ray is started"""
+    num_cpus: int | None = Field(None, ge=1)
+    """CPUs of the local Ray"""
+    object_store_mb: int = Field(1024, ge=80)
+    """object store of the local Ray"""
+    store_fraction: float = Field(0.6, gt=0, le=0.8)
+    """part of it that batches may fill"""
 
     @field_validator("predictor")
     @classmethod
@@ -250,9 +234,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: options of the call, then one option per common setting."""
+    """The command line: options of the call, then one option per setting."""
     parser = _Parser(
         prog="python main.py",
+        usage="python main.py [options]",
         description="Scan a slide in stripes on Ray: focus, capture, stack, detect, predict.",
         allow_abbrev=False,
     )
@@ -264,26 +249,20 @@ def build_parser() -> argparse.ArgumentParser:
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
     scan = parser.add_argument_group("settings (an option wins over the file)")
     for name, field in Settings.model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("option"):
-            _add_option(scan, name, str(field.description), field.default, extra.get("metavar"))
+        _add_option(scan, name, str(field.description), field.default)
     return parser
 
 
-def _add_option(
-    group: argparse._ArgumentGroup, name: str, text: str, default: Any, metavar: Any
-) -> None:
+def _add_option(group: argparse._ArgumentGroup, name: str, text: str, default: Any) -> None:
     flag = "--" + name.replace("_", "-")
     if default is False:
         group.add_argument(flag, dest=name, action="store_true", default=None, help=text)
         return
+    unit = name.rpartition("_")[2].upper()
+    metavar = METAVARS.get(name, unit if unit in UNITS else "N")
     shown = SIMULATED_DEFAULTS.get(name, default)
-    group.add_argument(
-        flag,
-        dest=name,
-        metavar=metavar or "|".join(Settings.model_fields[name].annotation.__args__),  # type: ignore[union-attr]
-        help=text if shown is None else f"{text} (default: {shown})",
-    )
+    text = text if shown is None else f"{text} (default: {shown})"
+    group.add_argument(flag, dest=name, metavar=metavar, help=text)
 
 
 def parse(argv: Sequence[str]) -> Invocation:

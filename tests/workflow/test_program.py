@@ -49,7 +49,9 @@ def test_the_answer_does_not_depend_on_the_cpus(local_ray: None, tmp_path: Path)
 
 
 def silent(connection: socket.socket) -> None:
-    """Take a connection and say nothing."""
+    """Take a connection and say nothing, for as long as it is held."""
+    connection.recv(100)
+    connection.recv(1)
 
 
 def web_server(connection: socket.socket) -> None:
