@@ -518,7 +518,7 @@ def ray_running(settings: Settings) -> Iterator[None]:
     try:
         start_ray(address, settings)
     except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
-        came = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        came = " ".join(str(error).split())[:200] or type(error).__name__
         subject = f"Ray at {address}" if address else "local Ray"
         advice = CONNECTING if address else "check object_store_mb and num_cpus"
         raise UserMistake(subject, "a Ray that answers", came, advice) from None
@@ -546,8 +546,21 @@ def start_ray(address: str | None, settings: Settings) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         require_grpc(host, int(port))
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # one message of ours says it all
-    ray.init(address=address, **common)
+    with compiled_code_silenced():  # one message of ours says it all
+        ray.init(address=address, **common)
+
+
+@contextmanager
+def compiled_code_silenced() -> Iterator[None]:
+    """Keep off the screen what is written to it past Python."""
+    screen = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
 
 
 def require_grpc(host: str, port: int) -> None:

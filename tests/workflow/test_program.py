@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 import main
 
@@ -46,6 +47,38 @@ def test_the_answer_does_not_depend_on_the_cpus(local_ray: None, tmp_path: Path)
     assert run.returncode == code == 0, run.stderr
     assert run.stdout.splitlines()[-1] == str(tmp_path / "one")
     assert summary_of(tmp_path / "one")["digest"] == summary_of(tmp_path / "two")["digest"]
+
+
+REFUSALS = {
+    "version": RuntimeError("Version mismatch: The cluster was started with:\n  Ray: 2.59.0\n"),
+    "token": AuthenticationError("RAY_AUTH_TOKEN_PATH is set but file cannot be opened"),
+    "address": ValueError("Malformed address: nowhere"),
+}
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
+def test_a_cluster_that_refuses_us_is_told_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    """Whatever keeps Ray from being joined: exit code 2, its reason and ours in one line."""
+
+    def refuse(address: str, settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main, "start_ray", refuse)
+    monkeypatch.setattr(main.ray, "is_initialized", lambda: False)
+
+    code = main.main(["--address", "somewhere", "--out", str(tmp_path / "run")])
+
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.startswith("Ray at somewhere: expected a Ray that answers, got ")
+    assert str(error).split()[0] in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def silent(connection: socket.socket) -> None:
