@@ -51,7 +51,7 @@ from prediction import Predictor, statistics_from
 from prediction.opening import open_predictor
 from results.files import write_atomically
 from results.healing import sweep_strays, verify
-from results.journal import JOURNAL, Event, Journal, mend
+from results.journal import JOURNAL, Journal, mend
 from results.progress import progress
 from results.run_folder import choose_folder, owned, require_room, versions
 from results.store import create_mosaics, needed_bytes
@@ -247,6 +247,9 @@ class Flow:
         self.held_since_s: dict[int, float] = {}
         self.felled: dict[int, tuple[Field | None, str]] = {}  # who was under exposure, and why
         self.watchdog = Watchdog()
+        swept = not (run.past.focused and run.past.described)
+        # stripes whose camera has been heard of; the others may still be starting
+        self.answered = set(range(len(plan.stripes)) if swept else ())
         self.allowed_s = allowed_s(settings, plan, settings.planes or 1)
 
     def run_to_the_end(self) -> None:
@@ -335,6 +338,7 @@ class Flow:
             self.not_captured(field, error)
             return
         self.ledger.was_captured(field)
+        self.answered.add(field.stripe)
         self.expect(field.stripe)
         job = StackJob(str(self.folder), field, record.z_um, self.setup.settings.align)
         stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
@@ -385,7 +389,8 @@ class Flow:
         if stripe in self.ledger.paused:
             return
         if self.ledger.under_exposure(stripe):
-            self.watchdog.expect(stripe, time.monotonic() + self.allowed_s)
+            allowed_s = self.allowed_s + (0 if stripe in self.answered else START_S)
+            self.watchdog.expect(stripe, time.monotonic() + allowed_s)
         else:
             self.watchdog.dismiss(stripe)
 
@@ -625,10 +630,10 @@ def diameter_px(setup: Setup) -> float | None:
 
 def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Summary:
     """Scan into a folder, or go on where a run stopped; leave a summary."""
-    events, past = recall(setup, predictor, folder)
+    past = recall(setup, predictor, folder)
     if past.complete:  # whoever ended it may not have come to these
         remove_parts(folder)
-        return leave_summary(folder, events)
+        return leave_summary(folder)
     require_room(folder, needed_bytes(setup.plan, setup.dtype))
     stop = Stop()
     with progress(plain) as show, ray_running(setup.settings), stop.heeded():
@@ -636,7 +641,7 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
         credits = credits_of(setup)
         if not (folder / SETTINGS_FILE).exists():
             write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
-        with Journal(folder / JOURNAL, events.append, show) as journal:
+        with Journal(folder / JOURNAL, show) as journal:
             run = Run(setup, predictor, folder, past, journal, credits, stop)
             begin(run, up_s)
             status = guarded_scan(run)
@@ -647,12 +652,12 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
                 spilled_mb=None if stop.asked else spilled_mb(),  # Ray may be gone, too
                 driver_cpu_s=round(time.process_time(), 3),
             )
-        return leave_summary(folder, events)  # before Ray is shut down, which takes its time
+        return leave_summary(folder)  # before Ray is shut down, which takes its time
 
 
-def leave_summary(folder: Path, events: Sequence[Event]) -> Summary:
-    """The summary of a run, written beside its results."""
-    summary = summarise(events)
+def leave_summary(folder: Path) -> Summary:
+    """The summary of a run folder, from its journal; written beside the results."""
+    summary = summarise(mend(folder / JOURNAL))
     try:
         write_summary(folder, summary)
     except StorageError:
@@ -661,20 +666,20 @@ def leave_summary(folder: Path, events: Sequence[Event]) -> Summary:
     return summary
 
 
-def recall(setup: Setup, predictor: Predictor, folder: Path) -> tuple[list[Event], Past]:
+def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
     """What earlier runs left in a folder: mended, read again, and compared with what comes now."""
     sweep_strays(folder)
-    events = mend(folder / JOURNAL)
-    past = Past.of(events, setup.plan)
+    past = Past.of(mend(folder / JOURNAL), setup.plan)
     for name, now in identity(setup, predictor).items():
         if past.begun and (before := past.begun.get(name)) != now:
             advice = "bring that back, or scan into a new folder"
             raise InputError(f"--resume {folder}", f"{name} {before} as begun", str(now), advice)
     if past.stacked:
+        print(f"reading back {len(past.stacked)} fields of {len(setup.plan.fields)}")
         mosaic = setup.plan.mosaic_shape
         create_mosaics(folder, setup.plan, setup.dtype, label_dtype(mosaic))
         verify(folder, past)
-    return events, past
+    return past
 
 
 def identity(setup: Setup, predictor: Predictor) -> dict[str, Any]:
@@ -711,9 +716,9 @@ def begin(run: Run, up_s: float) -> None:
             stacked=per_stripe(past.stacked, setup.plan),
             detected=per_stripe(past.detected, setup.plan),
         )
-    if past.begun and past.begun["versions"] != found:
-        journal.write("warning", message=f"begun with {past.begun['versions']}, now {found}")
-    for warning in setup.warnings:
+    before = past.begun["versions"] if past.begun else found
+    changed = [f"{k} {before.get(k)}, now {v}" for k, v in found.items() if before.get(k) != v]
+    for warning in (*setup.warnings, *(f"the run was begun with {each}" for each in changed)):
         journal.write("warning", message=warning)
 
 
