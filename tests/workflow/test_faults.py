@@ -28,7 +28,7 @@ from tests.workflow.faults import Fault, Place, Script, with_script
 
 SMALL = ["--stripes", "2", "--fields", "3", "--planes", "7", "--field-px", "128"]
 QUICK = ["--plain", "--exposure-ms", "1"]
-SETTINGS = "settle_ms = 0\nfocus_samples = 2\nwatchdog_s = 3\n"
+SETTINGS = "settle_ms = 0\nfocus_samples = 2\nwatchdog_s = 2\n"
 
 Scan = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -90,7 +90,7 @@ PASSING = {
 PASSING_TOO = {
     (0, 0): (faults.library_error, "RuntimeError: device 'Camera' is busy"),
     (0, 1): (faults.segfault, "the process of the camera died"),
-    (1, 1): (faults.hang, "no answer from the camera within 3 s"),
+    (1, 1): (faults.hang, "no answer from the camera within 2 s"),
 }
 
 
