@@ -97,7 +97,8 @@ def _require_whole(tiff: Any) -> None:
     size = tiff.filehandle.size
     for number, page in enumerate(tiff.pages):
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
-        if max(ends, default=size + 1) > size:
+        short = len(page.dataoffsets) < math.prod(page.chunked)  # of strips or tiles
+        if short or max(ends, default=size + 1) > size:
             raise ValueError(f"the file ends before plane {number} does")
 
 

@@ -294,6 +294,14 @@ def spoiled(stack: np.ndarray, value: float) -> np.ndarray:
     return floats
 
 
+def taller(path: Path) -> Path:
+    """Let every page of a TIFF claim a million rows that it does not hold."""
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for page in file.pages:
+            page.tags["ImageLength"].overwrite(10**6)
+    return path
+
+
 def with_file(folder: Path, name: str, write: Callable[[Path], object]) -> Path:
     """Add a file to a folder of planes and return the folder."""
     write(folder / name)
@@ -331,6 +339,10 @@ MISTAKES = {
     "plane of another dtype": (
         lambda d: with_file(write_planes(d / "a", STACK), "z5.tif",
                             lambda p: write_tiff(p, BYTES[0])), "z5.tif", "uint16"),
+    "more rows than strips": (
+        lambda d: taller(write_tiff(d / "a.tif", STACK, compression="zlib")), "a.tif", "whole"),
+    "more rows than tiles": (
+        lambda d: taller(write_tiff(d / "a.tif", STACK, tile=(16, 16))), "a.tif", "whole"),
     "pages of two sizes": (
         lambda d: with_file(d, "a.tif", lambda p: (
             write_tiff(p, STACK[0]), write_tiff(p, STACK[1, :9], append=True))),
