@@ -202,7 +202,7 @@ def _fields_in(path: Path) -> list[list[Facts]]:
     ]  # fmt: skip
     if bool(images) == bool(folders):
         came = f"{len(images)} images and {len(folders)} sub-folders with images"
-        advice = "check the path, or put them apart"
+        advice = "put them apart" if images else "check the path"
         raise InputError(str(path), f"{TAKES}, or sub-folders of these", came, advice)
     if images:
         return _grouped([_examine(image) for image in images])
