@@ -56,7 +56,7 @@ METAVARS = {
     "stage_speed_um_per_ms": "UM/MS",
 }
 PREDICTORS = (
-    r"classic|(onnx|bioimageio):[^?]+(\?maps=(boundary|distance))?"
+    r"classic|(onnx|bioimageio):[^?\x00-\x1f]+(\?maps=(boundary|distance))?"
     r"|(?!classic:)[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:factory
 )
 
@@ -74,7 +74,7 @@ class Settings(BaseModel):
 
     microscope: Literal["simulated", "replay"] = "simulated"
     """where images come from"""
-    replay_path: str | None = None
+    replay_path: str | None = Field(None, pattern=r"^\P{Cc}*$")  # told of in one line
     """recording to replay: image file, OME-Zarr or folder"""
     seed: int = Field(1, ge=0)
     """seed of the simulated slide"""
@@ -214,12 +214,14 @@ def _first_fault(error: ValidationError) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """The keys of a settings file; a missing or damaged file raises SettingsError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        tomli_w.dumps(values)  # numbers of any length can be read in hex, but not be shown
+        return values
     except OSError as error:
         raise SettingsError(
             f"{path}: expected a readable settings file, got {error.strerror}; check the path"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers too long, brackets too deep
         raise SettingsError(f"{path}: expected TOML, got {error}; correct the file") from None
 
 
