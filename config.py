@@ -95,9 +95,9 @@ class Settings(BaseModel):
     """distance of planes"""
     exposure_ms: float = Field(20.0, gt=0, le=60_000)
     """exposure of a plane"""
-    settle_ms: float = Field(3.0, ge=0)
+    settle_ms: float = Field(3.0, ge=0, le=60_000)
     """rest after each move of a stage"""
-    stage_speed_um_per_ms: float = Field(10.0, gt=0)
+    stage_speed_um_per_ms: float = Field(10.0, ge=0.001)
     """speed of the x-y stage"""
 
     focus_samples: int = Field(6, ge=1)
@@ -111,12 +111,12 @@ class Settings(BaseModel):
     """undo drift between planes"""
     predictor: str = "classic"
     """what finds the objects, see README"""
-    diameter_um: float | None = Field(None, gt=0)
+    diameter_um: float | None = Field(None, gt=0, le=10_000)
     """typical object diameter; estimated if left out"""
 
     retries: int = Field(2, ge=0)
     """captures of a field tried again"""
-    watchdog_s: float = Field(30.0, gt=0)
+    watchdog_s: float = Field(30.0, gt=0, le=86_400)
     """patience with a camera that does not answer"""
     saturated_limit: float = Field(0.5, gt=0, le=1)
     """part of a plane that may be saturated"""
