@@ -294,7 +294,7 @@ class Flow:
     # -------------------------------------------------------------------------- captures
 
     def capture_more(self) -> None:
-        """Ask for what credits allow; a camera that must stand still for want of them is held."""
+        """Ask for what there is room for; a camera that must stand still for want of it is held."""
         if self.stop.asked:
             self.come_home()
             return
@@ -472,7 +472,7 @@ class Flow:
                 is_loss(error) or isinstance(cause, ScanError)
             ):
                 raise
-            self.ledger.lost[field] = reason_of(error)
+            self.ledger.was_not_detected(field, reason_of(error))
             self.tell("lost", field, reason=reason_of(error))
             return
         self.ledger.was_detected(field)
@@ -537,6 +537,9 @@ def start_ray(address: str | None, settings: Settings) -> None:
     """Join a cluster or start a local Ray; its size is ours to say only in the latter case."""
     os.environ.setdefault("RAY_worker_niceness", "0")  # cameras at 0, stacking lowers itself
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # nothing here needs a GPU
+    # Ray would keep counters of every task's name for ever, and the records of 100,000 tasks.
+    os.environ.setdefault("RAY_enable_metrics_collection", "false")
+    os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "10000")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not address:
         store_bytes = settings.object_store_mb * 10**6

@@ -4,6 +4,7 @@ The driver prepares once, before anything is written, so that wrong input is tol
 capture actor then opens its own microscope from the result, which is small and can be sent.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
 from scan.errors import InputError
 from scan.plan import ScanPlan, make_plan
+
+LARGEST_SLIDE_MM2 = 400  # objects are laid out in every camera's process: some 20 s of work
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ def _prepare_simulated(settings: Settings) -> Setup:
     plan = make_plan(
         counts, (edge, edge), settings.overlap_px or 0, settings.pixel_size_um or 1.0, steered=True
     )
+    area_mm2 = math.prod(plan.mosaic_shape) * plan.pixel_size_um**2 / 1e6
+    if area_mm2 > LARGEST_SLIDE_MM2:
+        expected, came = f"a slide of at most {LARGEST_SLIDE_MM2} mm2", f"{area_mm2:.0f} mm2"
+        raise InputError("pixel_size_um", expected, came, "take fewer, smaller or finer fields")
     return Setup(settings, plan, np.dtype(np.uint16), None, None, (), open_simulated)
 
 

@@ -12,6 +12,7 @@ from scan.credits import Credits
 from scan.plan import Field, ScanPlan
 
 QUEUED_PER_STRIPE = 2  # one is being captured, one waits in the actor: no camera waits for us
+QUEUED_DETECTIONS = 256  # cameras that outrun the CPUs would pile them up, and the loop with them
 
 
 class Ledger:
@@ -45,6 +46,7 @@ class Ledger:
         self._capturing: list[list[Field]] = [[] for _ in plan.stripes]
         self._attempts: dict[Field, int] = {}
         self._detecting: set[Field] = set(detected)
+        self._searches = 0  # under way
 
     @property
     def finished(self) -> bool:
@@ -54,11 +56,16 @@ class Ledger:
     @property
     def under_way(self) -> bool:
         """Whether a capture, a stacking or a detection has begun and not ended."""
-        return bool(self.credits.taken or self._detecting - self.detected - self.lost.keys())
+        return bool(self.credits.taken or self._searches)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another batch may be asked for."""
+        return self.credits.left > 0 and self._searches < QUEUED_DETECTIONS
 
     def captures_to_begin(self) -> Iterator[Field]:
         """Fields to capture now, the stripe that lags most first; each takes a credit."""
-        while self.credits.left and (stripes := self._hungry_stripes()):
+        while self.has_room and (stripes := self._hungry_stripes()):
             stripe = max(stripes, key=lambda index: len(self._waiting[index]))
             field = self._waiting[stripe].pop(0)
             self._capturing[stripe].append(field)
@@ -75,8 +82,8 @@ class Ledger:
         ]
 
     def held_stripes(self) -> set[int]:
-        """Stripes whose camera stands still because no credit is left."""
-        if self.credits.left:
+        """Stripes whose camera stands still because there is no room for its batch."""
+        if self.has_room:
             return set()
         return {index for index in self._hungry_stripes() if not self._capturing[index]}
 
@@ -123,6 +130,7 @@ class Ledger:
         for field in (settled, *self.plan.neighbours(settled)):
             if self._can_detect(field):
                 self._detecting.add(field)
+                self._searches += 1
                 yield field
 
     def _can_detect(self, field: Field) -> bool:
@@ -136,4 +144,10 @@ class Ledger:
 
     def was_detected(self, field: Field) -> None:
         """The field's objects lie in the table."""
+        self._searches -= 1
         self.detected.add(field)
+
+    def was_not_detected(self, field: Field, reason: str) -> None:
+        """The field's search failed; it is lost for that reason."""
+        self._searches -= 1
+        self.lost[field] = reason

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scan.credits import Credits, credits_for
 from scan.errors import UserMistake
-from scan.ledger import QUEUED_PER_STRIPE, Ledger
+from scan.ledger import QUEUED_DETECTIONS, QUEUED_PER_STRIPE, Ledger
 from scan.plan import Field, make_plan
 
 
@@ -226,3 +226,20 @@ def test_a_camera_is_held_only_for_want_of_credits() -> None:
 
     ledger.was_stacked(asked[0])
     assert ledger.held_stripes() == set()
+
+
+def test_detections_that_pile_up_hold_the_cameras() -> None:
+    """When searching is slower than all else, no further batch is asked for until it catches up."""
+    ledger = ledger_of(1, QUEUED_DETECTIONS + 50, credits=8)
+    searching = []
+    while field := next(ledger.captures_to_begin(), None):
+        ledger.was_captured(field)
+        ledger.was_stacked(field)
+        searching += ledger.detections_to_begin(field)
+
+    assert len(searching) == QUEUED_DETECTIONS
+    assert ledger.held_stripes() == {0}
+    ledger.was_detected(searching[0])
+    ledger.was_not_detected(searching[1], "broken")
+    assert ledger.has_room
+    assert not ledger.held_stripes()

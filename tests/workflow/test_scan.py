@@ -351,6 +351,7 @@ MISTAKES = {
     "setting": ["--stripes", "0"],
     "recording": ["--microscope", "replay", "--replay-path", "no such folder"],
     "option": ["--stripe", "3"],
+    "slide": ["--pixel-size-um", "1000"],
     "full folder": ["--out", "."],
 }
 
