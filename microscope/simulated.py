@@ -38,7 +38,7 @@ READ_NOISE_ELECTRONS = 1.6  # usual for a scientific CMOS camera
 Z_LIMIT_UM = 200.0
 BLUR_REACH = 3.5  # standard deviations to which a blur is drawn; beyond lies 0.05 % of the light
 COARSE_BLUR_PX = 8.0  # wider blurs hold no detail and are drawn at reduced resolution
-CACHED_OBJECTS = 1024  # sharp patches, some 10 kB each
+CACHED_OBJECTS = 256  # sharp patches, some 10 kB each: more than a field of 2048 pixels shows
 
 
 @dataclass(eq=False)
