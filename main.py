@@ -20,12 +20,12 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any
 
 # Read by the import of Ray: for how many seconds it tries to connect; and that failures are
@@ -44,14 +44,14 @@ from ray.exceptions import (
 )
 
 from actors import CaptureActor
-from config import SETTINGS_FILE, Settings, SettingsError, parse
+from config import FREE_ON_RESUME, SETTINGS_FILE, Settings, SettingsError, parse
 from imaging.ownership import label_dtype
 from microscope.opening import Setup, prepare
 from prediction import Predictor, statistics_from
 from prediction.opening import open_predictor
 from results.files import write_atomically
 from results.healing import sweep_strays, verify
-from results.journal import JOURNAL, Journal, mend
+from results.journal import JOURNAL, Journal, read_journal
 from results.progress import progress
 from results.run_folder import choose_folder, owned, require_room, versions
 from results.store import create_mosaics, needed_bytes
@@ -89,6 +89,7 @@ CONNECTING = (
     "check --address, that Ray has the same version there, and that both sides use one token "
     "(RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH)"
 )
+SILENCE_S = 300.0  # after which a scan says that it waits, and for what
 CLOSING_S = 5.0  # for cameras that still answer; nobody waits longer for those that do not
 
 
@@ -109,8 +110,9 @@ class Stop:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Listen to both signals."""
-        before = {number: signal.signal(number, self) for number in (SIGINT, SIGTERM)}
+        """Listen to these signals; to a terminal's end only if nobody else does, as nohup."""
+        numbers = [SIGINT, SIGTERM, *[SIGHUP] * (signal.getsignal(SIGHUP) == signal.SIG_DFL)]
+        before = {number: signal.signal(number, self) for number in numbers}
         try:
             yield
         finally:
@@ -189,8 +191,10 @@ def focus(
     if past.focused and past.described:
         return past.centres_um, None
     result, samples = sweep(actors, job, journal)
+    for sample in result.failed:
+        journal.write("retried", step="focus", **vars(sample))
     for stripe in result.restarted:
-        journal.write("restarted", stripe=stripe)
+        journal.write("restarted", stripe=stripe, reason="its camera failed during autofocus")
     if past.focused:  # fields that are on disk were captured at those heights
         return past.centres_um, samples
     folder, plan, dtype = run.folder, run.setup.plan, run.setup.dtype
@@ -205,6 +209,8 @@ def sweep(
     """Autofocus; like a capture it is asked for again by us, and never by Ray."""
     for attempt in count():
         found: Any = find_z_positions.options(name="autofocus").remote(actors, job)
+        while not ray.wait([found[0]], timeout=LOOK_S)[0]:
+            require_ray()
         try:
             return ray.get(found[0]), found[1]
         except RayError as error:
@@ -247,9 +253,8 @@ class Flow:
         self.held_since_s: dict[int, float] = {}
         self.felled: dict[int, tuple[Field | None, str]] = {}  # who was under exposure, and why
         self.watchdog = Watchdog()
-        swept = not (run.past.focused and run.past.described)
-        # stripes whose camera has been heard of; the others may still be starting
-        self.answered = set(range(len(plan.stripes)) if swept else ())
+        self.given_up: set[int] = set()  # stripes whose camera did not open
+        self.looked_s = self.moved_s = time.monotonic()
         self.allowed_s = allowed_s(settings, plan, settings.planes or 1)
 
     def run_to_the_end(self) -> None:
@@ -260,21 +265,41 @@ class Flow:
         try:
             with self.stop.gently():
                 self.detect_around(*self.ledger.stacked)
+                for stripe in range(len(self.actors)):
+                    self.await_camera(stripe, "")
                 while not self.ledger.finished:
                     self.capture_more()
                     for ref in self.resolved():
                         self.pending.pop(ref)(ref)
-                    self.end_hung_cameras()
+                    self.look_around()
         finally:
+            self.end_holds(set())
             self.withdraw()
 
     def resolved(self) -> list[ray.ObjectRef]:
         """Block until something resolves, then take all that has; nothing is fetched."""
         waiting = list(self.pending)
-        some, _ = ray.wait(waiting, num_returns=1, timeout=LOOK_S, fetch_local=False)
-        if not some and not ray_answers():
-            raise ScanError("Ray", "its head to answer", "nothing", "see its logs, and resume")
+        if ray.wait(waiting, num_returns=1, timeout=LOOK_S, fetch_local=False)[0]:
+            self.moved_s = time.monotonic()
         return ray.wait(waiting, num_returns=len(waiting), timeout=0, fetch_local=False)[0]
+
+    def look_around(self) -> None:
+        """Once a second: is Ray there, do all cameras answer, does anything happen at all?"""
+        now_s = time.monotonic()
+        if now_s - self.looked_s < LOOK_S:
+            return
+        self.looked_s = now_s
+        require_ray()
+        self.end_hung_cameras(now_s)
+        if now_s - self.moved_s > SILENCE_S:
+            self.moved_s = now_s
+            steps = {
+                getattr(handler, "func", handler).__name__ for handler in self.pending.values()
+            }
+            message = (
+                f"nothing has ended for {SILENCE_S:.0f} s; awaited: {', '.join(sorted(steps))}"
+            )
+            self.journal.write("warning", message=message)
 
     def warmed(self, ref: ray.ObjectRef) -> None:
         """A worker has imported and compiled what it needs."""
@@ -301,10 +326,14 @@ class Flow:
         for field in self.ledger.captures_to_begin():
             self.capture(field)
         held = self.ledger.held_stripes()
+        self.end_holds(held)
+        self.held_since_s |= dict.fromkeys(held - self.held_since_s.keys(), time.time())
+
+    def end_holds(self, held: set[int]) -> None:
+        """Tell of the cameras that stood still and are not held any more."""
         for stripe in self.held_since_s.keys() - held:
             began_s = self.held_since_s.pop(stripe)
             self.journal.write("held", stripe=stripe, began_s=began_s, ended_s=time.time())
-        self.held_since_s |= dict.fromkeys(held - self.held_since_s.keys(), time.time())
 
     def come_home(self) -> None:
         """Nothing begins any more; once nothing is under way the run is interrupted."""
@@ -338,8 +367,9 @@ class Flow:
             self.not_captured(field, error)
             return
         self.ledger.was_captured(field)
-        self.answered.add(field.stripe)
         self.expect(field.stripe)
+        if field.stripe not in self.ledger.paused:
+            self.felled.pop(field.stripe, None)  # it was to be ended, and answered after all
         job = StackJob(str(self.folder), field, record.z_um, self.setup.settings.align)
         stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
         self.pending[stacked] = partial(self.stacked, record, field)
@@ -389,24 +419,27 @@ class Flow:
         if stripe in self.ledger.paused:
             return
         if self.ledger.under_exposure(stripe):
-            allowed_s = self.allowed_s + (0 if stripe in self.answered else START_S)
-            self.watchdog.expect(stripe, time.monotonic() + allowed_s)
+            self.watchdog.expect(stripe, time.monotonic() + self.allowed_s)
         else:
             self.watchdog.dismiss(stripe)
 
-    def end_hung_cameras(self) -> None:
+    def end_hung_cameras(self, now_s: float) -> None:
         """End the process of a camera that is silent for too long; a new one takes its place.
 
         One that was to take its place and is silent as well is not replaced again.
         """
-        for stripe in self.watchdog.overdue(time.monotonic()):
+        for stripe in self.watchdog.overdue(now_s):
             again = stripe in self.ledger.paused
-            reason = f"no answer from the camera within {self.allowed_s:.0f} s"
-            self.felled.setdefault(stripe, (self.ledger.under_exposure(stripe), reason))
+            victim, reason = self.felled.get(stripe, (self.ledger.under_exposure(stripe), ""))
+            silence = f"no answer from the camera within {self.allowed_s:.0f} s"
+            if again:
+                silence = f"the camera did not open within {START_S:.0f} s"
+                self.given_up.add(stripe)
+            self.felled[stripe] = victim, "; ".join(filter(None, (reason, silence)))
             ray.kill(self.actors[stripe], no_restart=again)
 
     def await_camera(self, stripe: int, reason: str) -> None:
-        """Ask nothing of a stripe's actor until Ray has started it anew."""
+        """Ask nothing of a stripe's actor until it has started, for that reason anew."""
         if stripe in self.ledger.paused:
             return
         self.felled.setdefault(stripe, (self.ledger.under_exposure(stripe), reason))
@@ -422,11 +455,13 @@ class Flow:
         try:
             ray.get(ref)
         except RayError as error:
-            last = str(error).strip().splitlines()[-1]
-            reason = f"{reason}, and could not be started again: {last}"
+            if stripe not in self.given_up:
+                last = f"the camera could not be opened: {str(error).strip().splitlines()[-1]}"
+                reason = "; ".join(filter(None, (reason, last)))
             self.lost(reason, *self.ledger.abandon(stripe, reason))
             return
-        self.journal.write("restarted", stripe=stripe, reason=reason)
+        if reason:
+            self.journal.write("restarted", stripe=stripe, reason=reason)
 
     # ---------------------------------------------------------------- stacking, detection
 
@@ -580,6 +615,12 @@ def require_grpc(host: str, port: int) -> None:
             raise OSError("an answer that is not Ray's")
 
 
+def require_ray() -> None:
+    """Raise ScanError if Ray's head is gone; Ray itself would wait for a minute and end us then."""
+    if not ray_answers():
+        raise ScanError("Ray", "its head to answer", "nothing", "see its logs, and resume the run")
+
+
 def ray_answers() -> bool:
     """Whether Ray's head is there; whoever ended us may have ended it, and calls would hang."""
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
@@ -637,7 +678,7 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
     if past.complete:  # whoever ended it may not have come to these
         remove_parts(folder)
         return leave_summary(folder)
-    require_room(folder, needed_bytes(setup.plan, setup.dtype))
+    require_room(folder, needed_bytes(setup.plan, setup.dtype, len(past.stacked)))
     stop = Stop()
     with progress(plain) as show, ray_running(setup.settings), stop.heeded():
         up_s = time.time()
@@ -660,7 +701,7 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
 
 def leave_summary(folder: Path) -> Summary:
     """The summary of a run folder, from its journal; written beside the results."""
-    summary = summarise(mend(folder / JOURNAL))
+    summary = summarise(read_journal(folder / JOURNAL))
     try:
         write_summary(folder, summary)
     except StorageError:
@@ -671,13 +712,15 @@ def leave_summary(folder: Path) -> Summary:
 
 def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
     """What earlier runs left in a folder: mended, read again, and compared with what comes now."""
-    sweep_strays(folder)
-    past = Past.of(mend(folder / JOURNAL), setup.plan)
+    events = read_journal(folder / JOURNAL)
+    begun = next((event["identity"] for event in events if "identity" in event), None)
     for name, now in identity(setup, predictor).items():
-        if past.begun and (before := past.begun.get(name)) != now:
-            advice = "bring that back, or scan into a new folder"
-            raise InputError(f"--resume {folder}", f"{name} {before} as begun", str(now), advice)
-    if past.stacked:
+        if begun and begun.get(name) != now:
+            expected, advice = f"{name} {begun.get(name)}", "bring that back, or use a new folder"
+            raise InputError(f"--resume {folder}", f"{expected} as begun", str(now), advice)
+    sweep_strays(folder)
+    past = Past.of(events, setup.plan)
+    if past.focused:
         print(f"reading back {len(past.stacked)} fields of {len(setup.plan.fields)}")
         mosaic = setup.plan.mosaic_shape
         create_mosaics(folder, setup.plan, setup.dtype, label_dtype(mosaic))
@@ -686,8 +729,9 @@ def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
 
 
 def identity(setup: Setup, predictor: Predictor) -> dict[str, Any]:
-    """What decides the answer beside the settings: the recording's pixels and the model."""
-    return {"input": setup.recording and setup.recording.checksum, **predictor.told()}
+    """What decides the answer: the settings, the pixels of a recording, the model."""
+    settings = setup.settings.model_dump(exclude=FREE_ON_RESUME)
+    return {"input": setup.recording and setup.recording.checksum, **settings, **predictor.told()}
 
 
 def begin(run: Run, up_s: float) -> None:
@@ -703,7 +747,7 @@ def begin(run: Run, up_s: float) -> None:
         layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
         fields=len(setup.plan.fields),
         versions=found,
-        **identity(setup, run.predictor),
+        identity=identity(setup, run.predictor),
     )
     journal.write(
         "ray",
@@ -735,11 +779,12 @@ def guarded_scan(run: Run) -> str:
         if run.stop.asked:  # whoever stopped us may have stopped Ray, too
             return CANCELLED
         cause = cause_of(error)
-        run.journal.write("failed", reason=str(cause).strip())
         if isinstance(cause, ScanError):
             print(cause, file=sys.stderr)
         else:
             traceback.print_exception(error)
+        with suppress(StorageError):  # a full disk has been told
+            run.journal.write("failed", reason=str(cause).strip())
         return FAILED
     if not (run.past.detected or run.journal.seen("detected")):
         return FAILED

@@ -37,6 +37,7 @@ from scan.focusing import (
     WIDER,
     FocusJob,
     FocusResult,
+    Rejected,
     sample_fields,
     sweep_heights,
 )
@@ -74,7 +75,8 @@ def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, list[A
     else:
         _coarse_to_fine(sweeps, job)
     found = z_positions(sweeps.peaks, job, sweeps.made)
-    return replace(found, restarted=tuple(sweeps.restarted)), sweeps.sharpest_planes()
+    found = replace(found, restarted=tuple(sweeps.restarted), failed=tuple(sweeps.failed))
+    return found, sweeps.sharpest_planes()
 
 
 def _coarse_to_fine(sweeps: _Sweeps, job: FocusJob) -> None:
@@ -90,6 +92,7 @@ class _Sweeps:
     def __init__(self, actors: Actors, samples: list[Field], job: FocusJob) -> None:
         self.samples = samples
         self.restarted: list[int] = []
+        self.failed: list[Rejected] = []
         self._job = job
         self.peaks: dict[Field, FocusPeak] = {}
         self.made: list[tuple[Field, SweepRecord]] = []
@@ -113,6 +116,7 @@ class _Sweeps:
             }
             outcomes = {f: self._take(f, len(heights[f]), ref) for f, ref in asked.items()}
             reasons = {field: reason for field, reason in outcomes.items() if reason}
+            self.failed += [Rejected(f.stripe, f.field, reason) for f, reason in reasons.items()]
         for field, reason in reasons.items():
             self.peaks[field] = FocusPeak(heights[field][0], False, reason)
 

@@ -88,6 +88,7 @@ def _prepare_replay(settings: Settings) -> Setup:
     heights = _choose_planes(recording, settings.planes)
     decided = settings.model_copy(
         update={
+            "replay_path": str(recording.path),  # whoever resumes may stand elsewhere
             "stripes": len(counts),
             "fields": counts[0],
             "planes": len(heights),

@@ -19,23 +19,18 @@ JOURNAL = "events.jsonl"
 Event = dict[str, Any]
 
 
-def mend(path: Path) -> list[Event]:
-    """The events of an earlier run; from the first line that is torn on, the file is cut off.
+def read_journal(path: Path) -> list[Event]:
+    """The events of earlier runs; a torn end is not believed, a damaged line reads "damaged"."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [_event_of(line) for line in lines]
 
-    A line that a crash tore says nothing for certain, and what it would have said is done again.
-    """
-    events: list[Event] = []
-    whole = 0
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-        event = None
-        with suppress(ValueError):
-            event = json.loads(line)
-        if not (isinstance(event, dict) and "event" in event and line.endswith(b"\n")):
-            os.truncate(path, whole)
-            break
-        events.append(event)
-        whole += len(line)
-    return events
+
+def _event_of(line: bytes) -> Event:
+    with suppress(ValueError):
+        event = json.loads(line)
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            return event
+    return {"event": "damaged"}
 
 
 class Journal:
@@ -44,7 +39,7 @@ class Journal:
     Parameters
     ----------
     path : Path
-        The file; created if it is not there.
+        The file; created if it is not there. A last line that a crash tore is cut off.
     listeners : callables that take an event
         Told after the line is on disk.
     clock : callable
@@ -59,6 +54,7 @@ class Journal:
     ) -> None:
         self._path = path
         self._file = path.open("ab", buffering=0)
+        self._file.truncate(path.read_bytes().rfind(b"\n") + 1)
         self._broken = False
         self._listeners = listeners
         self._clock = clock
@@ -74,7 +70,8 @@ class Journal:
         self._append(json.dumps(entry).encode() + b"\n")
         self._seen.add(event)
         for listener in self._listeners:
-            listener(entry)
+            with suppress(OSError):  # a screen that is gone ends no scan
+                listener(entry)
 
     def _append(self, line: bytes) -> None:
         if self._broken:

@@ -17,6 +17,7 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from results.files import not_written, write_atomically
+from scan.errors import StorageError
 from scan.plan import ScanPlan
 
 Array = NDArray[Any]
@@ -45,8 +46,9 @@ def _create_image(path: Path, plan: ScanPlan, dtype: np.dtype[Any], extra: dict[
         with _told(path, 0):
             try:
                 ts.open(spec, create=True, open=True).result()
-            except ValueError:  # its description is damaged; who checks will find its pixels gone
-                ts.open(spec, create=True, delete_existing=True).result()
+            except ValueError:  # its description is torn: only that is made anew, pixels stay
+                (path / str(level) / "zarr.json").unlink()
+                ts.open(spec, create=True, open=True).result()
 
 
 def _write_group(path: Path, ome: dict[str, Any]) -> None:
@@ -65,13 +67,14 @@ def _told(path: Path, needed_bytes: int) -> Iterator[None]:
         raise not_written(path, needed_bytes, error) from error
 
 
-def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any]) -> int:
-    """Room that the results of a scan take at most: image and depth uncompressed, with pyramids.
+def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any], stacked: int) -> int:
+    """Room that all but so many fields take at most: image and depth uncompressed, with pyramids.
 
     Labels shrink to a few percent; what they and the table take is a twentieth here.
     """
     rows, columns = plan.mosaic_shape
-    return int(rows * columns * (dtype.itemsize + 4) * 4 / 3 * 1.05)
+    whole = rows * columns * (dtype.itemsize + 4) * 4 / 3 * 1.05
+    return int(whole * (1 - stacked / len(plan.fields)))
 
 
 def _multiscale(name: str, plan: ScanPlan) -> dict[str, Any]:
@@ -118,7 +121,8 @@ def _open_spec(path: Path) -> dict[str, Any]:
 @cache
 def _levels(path: Path) -> tuple[Any, ...]:
     """The open arrays of an image, kept for the life of the process: opening costs time."""
-    group = json.loads((path / "zarr.json").read_text())
+    with _told(path, 0):
+        group = json.loads((path / "zarr.json").read_text())
     datasets = group["attributes"]["ome"]["multiscales"][0]["datasets"]
     opening = [ts.open(_open_spec(path / dataset["path"])) for dataset in datasets]
     return tuple(future.result() for future in opening)
@@ -164,7 +168,7 @@ def checksum_of(path: Path, rows: slice, columns: slice) -> int | None:
     """The checksum of a core as it lies on disk; None where it cannot be read."""
     try:
         return _checksum([window.read().result() for window in _windows(path, rows, columns)])
-    except (OSError, ValueError, KeyError):
+    except (StorageError, OSError, ValueError, KeyError):
         return None
 
 

@@ -29,6 +29,7 @@ def summarise(events: Sequence[Event]) -> Summary:
     ever, many = _Many(events), _Many(events[began:])
     return {
         "status": one.get("finished", {}).get("status", "failed"),
+        "reason": one.get("failed", {}).get("reason"),
         "fields": _fields(one, ever, many),
         "objects": one.get("predicted", {}).get("objects"),
         "digest": one.get("predicted", {}).get("digest"),
@@ -182,9 +183,11 @@ def in_words(summary: Summary) -> list[str]:
     fields, timing, focus = summary["fields"], summary["timing"], summary["z_positions"]
     idle, slip = summary["dispatch_ms"]["idle"], summary["exposure_slip_ms"]
     objects = "" if summary["objects"] is None else f", {summary['objects']} objects"
+    more = fields["stacked"] - fields["detected"]
+    stacked = f" and the image of {more} more" if more > 0 else ""
     lines = [
-        f"{summary['status']}: {fields['detected']} of {fields['planned']} fields{objects} "
-        f"in {timing.get('wall', 0):.1f} s",
+        f"{summary['status']}: {fields['detected']} of {fields['planned']} fields{stacked}"
+        f"{objects} in {timing.get('wall', 0):.1f} s",
     ]
     if focus and focus["surface"] != "none":  # else planes were recorded and nothing was fitted
         lines.append(

@@ -26,7 +26,8 @@ class FocusResult:
     """What autofocus found: the best height of every field, and how it came about.
 
     `centres_um` holds heights by (stripe, field); `sweeping_s` how long each stripe's camera was
-    busy with sweeps; `restarted` the stripes whose camera was started anew meanwhile.
+    busy with sweeps; `restarted` the stripes whose camera was started anew meanwhile; `failed` the
+    sweeps that had to be made again.
     """
 
     first_exposure_s: float
@@ -38,11 +39,13 @@ class FocusResult:
     residual_um: float
     centres_um: dict[tuple[int, int], float]
     restarted: tuple[int, ...] = ()
+    failed: tuple[Rejected, ...] = ()
 
     def told(self) -> dict[str, Any]:
         """What the journal says of it."""
         return vars(self) | {
             "rejected": [vars(sample) for sample in self.rejected],
+            "failed": [vars(sample) for sample in self.failed],
             "residual_um": round(self.residual_um, 4),
             "centres_um": [[*place, z_um] for place, z_um in self.centres_um.items()],
         }

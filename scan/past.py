@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -32,8 +33,9 @@ class Past:
         past = cls(plan)
         for event in events:
             handler = getattr(past, f"_on_{event['event']}", None)
-            if handler:
-                handler(event)
+            with suppress(KeyError, IndexError, TypeError):  # a damaged line tells nothing
+                if handler:
+                    handler(event)
         for place in list(past.detected):
             if not past.stacked.keys() >= {place, *plan.neighbours(place)}:
                 del past.detected[place]  # it saw a hole, which may be filled now
@@ -53,6 +55,9 @@ class Past:
 
     def _on_begun(self, event: Event) -> None:
         self.begun, self.complete = self.begun or event, False
+
+    def _on_damaged(self, event: Event) -> None:
+        self.detected.clear()  # it may have told of a field that they had not seen
 
     def _on_focused(self, event: Event) -> None:
         self.focused = event

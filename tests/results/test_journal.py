@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from results.journal import JOURNAL, Event, Journal, mend
+from results.journal import JOURNAL, Event, Journal, read_journal
 from results.progress import LiveProgress, PlainProgress
 from results.summary import TOLD_SAMPLES, in_words, summarise
 from scan.errors import StorageError
@@ -285,21 +285,42 @@ TORN_ENDS = {
     "half a line": b'{"time": 1.0, "event": "sta',
     "a line without its end": b'{"time": 1.0, "event": "stacked"}',
     "zeros": bytes(64),
-    "a number": b"12\n",
-    "another object": b'{"time": 1.0}\n{"event": "stacked"}\n',
 }
 
 
 @pytest.mark.parametrize("end", TORN_ENDS.values(), ids=TORN_ENDS)
 def test_a_torn_end_is_cut_off(tmp_path: Path, end: bytes) -> None:
-    """What a crash left after the last whole line is neither believed nor kept."""
+    """What a crash left after the last whole line is not believed, and gone once it is opened."""
     whole = journal_of(tmp_path, [{"event": "begun"}, {"event": "stacked", "field": 3}])
     (tmp_path / JOURNAL).write_bytes(whole + end)
 
-    events = mend(tmp_path / JOURNAL)
+    events = read_journal(tmp_path / JOURNAL)
+    unread = (tmp_path / JOURNAL).read_bytes()
+    Journal(tmp_path / JOURNAL).close()
 
     assert [event["event"] for event in events] == ["begun", "stacked"]
+    assert unread == whole + end
     assert (tmp_path / JOURNAL).read_bytes() == whole
+
+
+DAMAGED_LINES = {
+    "a number": b"12",
+    "no event": b'{"time": 1.0}',
+    "an event of no kind": b'{"event": 3}',
+    "a flipped byte": b'{"time": 1.0, "evemt: "stacked"}',
+    "zeros": bytes(20),
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES.values(), ids=DAMAGED_LINES)
+def test_a_damaged_line_costs_itself_alone(tmp_path: Path, line: bytes) -> None:
+    """A line in the middle that cannot be read is told as damaged; those behind it count."""
+    whole = journal_of(tmp_path, [{"event": "begun"}])
+    (tmp_path / JOURNAL).write_bytes(whole + line + b"\n" + whole)
+
+    events = read_journal(tmp_path / JOURNAL)
+
+    assert [event["event"] for event in events] == ["begun", "damaged", "begun"]
 
 
 def test_a_journal_cut_at_any_byte_tells_its_whole_lines(tmp_path: Path) -> None:
@@ -308,15 +329,30 @@ def test_a_journal_cut_at_any_byte_tells_its_whole_lines(tmp_path: Path) -> None
 
     for length in range(len(whole) + 1):
         (tmp_path / JOURNAL).write_bytes(whole[:length])
-        events = mend(tmp_path / JOURNAL)
+        events = read_journal(tmp_path / JOURNAL)
+        Journal(tmp_path / JOURNAL).close()
 
         assert [event["field"] for event in events] == list(range(whole[:length].count(b"\n")))
         assert (tmp_path / JOURNAL).read_bytes() == whole[: whole.rfind(b"\n", 0, length) + 1]
 
 
+def test_a_screen_that_is_gone_ends_no_scan(tmp_path: Path) -> None:
+    """When what shows the run fails, as a closed pipe does, the journal goes on."""
+
+    def closed(event: Event) -> None:
+        raise BrokenPipeError
+
+    heard: list[Event] = []
+    with Journal(tmp_path / JOURNAL, closed, heard.append) as journal:
+        journal.write("begun")
+        journal.write("stacked")
+
+    assert len(heard) == len(read_journal(tmp_path / JOURNAL)) == 2
+
+
 def test_a_folder_without_journal_has_no_past(tmp_path: Path) -> None:
     """Where nothing was written nothing is known, and nothing is made."""
-    assert mend(tmp_path / JOURNAL) == []
+    assert read_journal(tmp_path / JOURNAL) == []
     assert list(tmp_path.iterdir()) == []
 
 

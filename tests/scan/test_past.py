@@ -62,6 +62,31 @@ def test_a_search_counts_if_all_it_saw_was_there(
     assert {(field.stripe, field.field) for field in past.detected} == believed
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "stacked"},
+        {"event": "stacked", "stripe": 7, "field": 0, "checksums": [1]},
+        {"event": "detected", "stripe": "one", "field": 0, "checksums": [1]},
+        {"event": "finished"},
+    ],
+)
+def test_a_line_that_does_not_fit_tells_nothing(line: dict[str, Any]) -> None:
+    """Places beyond the plan and missing facts are passed over."""
+    past = Past.of([*lines("stacked", *ALL), line], PLAN)
+
+    assert len(past.stacked) == 9
+    assert not past.complete
+
+
+def test_a_damaged_line_lets_all_be_searched_again() -> None:
+    """What cannot be read may have told of a field that came later than the searches before it."""
+    past = Past.of([*lines("stacked", *ALL), *lines("detected", *ALL), {"event": "damaged"}], PLAN)
+
+    assert len(past.stacked) == 9
+    assert not past.detected
+
+
 def test_what_is_forgotten_is_done_again() -> None:
     """A field whose pixels are damaged is captured again, and all who looked at it look again."""
     past = Past.of([*lines("stacked", *ALL), *lines("detected", *ALL)], PLAN)

@@ -81,13 +81,15 @@ class Script:
     """What goes wrong when a field's z-stack is captured, and how often before all is well.
 
     Every firing leaves a file in `folder`, so that a new process knows of those before it.
-    Sweeps fail by `sweep`, once; after `lives` openings no microscope can be opened.
+    Sweeps fail by `sweep`, once; after `lives` openings no microscope can be opened, or opening one
+    never ends.
     """
 
     folder: Path
     faults: Mapping[Place, tuple[Fault, int]]
     sweep: Fault | None = None
     lives: int = 999
+    opening_hangs: bool = False
 
     def fires(self, name: str, times: int) -> bool:
         """Whether this is one of the first so many calls."""
@@ -133,6 +135,8 @@ def with_script(setup: Setup, script: Script) -> Setup:
     opener = setup.opener
 
     def opened(given: Setup) -> Microscope:
+        if script.opening_hangs:
+            threading.Event().wait()
         if not script.fires("opened", script.lives):
             raise CaptureError("camera", "a camera", "none", "plug it in")
         return Scripted(opener(given), given, script)

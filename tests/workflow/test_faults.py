@@ -128,6 +128,7 @@ def test_faults_during_autofocus_are_survived(
 
     assert code == 0
     assert summary["digest"] == summary_of(calm)["digest"]
+    assert summary["retries"]["focus"] >= 1
     assert summary["retries"]["actor_restarts"] == (fault is not faults.camera_error)
 
 
@@ -175,9 +176,28 @@ def test_a_camera_that_cannot_be_opened_again_loses_what_it_had_left(
     lost = summary["fields"]["lost"]
     assert code == 3
     assert [each["field"] for each in lost] == [1, 2]
-    assert all("could not be started again: " in each["reason"] for each in lost)
+    assert all("; the camera could not be opened: " in each["reason"] for each in lost)
     assert "expected a camera, got none; plug it in" in lost[0]["reason"]
     assert summary["fields"]["detected"] == 1
+
+
+def test_a_camera_that_never_opens_is_given_up(
+    calm: Path, tmp_path: Path, scripted: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run whose cameras hang while they open loses what was left, and ends."""
+    journal = (calm / "events.jsonl").read_bytes()
+    described = journal[: journal.index(b"\n", journal.index(b'"described"')) + 1]
+    folder = cut(calm, tmp_path / "run", len(described))
+    done = described.count(b'"stacked"')
+    scripted({}, opening_hangs=True)
+    monkeypatch.setattr(main, "START_S", 2.0)
+
+    code, summary = resume(folder)
+
+    lost = summary["fields"]["lost"]
+    assert code == (3 if done else 1)
+    assert len(lost) == 6 - done
+    assert {each["reason"] for each in lost} == {"the camera did not open within 2 s"}
 
 
 def cut(calm: Path, folder: Path, length: int) -> Path:
@@ -390,6 +410,23 @@ def test_another_input_is_not_resumed(
     assert moved == 0
     assert changed == 2
     assert re.search(r"expected input \d+ as begun, got \d+", capsys.readouterr().err)
+
+
+def test_edited_settings_are_not_resumed(
+    calm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Settings that were changed in the run's own file are refused by name; nothing is touched."""
+    folder = cut(calm, tmp_path / "run", 3000)
+    file = folder / "scan.toml"
+    file.write_text(file.read_text().replace("exposure_ms = 1.0", "exposure_ms = 2.0"))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+    code = main.main(["--resume", str(folder)])
+
+    assert code == 2
+    assert "expected exposure_ms 1.0 as begun, got 2.0" in capsys.readouterr().err
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_a_complete_run_has_nothing_to_resume(
