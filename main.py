@@ -693,7 +693,7 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
                 "finished",
                 status=status,
                 peak_batches_in_flight=credits.peak,
-                spilled_mb=None if stop.asked else spilled_mb(),  # Ray may be gone, too
+                spilled_mb=spilled_mb() if ray_answers() else None,
                 driver_cpu_s=round(time.process_time(), 3),
             )
         return leave_summary(folder)  # before Ray is shut down, which takes its time
