@@ -36,7 +36,7 @@ def test_a_scan_with_a_network_tells_the_truth(local_ray: None, tmp_path: Path) 
     begun = scan(tmp_path / "run", f"onnx:{file}")
 
     accuracy = accuracy_of(tmp_path / "run")
-    assert begun["model_sha256"] == networks.sha256(file)
+    assert begun["identity"]["model_sha256"] == networks.sha256(file)
     assert accuracy.f1 >= 0.85
     with (tmp_path / "run" / "objects.csv").open(newline="") as rows:
         assert all(0 <= float(row["score"]) <= 1 for row in csv.DictReader(rows))
@@ -64,7 +64,7 @@ def test_a_scan_with_own_python(
 
     begun = scan(tmp_path / "run", "own_model_of_a_scan:factory")
 
-    assert begun["predictor"] == "own_model_of_a_scan:factory"
+    assert begun["identity"]["predictor"] == "own_model_of_a_scan:factory"
     assert accuracy_of(tmp_path / "run").f1 >= 0.8
 
 
