@@ -15,7 +15,6 @@ PROCESS_BEGAN_S = time.time()  # before the imports: what a user waits for count
 
 import logging
 import os
-import signal
 import socket
 import sys
 import traceback
@@ -25,7 +24,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any
 
 # Read by the import of Ray: for how many seconds it tries to connect; and that failures are
@@ -71,6 +69,7 @@ from scan.records import (
     StackRecord,
     WorkRecord,
 )
+from scan.stop import Stop
 from scan.watchdog import START_S, Watchdog, allowed_s
 from tasks import (
     describe_specimen,
@@ -91,42 +90,6 @@ CONNECTING = (
 )
 SILENCE_S = 300.0  # after which a scan says that it waits, and for what
 CLOSING_S = 5.0  # for cameras that still answer; nobody waits longer for those that do not
-
-
-class Stop:
-    """Ctrl-C and SIGTERM: noted while the loop runs, which then comes home; raised elsewhere.
-
-    The second one is raised wherever it comes.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._gentle = False
-
-    def __call__(self, number: int, frame: Any) -> None:
-        again, self.asked = self.asked, True
-        if again or not self._gentle:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Listen to these signals; to a terminal's end only if nobody else does, as nohup."""
-        numbers = [SIGINT, SIGTERM, *[SIGHUP] * (signal.getsignal(SIGHUP) == signal.SIG_DFL)]
-        before = {number: signal.signal(number, self) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def gently(self) -> Iterator[None]:
-        """Note the first signal instead of raising."""
-        self._gentle = True
-        try:
-            yield
-        finally:
-            self._gentle = False
 
 
 @dataclass

@@ -1,0 +1,46 @@
+"""Ctrl-C, SIGTERM and the end of a terminal: heeded between steps, and at once when repeated."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from scan.stop import Stop
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_is_noted_and_the_second_raised(number: int) -> None:
+    """While the loop runs the first signal is only noted; the second interrupts it."""
+    stop = Stop()
+    with stop.heeded(), stop.gently():
+        signal.raise_signal(number)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_outside_the_loop_a_signal_interrupts(number: int) -> None:
+    """Where nothing can be torn, as in autofocus, the first signal interrupts at once."""
+    stop = Stop()
+    with stop.heeded():
+        with stop.gently():
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert stop.asked
+
+
+def test_handlers_are_given_back() -> None:
+    """After a run every signal does what it did before; what nohup ignores stays ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        handlers = [signal.getsignal(number) for number in SIGNALS]
+        with Stop().heeded():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    finally:
+        signal.signal(signal.SIGHUP, before)
