@@ -572,7 +572,7 @@ def compiled_code_silenced() -> Iterator[None]:
 def require_grpc(host: str, port: int) -> None:
     """Raise OSError unless HTTP/2 is spoken there, as Ray does; Ray itself tries for minutes."""
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    with socket.create_connection((host, port), timeout=5) as connection:
+    with socket.create_connection((host, port), timeout=4) as connection:
         connection.sendall(preface)
         if connection.recv(9)[3:4] != b"\4":  # RFC 9113, 3.4: the answer begins with SETTINGS
             raise OSError("an answer that is not Ray's")

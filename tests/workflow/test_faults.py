@@ -208,7 +208,7 @@ def cut(calm: Path, folder: Path, length: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_journal_cut_anywhere_is_resumed(calm: Path, tmp_path: Path, seed: int) -> None:
     """Cut at a byte, however little is left, the run resumes to the same digest; no field whose
     stacking the journal still tells is captured again."""

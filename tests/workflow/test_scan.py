@@ -133,12 +133,11 @@ def test_saved_settings_repeat_the_run(slide: Path, tmp_path: Path) -> None:
     assert digest_of(again) == digest_of(slide)
 
 
-@pytest.mark.parametrize("seed", range(2))
 def test_the_order_of_tasks_leaves_no_trace(
-    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However the driver hears of what has finished, the digest is that of the calm run."""
-    generator, resolved = random.Random(seed), main.Flow.resolved
+    generator, resolved = random.Random(0), main.Flow.resolved
 
     def some_of_them(flow: main.Flow) -> list[Any]:
         refs = resolved(flow)
