@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -170,17 +169,18 @@ def sweep(
     actors: Sequence[Any], job: FocusJob, journal: Journal
 ) -> tuple[FocusResult, ray.ObjectRef]:
     """Autofocus; like a capture it is asked for again by us, and never by Ray."""
-    for attempt in count():
+    retries = job.settings.retries
+    while True:
         found: Any = find_z_positions.options(name="autofocus").remote(actors, job)
         while not ray.wait([found[0]], timeout=LOOK_S)[0]:
             require_ray()
         try:
             return ray.get(found[0]), found[1]
         except RayError as error:
-            if attempt == job.settings.retries or not is_loss(error):
+            if not retries or not is_loss(error):
                 raise
+            retries -= 1
             journal.write("retried", step="focus", reason=reason_of(error))
-    raise AssertionError("unreachable")
 
 
 def describe(

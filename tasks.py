@@ -111,12 +111,12 @@ class _Sweeps:
         """Sweep each field over its heights; one that fails is asked for again, then rejected."""
         reasons: dict[Field, str] = dict.fromkeys(heights, "")
         for _ in range(self._job.settings.retries + 1):
+            self.failed += [Rejected(f.stripe, f.field, why) for f, why in reasons.items() if why]
             asked: dict[Field, Any] = {
                 f: self._actors[f.stripe].sweep.remote(f, heights[f]) for f in reasons
             }
             outcomes = {f: self._take(f, len(heights[f]), ref) for f, ref in asked.items()}
             reasons = {field: reason for field, reason in outcomes.items() if reason}
-            self.failed += [Rejected(f.stripe, f.field, reason) for f, reason in reasons.items()]
         for field, reason in reasons.items():
             self.peaks[field] = FocusPeak(heights[field][0], False, reason)
 

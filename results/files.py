@@ -35,7 +35,7 @@ def not_written(path: Path, needed_bytes: int, error: Exception) -> StorageError
     reason = (reason or type(error).__name__).partition(" [")[0]  # tensorstore adds the number
     return StorageError(
         str(path),
-        f"to write {needed_bytes} bytes",
+        f"to write {needed_bytes} bytes" if needed_bytes else "a folder that can be written",
         f"{reason} ({free_bytes} bytes free)",
         "make room or bring the folder back, then resume the run",
     )

@@ -76,15 +76,15 @@ class Journal:
     def _append(self, line: bytes) -> None:
         if self._broken:
             return
-        length = os.fstat(self._file.fileno()).st_size
+        before = os.fstat(self._file.fileno())
         try:
-            if not os.fstat(self._file.fileno()).st_nlink:
+            if not before.st_nlink:
                 raise FileNotFoundError(errno.ENOENT, "the folder is gone")
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._broken = True
-            os.ftruncate(self._file.fileno(), length)
+            self._file.truncate(before.st_size)
             raise not_written(self._path, len(line), error) from error
 
     def seen(self, event: str) -> bool:

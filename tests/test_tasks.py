@@ -64,6 +64,7 @@ def test_a_failed_sweep_is_asked_for_again(failures: int, monkeypatch: pytest.Mo
     assert result.kept == 1
     assert result.centres_um[0, 0] == pytest.approx(3.0, abs=0.01)
     assert result.restarted == (0,) * failures
+    assert len(result.failed) == failures
 
 
 def test_a_camera_that_keeps_failing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
