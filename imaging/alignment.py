@@ -4,8 +4,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import skimage
 from numpy.typing import NDArray
-from skimage.registration import phase_cross_correlation
 
 from imaging.stacking import check_frames
 
@@ -60,7 +60,9 @@ def _step(before: NDArray[np.float32], view: NDArray[np.float32]) -> NDArray[np.
     if not size:
         return None
     # Not whitened: planes out of focus have noise alone at high frequencies.
-    step = phase_cross_correlation(before, view, upsample_factor=UPSAMPLING, normalization=None)[0]
+    step = skimage.registration.phase_cross_correlation(
+        before, view, upsample_factor=UPSAMPLING, normalization=None
+    )[0]
     shared = float((before * np.roll(view, np.rint(step).astype(int), (0, 1))).sum())
     near = np.abs(step).max() <= FARTHEST_PX and shared >= LEAST_CORRELATION * size
     return np.asarray(step) if near else None

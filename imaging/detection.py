@@ -14,10 +14,8 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from scipy import ndimage
-from skimage.measure import label as connected_parts
-from skimage.measure import regionprops_table
-from skimage.segmentation import watershed
+import scipy
+import skimage
 
 from imaging.statistics import (
     DIAMETER_RANGE,
@@ -170,11 +168,13 @@ def landscape(mask: np.ndarray, light: np.ndarray, diameter: float) -> np.ndarra
 
 def flood(mask: np.ndarray, ground: np.ndarray, diameter: float) -> Labels:
     """Label a mask (y, x) by flooding it from the peaks of a landscape, below 4096 everywhere."""
-    smooth = ndimage.gaussian_filter(ground, SEED_SIGMA * diameter, mode="nearest", truncate=3.0)
+    smooth = scipy.ndimage.gaussian_filter(
+        ground, SEED_SIGMA * diameter, mode="nearest", truncate=3.0
+    )
     height = np.rint(smooth * SEED_STEPS).astype(np.float32)  # whole numbers below 2**24: exact
     peaks = mask & (height == cv2.dilate(height, _disc(PEAK_DISTANCE * diameter)))
-    seeds, _ = ndimage.label(peaks, np.ones((3, 3)))
-    return watershed(-height, seeds, mask=mask).astype(np.int32)
+    seeds, _ = scipy.ndimage.label(peaks, np.ones((3, 3)))
+    return skimage.segmentation.watershed(-height, seeds, mask=mask).astype(np.int32)
 
 
 def _trim(labels: Labels, levels: np.ndarray) -> Labels:
@@ -182,7 +182,7 @@ def _trim(labels: Labels, levels: np.ndarray) -> Labels:
     first in raster order if equal."""
     brightness = _brightness(labels, levels)
     labels = np.where(levels >= CUT_FRACTION * brightness[labels], labels, 0)
-    parts, number = connected_parts(labels, connectivity=1, return_num=True)
+    parts, number = skimage.measure.label(labels, connectivity=1, return_num=True)
     owner = np.zeros(number + 1, np.int32)
     owner[parts] = labels
     sizes = np.bincount(parts.ravel(), minlength=number + 1)
@@ -206,15 +206,15 @@ def tidied(labels: Labels, diameter: float) -> Labels:
     """Give a patch of background which one object alone encloses to that object, and remove objects
     far smaller than the typical one."""
     typical_area = np.pi / 4 * diameter**2
-    patches, _ = ndimage.label(labels == 0)
+    patches, _ = scipy.ndimage.label(labels == 0)
     sizes = np.bincount(patches.ravel())
     sizes[0] = 0
     filled = labels.copy()
-    boxes = ndimage.find_objects(patches)
+    boxes = scipy.ndimage.find_objects(patches)
     for patch in np.flatnonzero((sizes > 0) & (sizes <= typical_area)):  # keeps the rule local
         box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[patch - 1])
         hole = patches[box] == patch
-        rim = np.unique(labels[box][ndimage.binary_dilation(hole) & ~hole])
+        rim = np.unique(labels[box][scipy.ndimage.binary_dilation(hole) & ~hole])
         if rim.size == 1:
             filled[box][hole] = rim[0]
     keep = np.bincount(filled.ravel()) >= SMALLEST_AREA * typical_area
@@ -261,12 +261,14 @@ def measure(
         ``score`` in [0, 1], s / (1 + s) where s is the object's mean light above the median of
         its rim in units of a pixel's noise.
     """
-    table: dict[str, np.ndarray] = regionprops_table(labels, image, properties=SHAPE_COLUMNS)
+    table: dict[str, np.ndarray] = skimage.measure.regionprops_table(
+        labels, image, properties=SHAPE_COLUMNS
+    )
     for axis in "01":
         local = table.pop(f"centroid_local-{axis}")
         corner = table[f"bbox-{axis}"]
         table[f"centroid-{axis}"] = corner + np.rint(local * CENTROID_STEPS) / CENTROID_STEPS
-    boxes = ndimage.find_objects(labels)
+    boxes = scipy.ndimage.find_objects(labels)
     extra = [
         _height_and_score(number, boxes[number - 1], labels, image, depth_um, statistics)
         for number in table["label"].tolist()

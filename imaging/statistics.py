@@ -10,7 +10,7 @@ from math import ceil, isfinite, pi, sqrt
 
 import cv2
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from imaging.pyramid import mean_pyramid
 
@@ -104,7 +104,9 @@ class DetectionStatistics:
         diameter = self.diameter_px / self.bin_factor
         light = (binned - self.background) * (LEVELS_PER_THRESHOLD / self.threshold)
         sigma = SMOOTHING_SIGMA * diameter
-        smooth = ndimage.gaussian_filter(light, sigma, mode="nearest", truncate=SMOOTHING_REACH)
+        smooth = scipy.ndimage.gaussian_filter(
+            light, sigma, mode="nearest", truncate=SMOOTHING_REACH
+        )
         steps = np.clip(np.rint(smooth) + LEVEL_OFFSET, 0, 65535).astype(np.uint16)
         window = np.ones((_window(diameter),) * 2, np.uint8)
         return steps - cv2.morphologyEx(steps, cv2.MORPH_OPEN, window)
@@ -116,7 +118,7 @@ def _window(diameter: float) -> int:
 
 def first_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
     """Estimate all but the diameter, which is only a first guess."""
-    smooth = [ndimage.gaussian_filter(image.astype(np.float64), 1.0) for image in images]
+    smooth = [scipy.ndimage.gaussian_filter(image.astype(np.float64), 1.0) for image in images]
     background = _mode(np.concatenate([image.ravel() for image in smooth]))
     noise = _noise(np.concatenate([image.ravel() for image in images]), background)
     unit = STABILISER * noise
@@ -161,7 +163,9 @@ def _octave_blobs(image: np.ndarray) -> np.ndarray:
     """Diameters, values and weights of the blobs of one octave, in pixels of this image."""
     scales = SMALLEST_BLOB * 2 ** (np.arange(-1, STEPS_PER_OCTAVE + 1) / STEPS_PER_OCTAVE)
     stack = np.stack([_laplacian(image, scale / sqrt(8)) for scale in scales])
-    around = ndimage.maximum_filter1d(np.stack([cv2.dilate(x, NEIGHBOURS) for x in stack]), 3, 0)
+    around = scipy.ndimage.maximum_filter1d(
+        np.stack([cv2.dilate(x, NEIGHBOURS) for x in stack]), 3, 0
+    )
     peaks = (stack == around) & (stack > LEAST_BLOB)
     peaks[[0, -1]] = False  # their own peak lies in the next octave
     scale, row, column = np.nonzero(peaks)

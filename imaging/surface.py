@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.interpolate import RBFInterpolator
 
 Floats = NDArray[np.float64]
 
@@ -130,7 +130,9 @@ def _evaluate(samples: Floats, at: Floats, kind: str, smoothing: float) -> Float
     extent = max(float(np.ptp(samples[:, :2], axis=0).max()), 1e-9)
     known, wanted = (samples[:, :2] - origin) / extent, (at - origin) / extent
     if kind == "spline" and not _degenerate(known):
-        return np.asarray(RBFInterpolator(known, samples[:, 2], smoothing=smoothing)(wanted))
+        return np.asarray(
+            scipy.interpolate.RBFInterpolator(known, samples[:, 2], smoothing=smoothing)(wanted)
+        )
     bent = kind == "quadratic" and not _degenerate(known)
     return _least_squares(known, samples[:, 2], wanted, bent)
 
