@@ -1,0 +1,35 @@
+"""The stress test: what keeps every core busy while a scan runs."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Ends with whoever started it, however that one ends.
+BURNER = """
+import os, sys
+while os.getppid() == int(sys.argv[1]):
+    sum(range(1_000_000))
+"""
+
+
+def burn(seconds: float) -> None:
+    """Keep this thread's core busy for so long."""
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        pass
+
+
+@contextmanager
+def burning(processes: int) -> Iterator[None]:
+    """Keep so many cores busy with processes of usual priority; in the end all are gone."""
+    command = [sys.executable, "-c", BURNER, str(os.getpid())]
+    burners = [subprocess.Popen(command, start_new_session=True) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
