@@ -17,6 +17,7 @@ from imaging.focus import middle, sharpness
 from microscope import ZStack
 from microscope.opening import Setup, open_microscope
 from microscope.soundness import require_sound
+from scan.pages import touch_store
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
 
@@ -48,6 +49,7 @@ class CaptureActor:
             time.time(),
             slips,
             os.getpid(),
+            os.nice(0),
         )
         return record, batch.frames
 
@@ -72,8 +74,12 @@ class CaptureActor:
         return batch
 
     @ray.method(max_task_retries=-1)
-    def ready(self) -> int:
-        """The process, once it lives; unlike a capture it may be asked until it does."""
+    def ready(self, stored: Any = None, size_bytes: int = 0) -> int:
+        """The process, once it lives; unlike a capture it may be asked until it does.
+
+        Whoever sends something `stored` has that much of the object store at hand from then on.
+        """
+        touch_store(size_bytes)
         return os.getpid()
 
     def close(self) -> None:

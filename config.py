@@ -43,6 +43,8 @@ FREE_ON_RESUME = {
     "num_cpus",
     "object_store_mb",
     "store_fraction",
+    "stress",
+    "stress_seconds",
 }
 
 MOST_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
@@ -129,6 +131,11 @@ class Settings(BaseModel):
     """object store of the local Ray"""
     store_fraction: float = Field(0.6, gt=0, le=0.8)
     """part of it that batches may fill"""
+
+    stress: bool = False
+    """keep every CPU busy, to see what that does to the scan"""
+    stress_seconds: float = Field(2.0, ge=0, le=3600)
+    """by how much longer each field is stacked then"""
 
     @field_validator("predictor")
     @classmethod

@@ -57,7 +57,7 @@ from results.table import remove_parts
 from scan.credits import Credits, credits_for
 from scan.errors import InputError, ScanError, StorageError, UserMistake
 from scan.focusing import FocusJob, FocusResult
-from scan.ledger import Ledger
+from scan.ledger import QUEUED_PER_STRIPE, Ledger
 from scan.past import Past, per_stripe
 from scan.plan import Field
 from scan.records import (
@@ -69,8 +69,10 @@ from scan.records import (
     WorkRecord,
 )
 from scan.stop import Stop
+from scan.stress import burning
 from scan.watchdog import START_S, Watchdog, allowed_s
 from tasks import (
+    WORK_NICENESS,
     describe_specimen,
     detect_objects,
     find_z_positions,
@@ -110,9 +112,9 @@ class Run:
 def scan(run: Run) -> None:
     """The whole workflow, as in the figure; what happens is told to the journal."""
     setup, journal = run.setup, run.journal
-    with cameras(setup) as actors:
+    with stressed(setup.settings, journal), cameras(setup) as actors:
         model = ray.put(run.predictor)
-        warming = [warm_up.remote(model, setup.dtype) for _ in range(cpu_slots())]
+        warming = warm(actors, model, run)
 
         focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
         centres_um, samples = focus(actors, focus_job, run)
@@ -132,6 +134,16 @@ def scan(run: Run) -> None:
 
 
 @contextmanager
+def stressed(settings: Settings, journal: Journal) -> Iterator[None]:
+    """Under --stress every core of this machine is kept busy; stacking burns on its own."""
+    processes = (os.cpu_count() or 1) if settings.stress else 0
+    if processes:
+        journal.write("stressed", burners=processes, seconds=settings.stress_seconds)
+    with burning(processes):
+        yield
+
+
+@contextmanager
 def cameras(setup: Setup) -> Iterator[Sequence[Any]]:
     """One capture actor per stripe; in the end stages stop, microscopes close, processes end."""
     actors = [CaptureActor.remote(setup) for _ in setup.plan.stripes]
@@ -143,6 +155,15 @@ def cameras(setup: Setup) -> Iterator[Sequence[Any]]:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S)
             for actor in actors:
                 ray.kill(actor)
+
+
+def warm(actors: Sequence[Any], model: ray.ObjectRef, run: Run) -> list[ray.ObjectRef]:
+    """Have ready what the first batches need: memory to land in, imported and compiled workers."""
+    batches = min(run.credits.total, 2 * QUEUED_PER_STRIPE * len(actors))
+    size_bytes = batches * run.setup.batch_bytes
+    ready = [actor.ready.remote(model, size_bytes) for actor in actors]
+    dtype = run.setup.dtype
+    return [warm_up.remote(model, dtype, size_bytes, *ready) for _ in range(cpu_slots())]
 
 
 def focus(
@@ -216,6 +237,7 @@ class Flow:
         self.held_since_s: dict[int, float] = {}
         self.felled: dict[int, tuple[Field | None, str]] = {}  # who was under exposure, and why
         self.watchdog = Watchdog()
+        self.warned = False
         self.given_up: set[int] = set()  # stripes whose camera did not open
         self.looked_s = self.moved_s = time.monotonic()
         self.allowed_s = allowed_s(settings, plan, settings.planes or 1)
@@ -265,8 +287,9 @@ class Flow:
             self.journal.write("warning", message=message)
 
     def warmed(self, ref: ray.ObjectRef) -> None:
-        """A worker has imported and compiled what it needs."""
-        self.journal.write("warmed", **vars(ray.get(ref)))
+        """A worker has imported and compiled what it needs; without cameras it waited for none."""
+        with suppress(RayError):
+            self.journal.write("warmed", **vars(ray.get(ref)))
 
     def described(self, ref: ray.ObjectRef) -> None:
         """It is known by what every field will be searched."""
@@ -331,9 +354,12 @@ class Flow:
             return
         self.ledger.was_captured(field)
         self.expect(field.stripe)
+        self.check_priority(record.niceness)
         if field.stripe not in self.ledger.paused:
             self.felled.pop(field.stripe, None)  # it was to be ended, and answered after all
-        job = StackJob(str(self.folder), field, record.z_um, self.setup.settings.align)
+        settings = self.setup.settings
+        burn_s = settings.stress_seconds if settings.stress else 0.0
+        job = StackJob(str(self.folder), field, record.z_um, settings.align, burn_s)
         stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
         self.pending[stacked] = partial(self.stacked, record, field)
         self.tell(
@@ -345,6 +371,14 @@ class Flow:
             process=record.process,
             in_flight=self.ledger.credits.taken,
         )
+
+    def check_priority(self, niceness: int) -> None:
+        """Tell once if cameras do not come before stacking; whoever started Ray decides that."""
+        if niceness >= WORK_NICENESS and not self.warned:
+            self.warned = True
+            advice = "start Ray with RAY_worker_niceness=0, or exposures wait for stacking"
+            message = f"cameras run at niceness {niceness}; {advice}"
+            self.journal.write("warning", message=message)
 
     def not_captured(self, field: Field, error: RayError) -> None:
         """A batch did not come. When a camera dies, only what it was exposing has failed."""
@@ -535,6 +569,7 @@ def start_ray(address: str | None, settings: Settings) -> None:
     """Join a cluster or start a local Ray; its size is ours to say only in the latter case."""
     os.environ.setdefault("RAY_worker_niceness", "0")  # cameras at 0, stacking lowers itself
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # nothing here needs a GPU
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "3600000")  # warm ones
     # Ray would keep counters of every task's name for ever, and the records of 100,000 tasks.
     os.environ.setdefault("RAY_enable_metrics_collection", "false")
     os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "10000")

@@ -1,16 +1,20 @@
 """The Ray tasks of the scan, in the order of the figure: unwrap, do the one thing, return a record.
 
-Stacking and detection lower their own priority, so that cameras on the same machine keep time.
+Stacking and detection work in a thread of lower priority, so that cameras on the same machine keep
+time. What takes long to import is imported by the tasks that need it: this file is imported by the
+driver and by autofocus too, and until then nothing is exposed.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,12 +23,10 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from imaging.alignment import align
 from imaging.detection import DetectionStatistics, measure
 from imaging.focus import FocusPeak, crops, find_peak
 from imaging.ownership import Sight, core_of, owned_rows, scan_numbers, seen_by
 from imaging.pyramid import mean_pyramid, nearest_pyramid
-from imaging.stacking import focus_stack
 from imaging.zpositions import z_positions
 from prediction import Predictor
 from results.digest import digest_of
@@ -41,6 +43,7 @@ from scan.focusing import (
     sample_fields,
     sweep_heights,
 )
+from scan.pages import touch_store
 from scan.plan import Field
 from scan.records import (
     AnswerRecord,
@@ -51,10 +54,12 @@ from scan.records import (
     SweepRecord,
     WorkRecord,
 )
+from scan.stress import burn
 from scan.watchdog import START_S, allowed_s
 
 Array = NDArray[Any]
 Actors = Sequence[ActorHandle]
+Made = TypeVar("Made")
 
 WORK_NICENESS = 10  # workers start at 0: cameras come first, then stacking, whatever else runs
 
@@ -62,7 +67,9 @@ WORK_NICENESS = 10  # workers start at 0: cameras come first, then stacking, wha
 # ------------------------------------------------------------------------- find_z_positions
 
 
-@ray.remote(num_cpus=0, num_returns=2, max_retries=0)  # sweeps are exposures, too
+# Sweeps are exposures, too: Ray does not repeat them. The worker knows nothing of stacking and ends
+# with its task, so that no batch falls to it.
+@ray.remote(num_cpus=0, num_returns=2, max_retries=0, max_calls=1)
 def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, list[Array]]:
     """Focus on sample fields of every stripe at once; the z-positions of all fields follow.
 
@@ -171,9 +178,7 @@ def describe_specimen(
     samples: list[Array], diameter_px: float | None, predictor: Predictor
 ) -> tuple[DetectionStatistics, WorkRecord]:
     """Background, contrast and object size of the scan, by which every field is searched."""
-    watch = _Watch()
-    _be_modest()
-    return predictor.describe(samples, diameter_px), watch.read()
+    return modestly(predictor.describe, samples, diameter_px)
 
 
 # ------------------------------------------------------------------------------- stack_batch
@@ -182,13 +187,19 @@ def describe_specimen(
 @ray.remote(num_cpus=1, max_retries=3)
 def stack_batch(job: StackJob, frames: Array) -> StackRecord:
     """Focus-stack one batch (z, y, x) and write its core of the mosaic, image and height."""
-    watch = _Watch()
-    _be_modest()
+    return StackRecord(*modestly(_stack, job, frames))
+
+
+def _stack(job: StackJob, frames: Array) -> tuple[int, int]:
+    from imaging.alignment import align
+    from imaging.stacking import focus_stack
+
     stack = focus_stack(align(frames) if job.align else frames)
     rows, columns = job.field.core_in_frame()
     image = _write(job, STACKED, stack.image[rows, columns])
     depth = _write(job, DEPTH, _heights(stack.depth[rows, columns], job.z_um))
-    return StackRecord((image, depth), watch.read())
+    burn(job.burn_s)
+    return image, depth
 
 
 def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.float32]:
@@ -213,8 +224,13 @@ def detect_objects(
     job: DetectionJob, predictor: Predictor, statistics: DetectionStatistics
 ) -> DetectionRecord:
     """Find the objects of one field in the mosaic and write its core of the label image."""
-    watch = _Watch()
-    _be_modest()
+    (objects, checksums), work = modestly(_detect, job, predictor, statistics)
+    return DetectionRecord(objects, checksums, work)
+
+
+def _detect(
+    job: DetectionJob, predictor: Predictor, statistics: DetectionStatistics
+) -> tuple[int, tuple[int, int]]:
     folder = Path(job.folder)
     seen = seen_by(job.field, statistics.halo_px, job.surroundings)
     image = read_region(folder / STACKED, *seen)
@@ -225,7 +241,7 @@ def detect_objects(
     written = _write(job, LABELS, numbers[core_of(labels, job.field, seen)])
     rows = owned_rows(table, numbers, job.field, seen, job.pixel_size_um, sight)
     listed = write_part(folder, job.field.stripe, job.field.field, rows)
-    return DetectionRecord(len(rows["label"]), (written, listed), watch.read())
+    return len(rows["label"]), (written, listed)
 
 
 # ------------------------------------------------------------------------------ predict_scan
@@ -243,28 +259,48 @@ def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerReco
 
 
 @ray.remote(num_cpus=1)
-def warm_up(predictor: Predictor, dtype: np.dtype[Any]) -> WorkRecord:
-    """Import and compile what stacking and detection need, while autofocus runs."""
-    watch = _Watch()
-    _be_modest()
+def warm_up(predictor: Predictor, dtype: np.dtype[Any], size_bytes: int, *ready: int) -> WorkRecord:
+    """Import and compile what stacking and detection need, while autofocus runs.
+
+    The cameras' processes come first: the first exposure waits for those.
+    """
+    touch_store(size_bytes)
+    return modestly(_rehearse, predictor, dtype)[1]
+
+
+def _rehearse(predictor: Predictor, dtype: np.dtype[Any]) -> None:
+    from imaging.stacking import focus_stack
+
     grain = np.random.default_rng(0).normal(100, 20, (256, 256))
     frames = np.stack([cv2.GaussianBlur(grain, (0, 0), blur) for blur in (3, 0.5, 3)])
     image = focus_stack(frames.astype(dtype)).image  # one that is sharpened, too
     statistics = predictor.describe([image], 10.0)
     labels = predictor.detect(image, statistics, (0, 0))
     measure(labels, image, np.zeros(image.shape, np.float32), statistics)
-    return watch.read()
 
 
-class _Watch:
-    """Wall clock and CPU clock of one task."""
+# --------------------------------------------------------------------------------- modest work
 
-    def __init__(self) -> None:
-        self._began_s, self._cpu_s = time.time(), time.process_time()
 
-    def read(self) -> WorkRecord:
-        cpu_s = time.process_time() - self._cpu_s
-        return WorkRecord(self._began_s, time.time(), cpu_s, _repeats())
+def modestly(work: Callable[..., Made], *given: Any) -> tuple[Made, WorkRecord]:
+    """Do it in the worker's modest thread; what it gives, and when and at what cost."""
+    return _modest_thread().submit(_timed, _repeats(), work, *given).result()
+
+
+@cache
+def _modest_thread() -> ThreadPoolExecutor:
+    """A thread for all the work of this process.
+
+    On Linux every thread has a niceness of its own, which can be raised but not taken back: so the
+    worker itself stays quick to take its next task, or to become a camera.
+    """
+    return ThreadPoolExecutor(1, initializer=_be_modest)
+
+
+def _timed(repeats: int, work: Callable[..., Made], *given: Any) -> tuple[Made, WorkRecord]:
+    began_s, cpu_s = time.time(), time.process_time()
+    made = work(*given)
+    return made, WorkRecord(began_s, time.time(), time.process_time() - cpu_s, repeats)
 
 
 def _repeats() -> int:

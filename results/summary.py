@@ -6,6 +6,7 @@ Times are wall-clock seconds; the keys and their meaning stand in the README.
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from heapq import heapreplace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "exposure_slip_ms": _slip(many),
         "memory": _memory(one),
         "holds": _holds(ever["held"]),
+        "stress": _only(one.get("stressed", {}), "burners", "seconds") or None,
         "driver_cpu_s": one.get("finished", {}).get("driver_cpu_s"),
         "versions": one.get("begun", {}).get("versions", {}),
     }
@@ -124,14 +126,32 @@ def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
 
 
 def _dispatch(one: dict[str, Event], many: _Many) -> dict[str, dict[str, float]]:
-    """Time from a batch being complete to its stacking; idle where a CPU was free just then."""
+    """Time from a batch being complete to its stacking; idle where a CPU was free just then.
+
+    `slot_free` counts all of them, from when both the batch was complete and a CPU slot was free.
+    """
+    cpus = one.get("ray", {}).get("cpus", 0)
     asked_s = np.array([event["asked_s"] for event in many["stacked"]])
     waits_ms = 1e3 * (np.array([event["began_s"] for event in many["stacked"]]) - asked_s)
-    free = _demand(many, asked_s) < one.get("ray", {}).get("cpus", 0)
-    return {
-        "idle": _spread(waits_ms[free], (50, 95, 99)),
-        "waited_for_cpu": _spread(waits_ms[~free], (50, 95, 99)),
+    free = _demand(many, asked_s) < cpus
+    waits = {
+        "slot_free": _waits_for_slots(many, cpus),
+        "idle": waits_ms[free],
+        "waited_for_cpu": waits_ms[~free],
     }
+    return {name: _spread(values, (50, 95, 99)) for name, values in waits.items()}
+
+
+def _waits_for_slots(many: _Many, cpus: int) -> list[float]:
+    """For each stacking, ms from its batch and a CPU slot being there to its first line."""
+    work = sorted((e for kind in WORK for e in many[kind]), key=lambda e: float(e["began_s"]))
+    free_since_s = [0.0] * cpus  # a heap: each task takes the slot that is free for longest
+    waits_ms = []
+    for event in work if cpus else ():
+        since_s = heapreplace(free_since_s, event["ended_s"])
+        if event["event"] == "stacked":
+            waits_ms.append(1e3 * (event["began_s"] - max(event["asked_s"], since_s)))
+    return waits_ms
 
 
 def _demand(many: _Many, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -181,7 +201,7 @@ def write_summary(folder: Path, summary: Summary) -> None:
 def in_words(summary: Summary) -> list[str]:
     """The summary as a person reads it, a line each; the lost fields stand last, by name."""
     fields, timing, focus = summary["fields"], summary["timing"], summary["z_positions"]
-    idle, slip = summary["dispatch_ms"]["idle"], summary["exposure_slip_ms"]
+    ready, slip = summary["dispatch_ms"]["slot_free"], summary["exposure_slip_ms"]
     objects = "" if summary["objects"] is None else f", {summary['objects']} objects"
     more = fields["stacked"] - fields["detected"]
     stacked = f" and the image of {more} more" if more > 0 else ""
@@ -200,10 +220,10 @@ def in_words(summary: Summary) -> list[str]:
             f"answer {timing['answer']:.2f} s after the last exposure; "
             f"{timing['ratio']:.2f} x the least time possible"
         )
-    if idle.get("n"):
+    if ready.get("n"):
         lines.append(
-            f"stacking began {idle['p50']:.0f} ms after its batch (median of "
-            f"{idle['n']} with a free CPU, at most {idle['max']:.0f} ms)"
+            f"stacking began {ready['p50']:.0f} ms after batch and CPU were there (median, "
+            f"at most {ready['max']:.0f} ms)"
         )
     if slip:
         lines.append(
@@ -211,12 +231,25 @@ def in_words(summary: Summary) -> list[str]:
         )
     return (
         lines
+        + _stress(summary)
         + _faults(summary)
         + [
             f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
             for lost in fields["lost"]
         ]
     )
+
+
+def _stress(summary: Summary) -> list[str]:
+    """What a fully loaded CPU did to the scan beyond the times; nothing without --stress."""
+    stress, retries = summary["stress"], summary["retries"]
+    if not stress:
+        return []
+    return [
+        f"under stress ({stress['burners']} foreign processes, {stress['seconds']:g} s more for "
+        f"each stack): {sum(retries.values()) - retries['actor_restarts']} retries, "
+        f"{retries['actor_restarts'] + retries['stack'] + retries['detect']} crashes"
+    ]
 
 
 def _faults(summary: Summary) -> list[str]:

@@ -11,7 +11,7 @@ class CaptureRecord:
 
     `complete_s` is stamped when the batch leaves the actor's hands, `slips_ms` holds for each plane
     how much later than possible its exposure began, `process` tells one life of an actor from the
-    next.
+    next, `niceness` is that of the camera's process.
     """
 
     z_um: tuple[float, ...]
@@ -20,6 +20,7 @@ class CaptureRecord:
     complete_s: float
     slips_ms: tuple[float, ...]
     process: int
+    niceness: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class StackJob:
     field: Field
     z_um: tuple[float, ...]
     align: bool
+    burn_s: float = 0.0  # under stress
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
-"""Autofocus with scripted cameras: what fails is asked for again, what keeps failing is told."""
+"""Autofocus with scripted cameras: what fails is asked for again, what keeps failing is told; and
+work that is modest without making its process so."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -71,3 +74,23 @@ def test_a_camera_that_keeps_failing_is_told(monkeypatch: pytest.MonkeyPatch) ->
     """Where no sweep comes back, the scan cannot begin, and the reason is the sweep's."""
     with pytest.raises(FocusError, match="the sweep failed"):
         focus_with(9, monkeypatch)
+
+
+def test_modest_work_leaves_its_process_as_it_is() -> None:
+    """Work runs at lower priority in a thread of its own, always the same; the caller keeps its."""
+    before = os.nice(0)
+
+    niceness, work = tasks.modestly(os.nice, 0)
+    threads = {tasks.modestly(threading.get_ident)[0] for _ in range(3)}
+
+    assert niceness == max(before, tasks.WORK_NICENESS)
+    assert os.nice(0) == before
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+    assert work.began_s <= work.ended_s
+
+
+def test_what_fails_modestly_fails_as_it_is() -> None:
+    """An error reaches the caller with its type, so that Ray can tell it."""
+    with pytest.raises(ZeroDivisionError):
+        tasks.modestly(divmod, 1, 0)

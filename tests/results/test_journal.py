@@ -173,6 +173,9 @@ def test_the_summary_counts_what_the_journal_says() -> None:
         "actor_restarts": 1,
     }
     assert summary["holds"] == {"n": 1, "seconds": 0.25}
+    # the second waited for a CPU until 20 ms before it began
+    assert summary["dispatch_ms"]["slot_free"]["p50"] == pytest.approx((8 + 20) / 2)
+    assert summary["dispatch_ms"]["slot_free"]["n"] == 2
     assert summary["dispatch_ms"]["idle"] == {"n": 1, "p50": 8, "p95": 8, "p99": 8, "max": 8}
     assert summary["dispatch_ms"]["waited_for_cpu"]["p50"] == 40
     assert summary["exposure_slip_ms"]["max"] == 0.3

@@ -10,17 +10,22 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import tifffile
 
 import main
 import tasks
+from microscope import Microscope
+from microscope.opening import Setup, open_simulated
 from results.digest import digest_of
+from results.summary import in_words
 from results.table import PARTS
 from scan.records import DetectionJob, DetectionRecord, StackJob, StackRecord
 from tests.workflow import faults
@@ -200,6 +205,43 @@ def test_a_camera_that_never_opens_is_given_up(
     assert summary["fields"]["resumed"] == 2
     assert len(lost) == 4
     assert {each["reason"] for each in lost} == {"the camera did not open within 2 s"}
+
+
+def open_lowered(setup: Setup) -> Microscope:
+    """A microscope in a process of the priority that stacking has."""
+    os.nice(tasks.WORK_NICENESS)
+    return open_simulated(setup)
+
+
+def test_cameras_of_low_priority_are_told_once(
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Ray was started so that cameras do not come before stacking, the run says so."""
+    prepare = main.prepare
+    monkeypatch.setattr(main, "prepare", lambda given: replace(prepare(given), opener=open_lowered))
+
+    code, _ = scan(tmp_path / "run")
+
+    (warning,) = events_in(tmp_path / "run", "warning")
+    assert code == 0
+    assert "start Ray with RAY_worker_niceness=0" in warning["message"]
+    assert not events_in(calm, "warning")
+
+
+def test_stress_changes_the_times_alone(calm: Path, tmp_path: Path) -> None:
+    """Under full load the answer is the same, the summary says what was burnt, and who burnt is
+    gone."""
+    code, summary = scan(tmp_path / "run", "--stress", "--stress-seconds", "0.3")
+
+    burnt_s = [each["ended_s"] - each["began_s"] for each in events_in(tmp_path / "run", "stacked")]
+    assert code == 0
+    assert summary["digest"] == summary_of(calm)["digest"]
+    assert summary["stress"] == {"burners": os.cpu_count(), "seconds": 0.3}
+    assert summary_of(calm)["stress"] is None
+    assert summary["dispatch_ms"]["slot_free"]["n"] == 6
+    assert min(burnt_s) >= 0.3
+    assert any(line.startswith("under stress (") for line in in_words(summary))
+    assert not [each for each in psutil.Process().children() if "sum(range" in str(each.cmdline())]
 
 
 def cut(calm: Path, folder: Path, length: int) -> Path:
