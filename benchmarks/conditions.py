@@ -13,11 +13,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from results.run_folder import versions
 
 
-def print_conditions(**more: object) -> None:
-    """Print date, processor, load and versions, and what the benchmark adds."""
+def conditions(**more: object) -> str:
+    """Date, processor, load and versions, and what the benchmark adds, in one line."""
     told = ", ".join(f"{name} {value}" for name, value in (versions() | more).items())
     load = f"load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {cpu()}, {load}, {told}\n", flush=True)
+    return f"{datetime.now(UTC):%Y-%m-%d}, {cpu()}, {load}, {told}"
+
+
+def print_conditions(**more: object) -> None:
+    """Print them, before anything is measured."""
+    print(f"{conditions(**more)}\n", flush=True)
 
 
 def cpu() -> str:
