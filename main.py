@@ -54,6 +54,7 @@ from results.run_folder import choose_folder, owned, require_room, versions
 from results.store import create_mosaics, needed_bytes
 from results.summary import Summary, in_words, summarise, write_summary
 from results.table import remove_parts
+from scan.cameras import CameraCare
 from scan.credits import Credits, credits_for
 from scan.errors import InputError, ScanError, StorageError, UserMistake
 from scan.focusing import FocusJob, FocusResult
@@ -70,7 +71,7 @@ from scan.records import (
 )
 from scan.stop import Stop
 from scan.stress import burning
-from scan.watchdog import START_S, Watchdog, allowed_s
+from scan.watchdog import allowed_s
 from tasks import (
     WORK_NICENESS,
     describe_specimen,
@@ -235,12 +236,9 @@ class Flow:
         self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
         self.exposures: dict[Field, ray.ObjectRef] = {}
         self.held_since_s: dict[int, float] = {}
-        self.felled: dict[int, tuple[Field | None, str]] = {}  # who was under exposure, and why
-        self.watchdog = Watchdog()
+        self.care = CameraCare(self.ledger, allowed_s(settings, plan, settings.planes or 1))
         self.warned = False
-        self.given_up: set[int] = set()  # stripes whose camera did not open
         self.looked_s = self.moved_s = time.monotonic()
-        self.allowed_s = allowed_s(settings, plan, settings.planes or 1)
 
     def run_to_the_end(self) -> None:
         """Until every field is detected or lost: begin what may begin, then wait for anything.
@@ -355,8 +353,7 @@ class Flow:
         self.ledger.was_captured(field)
         self.expect(field.stripe)
         self.check_priority(record.niceness)
-        if field.stripe not in self.ledger.paused:
-            self.felled.pop(field.stripe, None)  # it was to be ended, and answered after all
+        self.care.answered(field.stripe)
         settings = self.setup.settings
         burn_s = settings.stress_seconds if settings.stress else 0.0
         job = StackJob(str(self.folder), field, record.z_um, settings.align, burn_s)
@@ -385,7 +382,7 @@ class Flow:
         reason, begun = reason_of(error), not isinstance(error, TaskCancelledError)
         if isinstance(error, RayActorError):
             self.await_camera(field.stripe, reason)
-            victim, reason = self.felled[field.stripe]
+            victim, reason = self.care.felled(field.stripe)
             begun = victim == field
         self.ledger.was_captured(field)
         self.expect(field.stripe)
@@ -413,51 +410,27 @@ class Flow:
 
     def expect(self, stripe: int) -> None:
         """If the stripe's camera has something to do, it must answer in time."""
-        if stripe in self.ledger.paused:
-            return
-        if self.ledger.under_exposure(stripe):
-            self.watchdog.expect(stripe, time.monotonic() + self.allowed_s)
-        else:
-            self.watchdog.dismiss(stripe)
+        self.care.expect(stripe, time.monotonic())
 
     def end_hung_cameras(self, now_s: float) -> None:
-        """End the process of a camera that is silent for too long; a new one takes its place.
-
-        One that was to take its place and is silent as well is not replaced again.
-        """
-        for stripe in self.watchdog.overdue(now_s):
-            again = stripe in self.ledger.paused
-            victim, reason = self.felled.get(stripe, (self.ledger.under_exposure(stripe), ""))
-            silence = f"no answer from the camera within {self.allowed_s:.0f} s"
-            if again:
-                silence = f"the camera did not open within {START_S:.0f} s"
-                self.given_up.add(stripe)
-            self.felled[stripe] = victim, "; ".join(filter(None, (reason, silence)))
-            ray.kill(self.actors[stripe], no_restart=again)
+        """End the process of a camera that is silent for too long; a new one takes its place."""
+        for stripe, for_good in self.care.silent(now_s):
+            ray.kill(self.actors[stripe], no_restart=for_good)
 
     def await_camera(self, stripe: int, reason: str) -> None:
         """Ask nothing of a stripe's actor until it has started, for that reason anew."""
-        if stripe in self.ledger.paused:
-            return
-        self.felled.setdefault(stripe, (self.ledger.under_exposure(stripe), reason))
-        self.ledger.paused.add(stripe)
-        self.watchdog.expect(stripe, time.monotonic() + START_S)
-        self.pending[self.actors[stripe].ready.remote()] = partial(self.revived, stripe)
+        if self.care.starts(stripe, reason, time.monotonic()):
+            self.pending[self.actors[stripe].ready.remote()] = partial(self.revived, stripe)
 
     def revived(self, stripe: int, ref: ray.ObjectRef) -> None:
         """The actor lives again; or never will, and what waits for it is lost."""
-        self.ledger.paused.discard(stripe)
-        self.watchdog.dismiss(stripe)
-        _, reason = self.felled.pop(stripe)
         try:
             ray.get(ref)
         except RayError as error:
-            if stripe not in self.given_up:
-                last = f"the camera could not be opened: {str(error).strip().splitlines()[-1]}"
-                reason = "; ".join(filter(None, (reason, last)))
+            reason = self.care.started(stripe, str(error).strip().splitlines()[-1])
             self.lost(reason, *self.ledger.abandon(stripe, reason))
             return
-        if reason:
+        if reason := self.care.started(stripe):
             self.journal.write("restarted", stripe=stripe, reason=reason)
 
     # ---------------------------------------------------------------- stacking, detection

@@ -1,12 +1,14 @@
 """The same workflow under five orchestrators: start-up, dispatch, slip, makespan, driver, memory.
 
-    python benchmarks/orchestrators.py --rounds 5 --json results.json
+    python benchmarks/orchestrators.py --rounds 4
 
 Three cameras at a fixed cadence, 31 MB a batch, this project's focus stacking for each batch on two
 CPU slots. Three conditions: *calm*, stacking is a trifle; *working*, it takes what the CPUs can
 just give; *stressed*, calm with a foreign process burning on every core. Every run is a process of
 its own, systems take turns within a round. Dask and Prefect take part if they are installed
-(`pip install distributed prefect`).
+(`pip install distributed prefect "fastapi<0.150"`; newer ones break Prefect 3.8). All results are
+kept in `benchmarks/results/orchestrators.json`, with machine, versions and commit. `--systems` also
+takes variants of this driver that leave one thing out; `--help` names them.
 
 Dispatch runs from the moment that a batch and a CPU slot are there to the first line of its
 stacking; slip is how late an exposure began; the ratio is makespan over the least time possible
@@ -37,7 +39,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # these Rays are ours alone
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.conditions import conditions, print_conditions
-from benchmarks.systems import EMPTY, SYSTEMS
+from benchmarks.systems import EMPTY, SYSTEMS, VARIANTS
 from benchmarks.workload import Workload, measures
 from scan.stress import burning
 
@@ -45,6 +47,7 @@ CONDITIONS = ("calm", "working", "stressed")
 LOAD = 0.95  # of the CPUs' time that stacking takes in "working"
 NEEDS = {"Dask": "distributed", "Prefect": "prefect"}
 SAMPLE_S = 0.05
+KEPT = Path(__file__).parent / "results" / "orchestrators.json"
 Result = dict[str, Any]
 
 
@@ -62,7 +65,7 @@ def run_one(system: str, condition: str, fields: int, began_s: float) -> Result:
     work = workload(condition, fields)
     burners = (os.cpu_count() or 1) if condition == "stressed" else 0
     around = partial(burning, burners) if burners else nullcontext
-    return measures(work, SYSTEMS[system](work, around), began_s)
+    return measures(work, (SYSTEMS | VARIANTS)[system](work, around), began_s)
 
 
 def run_apart(system: str, condition: str, fields: int) -> Result:
@@ -159,9 +162,9 @@ def run_from_command_line() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--fields", type=int, default=10, help="per camera")
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS | VARIANTS, default=list(SYSTEMS))
     parser.add_argument("--conditions", nargs="+", default=[*CONDITIONS, "tasks"])
-    parser.add_argument("--json", type=Path, help="keep all results, with machine and versions")
+    parser.add_argument("--json", type=Path, default=KEPT, help="where all results are kept")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--began-s", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -174,8 +177,8 @@ def run_from_command_line() -> int:
     print_conditions(rounds=given.rounds)
     found = compare(systems, given.conditions, given.fields, given.rounds)
     report(found, given.fields)
-    if given.json:
-        given.json.write_text(json.dumps({"conditions": conditions(), "found": found}, indent=1))
+    given.json.parent.mkdir(exist_ok=True)
+    given.json.write_text(json.dumps({"conditions": conditions(), "found": found}) + "\n")
     return 0
 
 

@@ -43,11 +43,22 @@ def driver_cpu(timeline: Timeline) -> Iterator[None]:
 # ------------------------------------------------------------------------------- this project
 
 
-def this_driver(work: Workload, around: Around) -> Timeline:
+CHANGES = {  # what this driver does not do, one by one: environment of Ray
+    "memory not touched": {},
+    "workers not warmed": {},
+    "workers at Ray's niceness": {"RAY_worker_niceness": "15"},
+    "stacking not lowered": {},
+    "idle workers end": {"RAY_idle_worker_killing_time_threshold_ms": "1000"},
+    "store preallocated": {"RAY_preallocate_plasma_memory": "1"},
+}
+
+
+def this_driver(work: Workload, around: Around, change: str = "") -> Timeline:
     """This project's own loop, actors and modest workers; the kernel is the workload's.
 
     There is neither autofocus nor detection.
     """
+    os.environ |= CHANGES.get(change, {})
     import ray
 
     import main
@@ -63,7 +74,9 @@ def this_driver(work: Workload, around: Around) -> Timeline:
     dtype, folder = np.dtype(np.uint16), Path(tempfile.mkdtemp())
     opener = partial(ProjectCamera, work)
     setup = Setup(settings, plan, dtype, None, None, (), opener)
-    main.stack_batch = project_stacking(work)
+    main.stack_batch = project_stacking(work, lowered=change != "stacking not lowered")
+    if change == "memory not touched":
+        main.QUEUED_PER_STRIPE = 0
     timeline = Timeline()
     with main.ray_running(settings), Journal(folder / JOURNAL) as journal:
         credits = main.credits_of(setup)
@@ -74,7 +87,8 @@ def this_driver(work: Workload, around: Around) -> Timeline:
             model = ray.put(run.predictor)
             ray.get([actor.ready.remote() for actor in actors])
             timeline.ready_s = time.time()
-            ray.get(main.warm(actors, model, run))
+            if change != "workers not warmed":
+                ray.get(main.warm(actors, model, run))
             z_um = {(field.stripe, field.field): (0.0,) * work.planes for field in plan.fields}
             flow = project_flow(run, actors, z_um, model, ray.put(None))
             with around(), driver_cpu(timeline):
@@ -115,16 +129,19 @@ class ProjectCamera:
         """There is nothing to close."""
 
 
-def project_stacking(work: Workload) -> Any:
+def project_stacking(work: Workload, lowered: bool) -> Any:
     """Stacking with the workload's kernel in the project's modest thread."""
     import ray
 
     import tasks
-    from scan.records import StackRecord
+    from scan.records import StackRecord, WorkRecord
 
     @ray.remote(num_cpus=1)
     def stack_batch(job: Any, frames: Any) -> StackRecord:
-        return StackRecord((0, 0), tasks.modestly(stack, frames, work.cpu_s)[1])
+        if lowered:
+            return StackRecord((0, 0), tasks.modestly(stack, frames, work.cpu_s)[1])
+        made = stack(frames, work.cpu_s)
+        return StackRecord((0, 0), WorkRecord(made.began_s, made.ended_s, made.cpu_s, 0))
 
     return stack_batch
 
@@ -427,6 +444,7 @@ def photograph_here(work: Workload, stripe: int, told: Any) -> None:
         told.put(((stripe, field), camera.capture(stripe)))
 
 
+VARIANTS = {change: partial(this_driver, change=change) for change in CHANGES}
 SYSTEMS: dict[str, Callable[[Workload, Around], Timeline]] = {
     "this driver": this_driver,
     "Ray, polling": polling,

@@ -171,13 +171,12 @@ def measures(work: Workload, timeline: Timeline, began_s: float) -> dict[str, An
     if not len(captures) == len(works) == len(work.places):
         raise ValueError(f"expected {len(work.places)} batches, got {len(captures)}, {len(works)}")
     first_s = min(each.began_s for each in captures.values())
-    waits = waits_ms(captures, works, work.cpus)
     bound_s = least_s(work, timeline)
     makespan_s = max(each.ended_s for each in works.values()) - first_s
     return {
         "startup": timeline.ready_s - began_s,
-        "waits_ms": waits,
-        "slips_ms": [slip for each in captures.values() for slip in each.slips_ms],
+        "waits_ms": [round(wait, 2) for wait in waits_ms(captures, works, work.cpus)],
+        "slips_ms": [round(slip, 3) for each in captures.values() for slip in each.slips_ms],
         "makespan": makespan_s,
         "ratio": makespan_s / bound_s,
         "driver_cpu": timeline.driver_cpu_s,

@@ -67,8 +67,7 @@ def test_the_top_level_holds_no_further_script() -> None:
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-models.txt"])
 def test_every_requirement_is_imported(file: str) -> None:
-    """Nothing is required that the run does not import; imagecodecs is loaded by tifffile, grpcio by
-    Ray."""
+    """Whatever is required is imported; imagecodecs by tifffile, grpcio by Ray."""
     lines = (ROOT / file).read_text().splitlines()
     required = {re.split(r"[\[>]", line)[0] for line in lines if line and line[0] != "#"}
     imported = set().union(*map(imports_of, PRODUCT))

@@ -196,7 +196,7 @@ def test_a_camera_that_never_opens_is_given_up(
     known = [line for line in lines if re.search('"(begun|ray|focused|described)"', line)]
     (folder / "events.jsonl").write_text("".join((*known, *stacks[:2])))
     scripted({}, opening_hangs=True)
-    monkeypatch.setattr(main, "START_S", 2.0)
+    monkeypatch.setattr("scan.cameras.START_S", 2.0)
 
     code, summary = resume(folder)
 
