@@ -175,6 +175,10 @@ def read_back(journal: Path, timeline: Timeline) -> Timeline:
     return timeline
 
 
+def nothing() -> None:
+    """An empty task."""
+
+
 def ray_empty_tasks(work: Workload) -> float:
     """Empty tasks per second on a local Ray as this project starts it."""
     import ray
@@ -182,7 +186,7 @@ def ray_empty_tasks(work: Workload) -> float:
     import main
 
     with main.ray_running(settings_of(work)):
-        task = ray.remote(time.time)
+        task = ray.remote(nothing)
         ray.get([task.remote() for _ in range(work.cpus)])
         began_s = time.perf_counter()
         ray.get([task.remote() for _ in range(EMPTY_TASKS)])
