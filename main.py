@@ -59,6 +59,7 @@ from scan.credits import Credits, credits_for
 from scan.errors import InputError, ScanError, StorageError, UserMistake
 from scan.focusing import FocusJob, FocusResult
 from scan.ledger import QUEUED_PER_STRIPE, Ledger
+from scan.pages import MOST_TOUCHED_BYTES
 from scan.past import Past, per_stripe
 from scan.plan import Field
 from scan.records import (
@@ -147,7 +148,9 @@ def stressed(settings: Settings, journal: Journal) -> Iterator[None]:
 @contextmanager
 def cameras(setup: Setup) -> Iterator[Sequence[Any]]:
     """One capture actor per stripe; in the end stages stop, microscopes close, processes end."""
-    actors = [CaptureActor.remote(setup) for _ in setup.plan.stripes]
+    held = ray.put(setup)  # as long as there are cameras: one that is started anew needs it
+    with compiled_code_silenced():  # it would warn that a large setup might not be held
+        actors = [CaptureActor.remote(held) for _ in setup.plan.stripes]
     try:
         yield actors
     finally:
@@ -161,7 +164,7 @@ def cameras(setup: Setup) -> Iterator[Sequence[Any]]:
 def warm(actors: Sequence[Any], model: ray.ObjectRef, run: Run) -> list[ray.ObjectRef]:
     """Have ready what the first batches need: memory to land in, imported and compiled workers."""
     batches = min(run.credits.total, 2 * QUEUED_PER_STRIPE * len(actors))
-    size_bytes = batches * run.setup.batch_bytes
+    size_bytes = min(batches * run.setup.batch_bytes, MOST_TOUCHED_BYTES)
     ready = [actor.ready.remote(model, size_bytes) for actor in actors]
     dtype = run.setup.dtype
     return [warm_up.remote(model, dtype, size_bytes, *ready) for _ in range(cpu_slots())]
@@ -285,9 +288,12 @@ class Flow:
             self.journal.write("warning", message=message)
 
     def warmed(self, ref: ray.ObjectRef) -> None:
-        """A worker has imported and compiled what it needs; without cameras it waited for none."""
-        with suppress(RayError):
+        """A worker has imported and compiled what it needs, unless the cameras never came."""
+        try:
             self.journal.write("warmed", **vars(ray.get(ref)))
+        except RayError as error:
+            if not is_loss(error):
+                raise
 
     def described(self, ref: ray.ObjectRef) -> None:
         """It is known by what every field will be searched."""

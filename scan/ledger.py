@@ -42,6 +42,7 @@ class Ledger:
         self.detected: set[Field] = set(detected)
         self.lost: dict[Field, str] = {}
         self.paused: set[int] = set()  # stripes whose camera is being started anew
+        self._planned = len(plan.fields)  # counted once: it is asked for at every turn of the loop
         self._waiting = [[f for f in stripe if f not in self.stacked] for stripe in plan.stripes]
         self._capturing: list[list[Field]] = [[] for _ in plan.stripes]
         self._attempts: dict[Field, int] = {}
@@ -51,7 +52,7 @@ class Ledger:
     @property
     def finished(self) -> bool:
         """Whether every field is detected or lost."""
-        return len(self.detected) + len(self.lost) == len(self.plan.fields)
+        return len(self.detected) + len(self.lost) == self._planned
 
     @property
     def under_way(self) -> bool:

@@ -8,6 +8,7 @@ import ctypes
 from contextlib import suppress
 from pathlib import Path
 
+MOST_TOUCHED_BYTES = 512 * 10**6  # a third of a second, before the first exposure
 POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14; contents stay as they are
 
 

@@ -207,6 +207,27 @@ def test_a_camera_that_never_opens_is_given_up(
     assert {each["reason"] for each in lost} == {"the camera did not open within 2 s"}
 
 
+def test_a_camera_of_a_large_scan_is_started_anew(
+    calm: Path,
+    tmp_path: Path,
+    scripted: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A plan so large that Ray keeps it in its store is still there when a camera has died, and Ray
+    does not complain on the screen."""
+    scripted({(0, 2): (faults.killed, 1)})
+    prepare, padding = main.prepare, ("a warning that fills the setup" * 10_000,)
+    monkeypatch.setattr(main, "prepare", lambda given: replace(prepare(given), warnings=padding))
+
+    code, summary = scan(tmp_path / "run")
+
+    assert code == 0
+    assert summary["retries"]["actor_restarts"] == 1
+    assert summary["digest"] == summary_of(calm)["digest"]
+    assert "constructor arguments" not in capfd.readouterr().err
+
+
 def open_lowered(setup: Setup) -> Microscope:
     """A microscope in a process of the priority that stacking has."""
     os.nice(tasks.WORK_NICENESS)
