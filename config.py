@@ -56,6 +56,7 @@ METAVARS = {
     "predictor": "SPEC",
     "address": "ADDR",
     "stage_speed_um_per_ms": "UM/MS",
+    "stress_seconds": "S",
 }
 PREDICTORS = (
     r"classic|(onnx|bioimageio):[^?\x00-\x1f]+(\?maps=(boundary|distance))?"

@@ -3,16 +3,16 @@
     python benchmarks/orchestrators.py --rounds 4
 
 Three cameras at a fixed cadence, 31 MB a batch, this project's focus stacking for each batch on two
-CPU slots. Three conditions: *calm*, stacking is a trifle; *working*, it takes what the CPUs can
-just give; *stressed*, calm with a foreign process burning on every core. Every run is a process of
-its own, systems take turns within a round. Dask and Prefect take part if they are installed
+CPU slots. *Calm*: stacking is a trifle; *working*: it takes what the CPUs can just give;
+*stressed*: calm, with a foreign process burning on every core; *full*: both at once. Every run is a
+process of its own, systems take turns within a round. Dask and Prefect take part if installed
 (`pip install distributed prefect "fastapi<0.150"`; newer ones break Prefect 3.8). All results are
 kept in `benchmarks/results/orchestrators.json`, with machine, versions and commit. `--systems` also
 takes variants of this driver that leave one thing out; `--help` names them.
 
 Dispatch runs from the moment that a batch and a CPU slot are there to the first line of its
 stacking; slip is how late an exposure began; the ratio is makespan over the least time possible
-(in *stressed* the foreign processes take their share of it); the driver's CPU seconds are those of
+(foreign processes take their share of it); the driver's CPU seconds are those of
 all batches; memory is how much of the machine's went at most.
 """
 
@@ -43,7 +43,7 @@ from benchmarks.systems import EMPTY, SYSTEMS, VARIANTS
 from benchmarks.workload import Workload, measures
 from scan.stress import burning
 
-CONDITIONS = ("calm", "working", "stressed")
+CONDITIONS = ("calm", "working", "stressed", "full")
 LOAD = 0.95  # of the CPUs' time that stacking takes in "working"
 NEEDS = {"Dask": "distributed", "Prefect": "prefect"}
 SAMPLE_S = 0.05
@@ -55,7 +55,7 @@ def workload(condition: str, fields: int) -> Workload:
     """The workload of a condition."""
     calm = Workload(fields=fields)
     cpu_s = LOAD * calm.cpus * calm.batch_s / calm.stripes
-    return Workload(fields=fields, cpu_s=cpu_s if condition == "working" else 0.0)
+    return Workload(fields=fields, cpu_s=cpu_s if condition in ("working", "full") else 0.0)
 
 
 def run_one(system: str, condition: str, fields: int, began_s: float) -> Result:
@@ -63,7 +63,7 @@ def run_one(system: str, condition: str, fields: int, began_s: float) -> Result:
     if condition == "tasks":
         return {"tasks_per_s": EMPTY[system](Workload())}
     work = workload(condition, fields)
-    burners = (os.cpu_count() or 1) if condition == "stressed" else 0
+    burners = (os.cpu_count() or 1) if condition in ("stressed", "full") else 0
     around = partial(burning, burners) if burners else nullcontext
     return measures(work, (SYSTEMS | VARIANTS)[system](work, around), began_s)
 
