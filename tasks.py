@@ -67,9 +67,7 @@ WORK_NICENESS = 10  # workers start at 0: cameras come first, then stacking, wha
 # ------------------------------------------------------------------------- find_z_positions
 
 
-# Sweeps are exposures, too: Ray does not repeat them. The worker knows nothing of stacking and ends
-# with its task, so that no batch falls to it.
-@ray.remote(num_cpus=0, num_returns=2, max_retries=0, max_calls=1)
+@ray.remote(num_cpus=0, num_returns=2, max_retries=0)  # sweeps are exposures, too
 def find_z_positions(actors: Actors, job: FocusJob) -> tuple[FocusResult, list[Array]]:
     """Focus on sample fields of every stripe at once; the z-positions of all fields follow.
 

@@ -22,7 +22,7 @@ import main
 
 ROOT = Path(__file__).parents[2]
 LONGER = ["--stripes", "2", "--fields", "6", "--planes", "7", "--field-px", "192"]
-LONGER += ["--exposure-ms", "40"]
+LONGER += ["--exposure-ms", "40", "--focus-samples", "2"]
 
 
 def program(*options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
