@@ -70,7 +70,8 @@ def _places(events: Iterable[Event]) -> set[tuple[int, int]]:
 def _fields(one: dict[str, Event], ever: _Many, many: _Many) -> dict[str, Any]:
     planned = one.get("begun", {}).get("fields", 0)
     counts = {kind: len(_places(ever[kind])) for kind in ("captured", "stacked", "detected")}
-    lost = [_only(event, "stripe", "field", "reason") for event in many["lost"]]
+    by_name = sorted(many["lost"], key=lambda event: (event["stripe"], event["field"]))
+    lost = [_only(event, "stripe", "field", "reason") for event in by_name]
     resumed = sum(one.get("resumed", {}).get("stacked", ()))
     return {"planned": planned, **counts, "lost": lost, "resumed": resumed}
 
