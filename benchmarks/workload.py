@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from imaging.stacking import focus_stack
+from results.summary import slot_waits_ms
 
 SETTLE_S = 0.003
 NICENESS = 10  # of stacking, as everybody may do it
@@ -29,8 +30,7 @@ NICENESS = 10  # of stacking, as everybody may do it
 class Workload:
     """What is to be scanned; `cpu_s` is the least CPU time of a batch's stacking.
 
-    Cameras know nothing of each other: they begin one after the other within a batch's time, unless
-    they are to begin, and so to complete their batches, `together`.
+    Cameras know nothing of each other: they begin one after the other within a batch's time.
     """
 
     stripes: int = 3
@@ -40,7 +40,6 @@ class Workload:
     exposure_s: float = 0.02
     cpu_s: float = 0.0
     cpus: int = 2
-    together: bool = False
 
     @property
     def batch_s(self) -> float:
@@ -94,7 +93,7 @@ class Camera:
 
     def __init__(self, work: Workload) -> None:
         self.work = work
-        self._phase_s = 0.0 if work.together else work.batch_s / work.stripes
+        self._phase_s = work.batch_s / work.stripes
         rng = np.random.default_rng(0)
         edge = work.edge_px
         grain = cv2.GaussianBlur(rng.normal(0, 4000, (edge, edge)), (0, 0), 1.5) + 2000
@@ -175,7 +174,7 @@ def measures(work: Workload, timeline: Timeline, began_s: float) -> dict[str, An
     makespan_s = max(each.ended_s for each in works.values()) - first_s
     return {
         "startup": timeline.ready_s - began_s,
-        "waits_ms": [round(wait, 2) for wait in waits_ms(captures, works, work.cpus)],
+        "waits_ms": [round(wait, 2) for wait in waits_ms(timeline, work.cpus)],
         "slips_ms": [round(slip, 3) for each in captures.values() for slip in each.slips_ms],
         "makespan": makespan_s,
         "ratio": makespan_s / bound_s,
@@ -183,14 +182,9 @@ def measures(work: Workload, timeline: Timeline, began_s: float) -> dict[str, An
     }
 
 
-def waits_ms(
-    captures: dict[tuple[int, int], Capture], works: dict[tuple[int, int], Work], cpus: int
-) -> list[float]:
+def waits_ms(timeline: Timeline, cpus: int) -> list[float]:
     """For each batch, ms from when it and a CPU slot were there to its stacking's first line."""
-    free_since_s = [0.0] * cpus
-    waits = []
-    for place, each in sorted(works.items(), key=lambda item: item[1].began_s):
-        slot = int(np.argmin(free_since_s))
-        waits.append(1e3 * (each.began_s - max(captures[place].complete_s, free_since_s[slot])))
-        free_since_s[slot] = each.ended_s
-    return waits
+    captures = timeline.captures
+    return slot_waits_ms(
+        ((w.began_s, w.ended_s, captures[at].complete_s) for at, w in timeline.works.items()), cpus
+    )

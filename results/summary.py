@@ -144,14 +144,26 @@ def _dispatch(one: dict[str, Event], many: _Many) -> dict[str, dict[str, float]]
 
 
 def _waits_for_slots(many: _Many, cpus: int) -> list[float]:
-    """For each stacking, ms from its batch and a CPU slot being there to its first line."""
-    work = sorted((e for kind in WORK for e in many[kind]), key=lambda e: float(e["began_s"]))
+    stacked = [(e["began_s"], e["ended_s"], e["asked_s"]) for e in many["stacked"]]
+    others = [
+        (e["began_s"], e["ended_s"], None) for kind in WORK if kind != "stacked" for e in many[kind]
+    ]
+    return slot_waits_ms([*stacked, *others], cpus)
+
+
+def slot_waits_ms(work: Iterable[tuple[float, float, float | None]], cpus: int) -> list[float]:
+    """For each task that has been asked for, ms from then, or from a CPU slot being free if that
+    was later, to its first line.
+
+    `work` holds of every task in a slot when it began, ended, and was asked for, in seconds; None
+    where that does not count.
+    """
     free_since_s = [0.0] * cpus  # a heap: each task takes the slot that is free for longest
     waits_ms = []
-    for event in work if cpus else ():
-        since_s = heapreplace(free_since_s, event["ended_s"])
-        if event["event"] == "stacked":
-            waits_ms.append(1e3 * (event["began_s"] - max(event["asked_s"], since_s)))
+    for began_s, ended_s, asked_s in sorted(work, key=lambda task: task[0]) if cpus else ():
+        since_s = heapreplace(free_since_s, ended_s)
+        if asked_s is not None:
+            waits_ms.append(1e3 * (began_s - max(asked_s, since_s)))
     return waits_ms
 
 

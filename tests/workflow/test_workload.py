@@ -28,9 +28,7 @@ def timeline() -> Timeline:
 
 def test_waits_begin_when_batch_and_slot_are_there() -> None:
     """A batch that waits for the slot counts from when that is free."""
-    given = timeline()
-
-    assert waits_ms(given.captures, given.works, 1) == pytest.approx([10, 10, 30, 20])
+    assert waits_ms(timeline(), 1) == pytest.approx([10, 10, 30, 20])
 
 
 def test_a_perfect_orchestrator_neither_waits_nor_pauses() -> None:
