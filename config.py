@@ -49,9 +49,18 @@ FREE_ON_RESUME = {
 
 MOST_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
 
+GROUPS = {  # titles in the help, each by the first setting that stands under it
+    "microscope": "images",
+    "stripes": "slide and stage",
+    "focus_samples": "focus",
+    "align": "results",
+    "retries": "faults",
+    "address": "Ray",
+    "stress": "stress",
+}
 UNITS = ("UM", "MS", "PX", "S", "MB")
 METAVARS = {
-    "microscope": "simulated|replay",
+    "microscope": "NAME",
     "replay_path": "PATH",
     "predictor": "SPEC",
     "address": "ADDR",
@@ -76,7 +85,7 @@ class Settings(BaseModel):
     )
 
     microscope: Literal["simulated", "replay"] = "simulated"
-    """where images come from"""
+    """where from: simulated or replay"""
     replay_path: str | None = Field(None, pattern=r"^\P{Cc}*$")  # told of in one line
     """recording to replay: image file, OME-Zarr or folder"""
     seed: int = Field(1, ge=0)
@@ -120,14 +129,14 @@ class Settings(BaseModel):
     retries: int = Field(2, ge=0)
     """captures of a field tried again"""
     watchdog_s: float = Field(30.0, gt=0, le=86_400)
-    """patience with a camera that does not answer"""
+    """patience with a camera that is silent"""
     saturated_limit: float = Field(0.5, gt=0, le=1)
     """part of a plane that may be saturated"""
 
     address: str | None = None
     """Ray cluster to join; else a local Ray is started"""
     num_cpus: int | None = Field(None, ge=1)
-    """CPUs of the local Ray"""
+    """CPUs of the local Ray (default: all)"""
     object_store_mb: int = Field(1024, ge=80)
     """object store of the local Ray"""
     store_fraction: float = Field(0.6, gt=0, le=0.8)
@@ -136,7 +145,7 @@ class Settings(BaseModel):
     stress: bool = False
     """keep every CPU busy, to see what that does to the scan"""
     stress_seconds: float = Field(2.0, ge=0, le=3600)
-    """by how much longer each field is stacked then"""
+    """added to the stacking of a field then"""
 
     @field_validator("predictor")
     @classmethod
@@ -242,13 +251,17 @@ class _Parser(argparse.ArgumentParser):
         advice = f"did you mean {near[0]}?" if near else "see python main.py --help"
         raise SettingsError(f"command line: {message}; {advice}")
 
+    def format_help(self) -> str:
+        """The help without blank lines, titles stand out enough: it is to fit two screens."""
+        return super().format_help().replace("\n\n", "\n")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line: options of the call, then one option per setting."""
     parser = _Parser(
         prog="python main.py",
         usage="python main.py [options]",
-        description="Scan a slide in stripes on Ray: focus, capture, stack, detect, predict.",
+        description="Scan a slide in stripes on Ray. An option wins over the settings file.",
         allow_abbrev=False,
     )
     call = parser.add_argument_group("this call")
@@ -257,9 +270,11 @@ def build_parser() -> argparse.ArgumentParser:
     folder.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: by time)")
     folder.add_argument("--resume", metavar="DIR", type=Path, help="finish the run in this folder")
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
-    scan = parser.add_argument_group("settings (an option wins over the file)")
+    group = call
     for name, field in Settings.model_fields.items():
-        _add_option(scan, name, str(field.description), field.default)
+        if name in GROUPS:
+            group = parser.add_argument_group(GROUPS[name])
+        _add_option(group, name, str(field.description), field.default)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,53 @@ def test_settings_cannot_be_changed() -> None:
         Settings().stripes = 4  # type: ignore[misc]
 
 
-def test_help_fits_two_screens() -> None:
-    """The help can be read without scrolling far, and names every option's unit or kind."""
-    assert len(build_parser().format_help().splitlines()) <= 48
+@pytest.fixture
+def help_text(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The help as a terminal of 80 columns shows it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    return build_parser().format_help()
+
+
+def test_help_fits_two_screens(help_text: str) -> None:
+    """The help can be read without scrolling far."""
+    assert len(help_text.splitlines()) <= 48
+
+
+GROUPED = {
+    "images": "microscope replay_path seed",
+    "slide and stage": "stripes fields planes field_px overlap_px pixel_size_um z_step_um "
+    "exposure_ms settle_ms stage_speed_um_per_ms",
+    "focus": "focus_samples focus_center_um focus_range_um",
+    "results": "align predictor diameter_um",
+    "faults": "retries watchdog_s saturated_limit",
+    "Ray": "address num_cpus object_store_mb store_fraction",
+    "stress": "stress stress_seconds",
+}
+
+
+@pytest.mark.parametrize("title", GROUPED)
+def test_help_has_the_settings_in_groups(help_text: str, title: str) -> None:
+    """Under each title stand just the settings that belong together, in their order."""
+    block = help_text.partition(f"\n{title}:\n")[2]
+    block = re.split(r"\n(?=\S)", block)[0]
+
+    assert re.findall(r"^  --([\w-]+)", block, re.M) == GROUPED[title].replace("_", "-").split()
+
+
+def test_every_setting_has_a_group() -> None:
+    """No setting is left out of the groups above."""
+    assert " ".join(GROUPED.values()).split() == list(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_help_tells_unit_and_default(help_text: str, name: str) -> None:
+    """Every option shows its default, and one that is measured the unit that its name ends with."""
+    option = re.split(rf"\n  --{name.replace('_', '-')}(?![\w-])", help_text)[1]
+    option = " ".join(re.split(r"\n  -|\n\S", option)[0].split())
+    default, unit = getattr(Settings(), name), re.search(r"_(um|ms|px|s|mb)$", name)
+
+    assert default in (None, False) or f"{default})" in option or "default: a quarter" in option
+    assert not unit or re.match(rf"(UM/)?{unit[1].upper()} ", option)
 
 
 @pytest.fixture
