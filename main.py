@@ -13,16 +13,42 @@ import time
 
 PROCESS_BEGAN_S = time.time()  # before the imports: what a user waits for counts from here
 
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+
+def refuse(told: str) -> None:
+    """One line and exit code 2: nothing else of ours can be imported."""
+    print(told, file=sys.stderr)
+    sys.exit(2)
+
+
+if sys.version_info < (3, 11):  # noqa: UP036  (whoever reads this line may have an older one)
+    refuse(
+        "Python: expected 3.11 or newer, got {}.{}.{}; make a virtual environment of a newer "
+        "one, as in: python3.11 -m venv .venv".format(*sys.version_info)
+    )
+try:  # by the list: what is imported late would end a scan that has begun
+    REQUIRED = Path(__file__).with_name("requirements.txt").read_text(encoding="utf-8")
+    for name in re.findall(r"^\w[\w.-]*", REQUIRED, re.MULTILINE):
+        distribution(name)
+except PackageNotFoundError as error:
+    refuse(
+        f"package {error.name}: expected to be installed, got none; "
+        "python -m pip install -r requirements.txt"
+    )
+
 import logging
 import os
+import shutil
 import socket
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 # Read by the import of Ray: for how many seconds it tries to connect; and that failures are
@@ -530,7 +556,7 @@ def ray_running(settings: Settings) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = settings.address or os.environ.get("RAY_ADDRESS")
+    address = asked_address(settings)
     try:
         start_ray(address, settings)
     except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
@@ -544,6 +570,11 @@ def ray_running(settings: Settings) -> Iterator[None]:
         ray.shutdown()
 
 
+def asked_address(settings: Settings) -> str | None:
+    """The cluster to join, if one is asked for."""
+    return settings.address or os.environ.get("RAY_ADDRESS")
+
+
 def start_ray(address: str | None, settings: Settings) -> None:
     """Join a cluster or start a local Ray; its size is ours to say only in the latter case."""
     os.environ.setdefault("RAY_worker_niceness", "0")  # cameras at 0, stacking lowers itself
@@ -555,6 +586,7 @@ def start_ray(address: str | None, settings: Settings) -> None:
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not address:
         store_bytes = settings.object_store_mb * 10**6
+        require_shared_memory(store_bytes)
         ray.init(
             address="local",
             include_dashboard=False,
@@ -568,6 +600,21 @@ def start_ray(address: str | None, settings: Settings) -> None:
         require_grpc(host, int(port))
     with compiled_code_silenced():  # one message of ours says it all
         ray.init(address=address, **common)
+
+
+def require_shared_memory(needed_bytes: int) -> None:
+    """Raise UserMistake where Ray would keep batches in files on disk, and not say so."""
+    memory, allowed = Path("/dev/shm"), "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE"
+    if sys.platform != "linux" or not memory.is_dir() or os.environ.get(allowed):
+        return
+    free_bytes = shutil.disk_usage(memory).free
+    if free_bytes < needed_bytes:
+        expected = f"{needed_bytes // 10**6} MB free for batches"
+        advice = (
+            f"start the container with --shm-size={needed_bytes * 11 // 10**7}m, give a smaller "
+            f"--object-store-mb (at least 80), or set {allowed}=1 to use slow files"
+        )
+        raise UserMistake(str(memory), expected, f"{free_bytes // 10**6} MB", advice)
 
 
 @contextmanager
@@ -606,6 +653,19 @@ def ray_answers() -> bool:
     except OSError:
         return False
     return True
+
+
+def ray_beside() -> str | None:
+    """The address of another Ray that `ray start` left on this machine, if it answers."""
+    try:  # the file to which `ray start` writes it is told by a private function alone
+        from ray._private.utils import read_ray_address
+
+        address = read_ray_address() or ""
+        host, _, port = address.rpartition(":")
+        require_grpc(host, int(port))
+    except (ImportError, OSError, ValueError):
+        return None
+    return None if address == ray.get_runtime_context().gcs_address else address
 
 
 def cpu_slots() -> int:
@@ -742,7 +802,10 @@ def begin(run: Run, up_s: float) -> None:
         )
     before = past.begun["versions"] if past.begun else found
     changed = [f"{k} {before.get(k)}, now {v}" for k, v in found.items() if before.get(k) != v]
-    for warning in (*setup.warnings, *(f"the run was begun with {each}" for each in changed)):
+    warnings = [*setup.warnings, *(f"the run was begun with {each}" for each in changed)]
+    if not asked_address(setup.settings) and (other := ray_beside()):
+        warnings.append(f"another Ray runs here at {other}; --address {other} joins it")
+    for warning in warnings:
         journal.write("warning", message=warning)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
+import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,12 +16,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import AuthenticationError
 
 import main
+from config import validate
+from results.journal import JOURNAL, read_journal
+from scan.errors import UserMistake
 
 ROOT = Path(__file__).parents[2]
 LONGER = ["--stripes", "2", "--fields", "6", "--planes", "7", "--field-px", "192"]
@@ -37,6 +44,92 @@ def program(*options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
         timeout=120,
         check=False,
     )
+
+
+def test_a_python_that_is_too_old_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Python of 2019 can read the program as far as it says, in one line, what it needs."""
+    ast.parse((ROOT / "main.py").read_text(), feature_version=(3, 8))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2, "final", 0))
+
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
+
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith("Python: expected 3.11 or newer, got 3.9.2; make ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("line", ["numpi", "numpi>=2  # arrays", "numpi[all]>=2.0"])
+def test_a_missing_package_is_told(tmp_path: Path, line: str) -> None:
+    """Whatever is required and not installed is named, with the command that installs it."""
+    shutil.copy(ROOT / "main.py", tmp_path)
+    required = (ROOT / "requirements.txt").read_text()
+    (tmp_path / "requirements.txt").write_text(f"{required}{line}\n")
+
+    run = subprocess.run(
+        [sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert run.returncode == 2
+    assert run.stderr == (
+        "package numpi: expected to be installed, got none; "
+        "python -m pip install -r requirements.txt\n"
+    )
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MB of shared memory, as containers have them, and no Ray in this process."""
+    usage = shutil.disk_usage
+
+    def container(path: Path) -> Any:
+        return SimpleNamespace(free=2**26) if path == Path("/dev/shm") else usage(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", container)
+    monkeypatch.setattr(main.ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+needs_shared_memory = pytest.mark.skipif(
+    sys.platform != "linux" or not Path("/dev/shm").is_dir(), reason="no /dev/shm here"
+)
+
+
+@needs_shared_memory
+def test_too_little_shared_memory_is_told(
+    small_memory: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where Ray would put batches into files, it is not started: one line, nothing written."""
+    code = main.main(["--plain", "--object-store-mb", "500", "--out", str(tmp_path / "run")])
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert told.startswith("/dev/shm: expected 500 MB free for batches, got 67 MB; start ")
+    assert "--shm-size=550m" in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@needs_shared_memory
+def test_shared_memory_is_needed_by_a_local_ray_alone(
+    small_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room that is just enough will do, so will Ray's own permission, and a cluster has its own."""
+    begun: list[dict[str, Any]] = []
+    monkeypatch.setattr(main.ray, "init", lambda **how: begun.append(how))
+    monkeypatch.setattr(main, "require_grpc", lambda host, port: None)
+
+    main.require_shared_memory(2**26)
+    with pytest.raises(UserMistake):
+        main.require_shared_memory(2**26 + 1)
+    main.start_ray("10.0.0.1:6379", validate({}))
+    monkeypatch.setenv("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE", "1")
+    main.start_ray(None, validate({}))
+
+    assert [how["address"] for how in begun] == ["10.0.0.1:6379", "local"]
 
 
 REFUSALS = {
@@ -80,6 +173,63 @@ def silent(connection: socket.socket) -> None:
 def web_server(connection: socket.socket) -> None:
     """Answer as a web server answers what it does not understand."""
     connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+
+def ray_head(connection: socket.socket) -> None:
+    """Answer as a Ray's head does, with the settings of HTTP/2."""
+    connection.recv(100)
+    connection.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+
+
+@pytest.mark.parametrize(("answer", "told"), [(None, False), (web_server, False), (ray_head, True)])
+def test_another_ray_is_told_if_it_answers(
+    local_ray: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[socket.socket], None] | None,
+    told: bool,
+) -> None:
+    """Where `ray start` left an address, it is told if a Ray answers there that is not ours."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert main.ray_beside() is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        if answer is None:
+            server.close()
+        else:
+            threading.Thread(target=lambda: answer(server.accept()[0]), daemon=True).start()
+
+        assert main.ray_beside() == (address if told else None)
+
+
+def test_our_own_ray_is_not_another(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that is on the Ray that `ray start` left is not told to join it."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    own = main.ray.get_runtime_context().gcs_address
+    (tmp_path / "ray" / "ray_current_cluster").write_text(own)
+
+    assert main.ray_beside() is None
+
+
+@pytest.mark.parametrize(("options", "told"), [([], 1), (["--address", "10.0.0.2:6379"], 0)])
+def test_whoever_asks_for_no_cluster_hears_of_one(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], told: int
+) -> None:
+    """Another Ray is a warning in the journal that says how to join it, unless one is asked for."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(main, "ray_beside", lambda: "10.0.0.1:6379")
+    folder = tmp_path / "run"
+
+    main.main(["--plain", "--stripes=1", "--fields=1", "--field-px=64", "--planes=2",
+               "--out", str(folder), *options])  # fmt: skip
+
+    warnings = [e["message"] for e in read_journal(folder / JOURNAL) if e["event"] == "warning"]
+    assert sum("--address 10.0.0.1:6379 joins it" in message for message in warnings) == told
 
 
 @pytest.mark.parametrize("answer", [None, silent, web_server])
