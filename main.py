@@ -80,6 +80,7 @@ from results.run_folder import choose_folder, owned, require_room, versions
 from results.store import create_mosaics, needed_bytes
 from results.summary import Summary, in_words, summarise, write_summary
 from results.table import remove_parts
+from results.trace import write_trace
 from scan.cameras import CameraCare
 from scan.credits import Credits, credits_for
 from scan.errors import InputError, ScanError, StorageError, UserMistake
@@ -693,6 +694,13 @@ def spilled_mb() -> float | None:
         return None
 
 
+def ray_events() -> list[dict[str, Any]]:
+    """What Ray tells of its tasks; nothing where it does not. For a second it awaits reports."""
+    with suppress(RayError, RuntimeError, OSError, ValueError, LookupError):
+        return list(ray.timeline())
+    return []
+
+
 # ------------------------------------------------------------------------------ a run around it
 
 
@@ -733,7 +741,10 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
                 spilled_mb=spilled_mb() if ray_answers() else None,
                 driver_cpu_s=round(time.process_time(), 3),
             )
-        return leave_summary(folder)  # before Ray is shut down, which takes its time
+        summary = leave_summary(folder)  # before Ray is shut down, which takes its time
+        with stop.gently(), suppress(StorageError):  # the results are there: nothing fails by this
+            write_trace(folder, [] if stop.asked or not ray_answers() else ray_events())
+        return summary
 
 
 def leave_summary(folder: Path) -> Summary:

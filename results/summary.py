@@ -5,8 +5,8 @@ Times are wall-clock seconds; the keys and their meaning stand in the README.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from heapq import heapreplace
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappush, heapreplace
 from pathlib import Path
 from typing import Any
 
@@ -158,13 +158,28 @@ def slot_waits_ms(work: Iterable[tuple[float, float, float | None]], cpus: int) 
     `work` holds of every task in a slot when it began, ended, and was asked for, in seconds; None
     where that does not count.
     """
-    free_since_s = [0.0] * cpus  # a heap: each task takes the slot that is free for longest
-    waits_ms = []
-    for began_s, ended_s, asked_s in sorted(work, key=lambda task: task[0]) if cpus else ():
-        since_s = heapreplace(free_since_s, ended_s)
-        if asked_s is not None:
-            waits_ms.append(1e3 * (began_s - max(asked_s, since_s)))
-    return waits_ms
+    return [
+        1e3 * (task[0] - max(task[2], since_s))
+        for task, _, since_s in in_slots(work, cpus)
+        if task[2] is not None
+    ]
+
+
+def in_slots(
+    work: Iterable[tuple[float, float, Any]], cpus: int
+) -> Iterator[tuple[tuple[float, float, Any], int, float]]:
+    """Each task in the order of beginning, the CPU slot it ran in, and since when that was free.
+
+    `work` holds of every task when it began and ended, in seconds, and anything. A task takes the
+    slot that is free for longest; where clocks differ and none seems free, there is one more.
+    """
+    slots = [(0.0, slot) for slot in range(cpus)]  # a heap
+    for task in sorted(work, key=lambda task: task[0]):
+        if not slots or slots[0][0] > task[0]:
+            heappush(slots, (0.0, len(slots)))
+        since_s, slot = slots[0]
+        heapreplace(slots, (task[1], slot))
+        yield task, slot, since_s
 
 
 def _demand(many: _Many, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -225,10 +225,11 @@ def test_whoever_asks_for_no_cluster_hears_of_one(
     monkeypatch.setattr(main, "ray_beside", lambda: "10.0.0.1:6379")
     folder = tmp_path / "run"
 
-    main.main(["--plain", "--stripes=1", "--fields=1", "--field-px=64", "--planes=2",
-               "--out", str(folder), *options])  # fmt: skip
+    code = main.main(["--plain", "--stripes=1", "--fields=2", "--field-px=128", "--planes=3",
+                      "--out", str(folder), *options])  # fmt: skip
 
     warnings = [e["message"] for e in read_journal(folder / JOURNAL) if e["event"] == "warning"]
+    assert code == 0
     assert sum("--address 10.0.0.1:6379 joins it" in message for message in warnings) == told
 
 

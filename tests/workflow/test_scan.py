@@ -16,6 +16,7 @@ import tifffile
 import yaozarrs
 import zarr
 from ome_zarr_models import open_ome_zarr
+from ray.exceptions import RaySystemError
 
 import main
 import tasks
@@ -30,6 +31,7 @@ from microscope.simulated import SimulatedMicroscope
 from prediction.classic import Classic
 from results.digest import digest_of
 from results.store import create_mosaics
+from scan.errors import StorageError
 from scan.focusing import stack_heights
 from scan.records import DetectionJob, StackJob
 
@@ -41,6 +43,7 @@ RUN_FOLDER = {
     "depth.ome.zarr",
     "objects.csv",
     "summary.json",
+    "trace.json",
 }
 
 
@@ -91,6 +94,63 @@ def test_a_run_leaves_what_the_design_promises(slide: Path) -> None:
     assert summary["digest"] == digest_of(slide)
     assert summary["timing"]["ratio"] > 1
     assert summary["memory"]["spilled_mb"] == 0
+
+
+def test_the_trace_agrees_with_ray(slide: Path) -> None:
+    """Every capture, stack and detection is in the trace once by our stamps and once by Ray's, and
+    ours lies within Ray's."""
+    trace = json.loads((slide / "trace.json").read_text())["traceEvents"]
+    (ray,) = (e["pid"] for e in trace if str(e["args"].get("name", "")).startswith("Ray: node"))
+    by_us, by_ray = (
+        {
+            e["name"]: (e["ts"], e["ts"] + e["dur"])
+            for e in trace
+            if e["ph"] == "X" and (e["pid"] == ray) == rays and " stripe " in e["name"]
+        }
+        for rays in (False, True)
+    )
+
+    assert by_us.keys() == by_ray.keys()
+    assert len(by_us) == 3 * 9
+    for name, (began_us, ended_us) in by_us.items():
+        assert by_ray[name][0] <= began_us <= ended_us <= by_ray[name][1]
+
+
+TINY = ["--stripes", "1", "--fields", "2", "--planes", "3", "--field-px", "128"]
+
+
+@pytest.mark.parametrize("error", [RaySystemError("gone"), TimeoutError(), ValueError("damaged")])
+def test_a_trace_without_rays_events(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A Ray that does not tell of its tasks costs the trace its events, and nothing else."""
+
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(main.ray, "timeline", refuse)
+
+    code, summary = scan(tmp_path / "run", *TINY)
+
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text())["traceEvents"]
+    assert (code, summary["status"]) == (0, "complete")
+    assert sum(e["name"] == "stack stripe 0 field 0" for e in trace) == 1
+
+
+def test_a_trace_that_cannot_be_written_fails_no_scan(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the disk fills up with the last file, the answer that is there counts."""
+
+    def refuse(folder: Path, ray_events: list[Any]) -> None:
+        raise StorageError(str(folder), "room", "none", "make some")
+
+    monkeypatch.setattr(main, "write_trace", refuse)
+
+    code, summary = scan(tmp_path / "run", *TINY)
+
+    assert (code, summary["status"]) == (0, "complete")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FOLDER - {"trace.json"}
 
 
 def test_the_scan_tells_the_truth(slide: Path) -> None:
