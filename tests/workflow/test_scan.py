@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -34,7 +36,9 @@ from results.store import create_mosaics
 from scan.errors import StorageError
 from scan.focusing import stack_heights
 from scan.records import DetectionJob, StackJob
+from tests.workflow import viewer
 
+ROOT = Path(__file__).parents[2]
 SMALL = ["--plain", "--exposure-ms", "2"]
 RUN_FOLDER = {
     "scan.toml",
@@ -114,6 +118,43 @@ def test_the_trace_agrees_with_ray(slide: Path) -> None:
     assert len(by_us) == 3 * 9
     for name, (began_us, ended_us) in by_us.items():
         assert by_ray[name][0] <= began_us <= ended_us <= by_ray[name][1]
+
+
+@pytest.fixture
+def shown(slide: Path, monkeypatch: pytest.MonkeyPatch) -> list[viewer.Layer]:
+    """The layers that the README's lines show of a run: image, labels, depth, points."""
+    (lines,) = re.findall(
+        r"```python\n(import napari\n.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
+    monkeypatch.setitem(sys.modules, "napari", viewer)
+    exec(re.sub(r"^folder = .*$", f"folder = {str(slide)!r}", lines, flags=re.M), {})
+    return viewer.Viewer.shown.layers
+
+
+def test_the_readme_shows_a_run_in_napari(slide: Path, shown: list[viewer.Layer]) -> None:
+    """Image, labels, depth and objects are shown at one scale and in one unit."""
+    plan = prepare(validate(tomllib.loads((slide / "scan.toml").read_text()))).plan
+
+    *images, points = shown
+    assert [layer.kind for layer in shown] == ["image", "labels", "image", "points"]
+    assert all(layer.data[0].shape == plan.mosaic_shape for layer in images)
+    assert all(len(layer.data) == plan.levels for layer in images)
+    assert all(layer.scale == [plan.pixel_size_um] * 2 for layer in images)
+    assert {layer.units for layer in shown} == {("micrometer", "micrometer")}
+    assert all(layer.visible for layer in images)
+    assert len(points.data) == len(objects_in(slide))
+
+
+def test_points_lie_on_their_labels(shown: list[viewer.Layer]) -> None:
+    """In napari's coordinates each object's point lies on the pixels of its label, and its height
+    is that of the depth there, to half a plane."""
+    _, labels, depth, points = shown
+    rows, columns = np.rint(points.data / labels.scale).astype(int).T
+
+    found = np.asarray(labels.data[0])[rows, columns]
+    off = np.abs(np.asarray(depth.data[0])[rows, columns] - points.features["z_um"])
+    np.testing.assert_array_equal(found, points.features["label"])
+    assert off.max() < 0.5
 
 
 TINY = ["--stripes", "1", "--fields", "2", "--planes", "3", "--field-px", "128"]
