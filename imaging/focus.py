@@ -163,7 +163,7 @@ def _top(z_um: Floats, values: Floats, best: int) -> float:
     first = min(best - 1, int(np.flatnonzero(low[:best]).max(initial=-1)) + 1)
     last = max(best + 1, best + int(np.argmax(np.r_[low[best:], True])) - 1)
     part = slice(first, last + 1)
-    logs = np.log(np.maximum(values[part], 1e-3 * values[best]))
-    bend, slope, _ = np.polyfit(z_um[part] - z_um[best], logs, 2, w=values[part])
+    floored = np.maximum(values[part], 1e-3 * values[best])  # of three planes two may be at 0
+    bend, slope, _ = np.polyfit(z_um[part] - z_um[best], np.log(floored), 2, w=floored)
     middle_um = z_um[best] - slope / (2 * bend) if bend < 0 else z_um[best]
     return float(np.clip(middle_um, z_um[first], z_um[last]))

@@ -40,6 +40,7 @@ def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusRe
         rejected=(*wrong, *_outliers(surface, believed)),
         surface=surface.kind if surface else "none",
         residual_um=surface.residual_um if surface else 0.0,
+        samples=tuple((f.stripe, f.field, round(peak.z_um, 3)) for f, peak in peaks.items()),
         first_exposure_s=min(record.began_s for _, record in sweeps),
         sweeping_s=tuple(
             sum(r.ended_s - r.began_s for f, r in sweeps if f.stripe == stripe)

@@ -118,6 +118,11 @@ def test_dirt_is_never_taken_for_the_specimen(
         assert peak.reason is not None or abs(peak.z_um - 0.7) < COARSE_STEP_UM / 2
 
 
+def test_a_peak_that_stands_alone_is_found() -> None:
+    """Where both neighbours show nothing at all, as in a recording of three planes, it is there."""
+    assert find_peak((0.0, 1.0, 2.0), np.array([0.0, 0.9, 0.0]), 0.01).z_um == pytest.approx(1)
+
+
 def test_two_planes_alike_are_told() -> None:
     """Where specimen and dirt look alike no height is believed, and both are named."""
     generator = np.random.default_rng(0)
