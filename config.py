@@ -47,6 +47,7 @@ FREE_ON_RESUME = {
     "stress_seconds",
 }
 
+LAST_PORT = 65535
 MOST_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
 
 GROUPS = {  # titles in the help, each by the first setting that stands under it
@@ -197,6 +198,8 @@ class Invocation:
     settings: Settings
     out: Path | None
     resume: Path | None
+    report: Path | None
+    live: tuple[str, int] | None
     plain: bool
 
 
@@ -256,6 +259,14 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help().replace("\n\n", "\n")
 
 
+def _address(text: str) -> tuple[str, int]:
+    """Where to serve: a port, on this computer alone unless an address comes before it."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port up to {LAST_PORT}, got {text!r}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line: options of the call, then one option per setting."""
     parser = _Parser(
@@ -269,6 +280,8 @@ def build_parser() -> argparse.ArgumentParser:
     folder = call.add_mutually_exclusive_group()
     folder.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: by time)")
     folder.add_argument("--resume", metavar="DIR", type=Path, help="finish the run in this folder")
+    folder.add_argument("--report", metavar="DIR", type=Path, help="make its report.html again")
+    call.add_argument("--live", metavar="PORT", type=_address, help="serve the report as it grows")
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
     group = call
     for name, field in Settings.model_fields.items():
@@ -293,11 +306,11 @@ def _add_option(group: argparse._ArgumentGroup, name: str, text: str, default: A
 def parse(argv: Sequence[str]) -> Invocation:
     """The call that a command line asks for; mistakes raise SettingsError."""
     given = vars(build_parser().parse_args(argv))
-    file, out, resume, plain = (given.pop(key) for key in ("config", "out", "resume", "plain"))
+    file, resume = given.pop("config"), given["resume"]
+    call = {name: given.pop(name) for name in ("out", "resume", "report", "live", "plain")}
     values = read_toml(file) if file else {}
     values |= {key: value for key, value in given.items() if value is not None}
-    settings = resumed(resume, values) if resume else validate(values)
-    return Invocation(settings, out, resume, plain)
+    return Invocation(resumed(resume, values) if resume else validate(values), **call)
 
 
 def resumed(folder: Path, values: Mapping[str, Any]) -> Settings:

@@ -46,6 +46,7 @@ import shutil
 import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -75,6 +76,7 @@ from prediction.opening import open_predictor
 from results.files import write_atomically
 from results.healing import sweep_strays, verify
 from results.journal import JOURNAL, Journal, read_journal
+from results.live import live_view
 from results.progress import progress
 from results.run_folder import choose_folder, owned, require_room, versions
 from results.store import create_mosaics, needed_bytes
@@ -694,8 +696,10 @@ def spilled_mb() -> float | None:
         return None
 
 
-def ray_events() -> list[dict[str, Any]]:
+def ray_events(stop: Stop) -> list[dict[str, Any]]:
     """What Ray tells of its tasks; nothing where it does not. For a second it awaits reports."""
+    if stop.asked or not ray_answers():
+        return []
     with suppress(RayError, RuntimeError, OSError, ValueError, LookupError):
         return list(ray.timeline())
     return []
@@ -722,6 +726,7 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
     past = recall(setup, predictor, folder)
     if past.complete:  # whoever ended it may not have come to these
         remove_parts(folder)
+        leave_report(folder)
         return leave_summary(folder)
     require_room(folder, needed_bytes(setup.plan, setup.dtype, len(past.stacked)))
     stop = Stop()
@@ -742,8 +747,7 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
                 driver_cpu_s=round(time.process_time(), 3),
             )
         summary = leave_summary(folder)  # before Ray is shut down, which takes its time
-        with stop.gently(), suppress(StorageError):  # the results are there: nothing fails by this
-            write_trace(folder, [] if stop.asked or not ray_answers() else ray_events())
+        leave_views(folder, stop)
         return summary
 
 
@@ -756,6 +760,21 @@ def leave_summary(folder: Path) -> Summary:
         if summary["status"] != FAILED:  # else it was told why
             raise
     return summary
+
+
+def leave_report(folder: Path) -> Path:
+    """The report of a run folder, from what lies in it; written beside the results."""
+    from results.report import write_report  # half a second that the first exposure need not wait
+
+    return write_report(folder)
+
+
+def leave_views(folder: Path, stop: Stop) -> None:
+    """What people look at, report and trace; the results are there, and nothing fails by these."""
+    with stop.gently(), suppress(ScanError, OSError), ThreadPoolExecutor() as waiting:
+        told = waiting.submit(ray_events, stop)
+        leave_report(folder)
+        write_trace(folder, told.result())
 
 
 def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
@@ -794,6 +813,7 @@ def begin(run: Run, up_s: float) -> None:
         stripes=counts,
         layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
         fields=len(setup.plan.fields),
+        **setup.plan.told(),
         versions=found,
         identity=identity(setup, run.predictor),
     )
@@ -846,10 +866,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     try:
         call = parse(sys.argv[1:] if argv is None else argv)
+        if call.report:
+            print(leave_report(call.report))
+            return EXIT_CODES[COMPLETE]
         setup = prepare(call.settings)
         folder = call.resume or choose_folder(call.out)
         predictor = open_predictor(call.settings.predictor, setup.dtype)
-        with owned(folder):
+        with owned(folder), live_view(folder.resolve(), call.live):
             summary = perform(setup, predictor, folder.resolve(), call.plain)
     except (SettingsError, ScanError) as error:
         print(error, file=sys.stderr)

@@ -21,8 +21,25 @@ Event = dict[str, Any]
 
 def read_journal(path: Path) -> list[Event]:
     """The events of earlier runs; a torn end is not believed, a damaged line reads "damaged"."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [_event_of(line) for line in lines]
+    return Tail(path).read()
+
+
+class Tail:
+    """Reads a journal as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = 0
+
+    def read(self) -> list[Event]:
+        """The events that were added since the last time."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._read_bytes += len(whole + newline)
+        return [_event_of(line) for line in whole.split(b"\n")] if newline else []
 
 
 def _event_of(line: bytes) -> Event:

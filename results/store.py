@@ -177,12 +177,12 @@ def level_count(path: Path) -> int:
     return len(_levels(path))
 
 
-def read_region(path: Path, rows: slice, columns: slice) -> Array:
-    """Pixels of level 0 of an image; what was never written is zero."""
-    return np.asarray(_levels(path)[0][rows, columns].read().result())
+def read_region(path: Path, rows: slice, columns: slice, level: int = 0) -> Array:
+    """Pixels of a level of an image; what was never written is zero."""
+    return np.asarray(_levels(path)[level][rows, columns].read().result())
 
 
-def shape_of(path: Path) -> tuple[int, int]:
-    """Rows and columns of an image's level 0."""
-    rows, columns = _levels(path)[0].shape
+def shape_of(path: Path, level: int = 0) -> tuple[int, int]:
+    """Rows and columns of a level of an image."""
+    rows, columns = _levels(path)[level].shape
     return int(rows), int(columns)

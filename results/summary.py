@@ -25,9 +25,9 @@ Summary = dict[str, Any]
 def summarise(events: Sequence[Event]) -> Summary:
     """The summary of a run folder from all its events; a run cut short is summarised as far as it
     came. Where a run was resumed, times are those of the last one."""
-    began = max((k for k, event in enumerate(events) if event["event"] == "begun"), default=0)
-    one = {event["event"]: event for event in events[began:]}  # for events that happen once
-    ever, many = _Many(events), _Many(events[began:])
+    last = latest(events)
+    one = {event["event"]: event for event in last}  # for events that happen once
+    ever, many = _Many(events), _Many(last)
     return {
         "status": one.get("finished", {}).get("status", "failed"),
         "reason": one.get("failed", {}).get("reason"),
@@ -41,7 +41,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "timing": _timing(one, many),
         "dispatch_ms": _dispatch(one, many),
         "exposure_slip_ms": _slip(many),
-        "memory": _memory(one),
+        "memory": _memory(one, many),
         "holds": _holds(ever["held"]),
         "stress": _only(one.get("stressed", {}), "burners", "seconds") or None,
         "driver_cpu_s": one.get("finished", {}).get("driver_cpu_s"),
@@ -49,14 +49,20 @@ def summarise(events: Sequence[Event]) -> Summary:
     }
 
 
+def latest(events: Sequence[Event]) -> Sequence[Event]:
+    """The events of the last run of a folder."""
+    began = max((k for k, event in enumerate(events) if event["event"] == "begun"), default=0)
+    return events[began:]
+
+
 class _Many:
     """Events by kind."""
 
     def __init__(self, events: Iterable[Event]) -> None:
-        self._events = list(events)
+        self.all = list(events)
 
     def __getitem__(self, kind: str) -> list[Event]:
-        return [event for event in self._events if event["event"] == kind]
+        return [event for event in self.all if event["event"] == kind]
 
 
 def _only(facts: Event, *names: str) -> dict[str, Any]:
@@ -136,19 +142,19 @@ def _dispatch(one: dict[str, Event], many: _Many) -> dict[str, dict[str, float]]
     waits_ms = 1e3 * (np.array([event["began_s"] for event in many["stacked"]]) - asked_s)
     free = _demand(many, asked_s) < cpus
     waits = {
-        "slot_free": _waits_for_slots(many, cpus),
+        "slot_free": dispatch_waits_ms(many.all, cpus),
         "idle": waits_ms[free],
         "waited_for_cpu": waits_ms[~free],
     }
     return {name: _spread(values, (50, 95, 99)) for name, values in waits.items()}
 
 
-def _waits_for_slots(many: _Many, cpus: int) -> list[float]:
-    stacked = [(e["began_s"], e["ended_s"], e["asked_s"]) for e in many["stacked"]]
-    others = [
-        (e["began_s"], e["ended_s"], None) for kind in WORK if kind != "stacked" for e in many[kind]
-    ]
-    return slot_waits_ms([*stacked, *others], cpus)
+def dispatch_waits_ms(events: Iterable[Event], cpus: int) -> list[float]:
+    """How long every batch of a run waited for its stacking once there was a CPU slot for it."""
+    work = [event for event in events if event["event"] in WORK]
+    asked = [event["asked_s"] if event["event"] == "stacked" else None for event in work]
+    times = [(event["began_s"], event["ended_s"]) for event in work]
+    return slot_waits_ms([(*time, at) for time, at in zip(times, asked, strict=True)], cpus)
 
 
 def slot_waits_ms(work: Iterable[tuple[float, float, float | None]], cpus: int) -> list[float]:
@@ -191,8 +197,14 @@ def _demand(many: _Many, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def _slip(many: _Many) -> dict[str, float]:
-    slips = [slip for event in many["captured"] for slip in event["slips_ms"]]
-    return {name: value for name, value in _spread(slips, (50, 99)).items() if name != "n"}
+    spread = _spread(slips_ms(many.all), (50, 99))
+    return {name: value for name, value in spread.items() if name != "n"}
+
+
+def slips_ms(events: Iterable[Event]) -> list[float]:
+    """How much later than its stage allowed every exposure of a run began."""
+    captured = (event for event in events if event["event"] == "captured")
+    return [slip for event in captured for slip in event["slips_ms"]]
 
 
 def _spread(
@@ -209,9 +221,10 @@ def _holds(held: Sequence[Event]) -> dict[str, float]:
     return {"n": len(held), "seconds": round(sum(e["ended_s"] - e["began_s"] for e in held), 3)}
 
 
-def _memory(one: dict[str, Event]) -> dict[str, Any]:
+def _memory(one: dict[str, Event], many: _Many) -> dict[str, Any]:
     up, finished = one.get("ray", {}), one.get("finished", {})
-    peak = finished.get("peak_batches_in_flight", 0)
+    seen = max((event.get("in_flight", 0) for event in many["captured"]), default=0)
+    peak = finished.get("peak_batches_in_flight", seen)
     return {
         "object_store_mb": round(up.get("object_store_bytes", 0) / 1e6, 1),
         "peak_live_mb": round(peak * up.get("batch_bytes", 0) / 1e6, 1),

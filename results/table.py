@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 from numpy.typing import NDArray
 
 from results.files import write_atomically
@@ -72,6 +73,27 @@ def join_parts(folder: Path, fields: Sequence[tuple[int, int]]) -> int:
     rows.sort(key=lambda row: int(row[0]))  # by label
     write_atomically(folder / TABLE, _joined(header, rows))
     return len(rows)
+
+
+def read_table(folder: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Some columns of the table as numbers."""
+    return _numbers(folder / TABLE, names)
+
+
+def read_part(
+    folder: Path, stripe: int, field: int, names: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Some columns of one field's part of the table as numbers."""
+    return _numbers(_part(folder, stripe, field), names)
+
+
+def _numbers(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    header, _, rows = path.read_text(encoding="utf-8").partition("\n")
+    if not rows:
+        return {name: np.empty(0) for name in names}
+    columns = [header.split(",").index(name) for name in names]
+    values = np.loadtxt(io.StringIO(rows), delimiter=",", usecols=columns, ndmin=2)
+    return dict(zip(names, values.T, strict=True))
 
 
 def remove_parts(folder: Path) -> None:

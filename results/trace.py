@@ -27,30 +27,35 @@ def write_trace(folder: Path, ray_events: Sequence[Event]) -> None:
 def trace_of(events: Sequence[Event], ray_events: Sequence[Event] = ()) -> list[Event]:
     """The events of a journal, and those that Ray gives of its tasks, on one time base."""
     first_us = next((1e6 * e["process_began_s"] for e in events if e["event"] == "begun"), 0.0)
-    found = [*_cameras(events), *_slots(events), *_driver(events), *_of_ray(ray_events)]
+    found = [*spans(events), *_driver(events), *_of_ray(ray_events)]
     shown = [event | {"ts": round(event["ts"] - first_us, 1)} for event in found]
     return _numbered([event for event in shown if event["ts"] >= 0])  # Ray may have served others
+
+
+def spans(events: Sequence[Event]) -> list[Event]:
+    """What took time: of cameras, then of CPU slots, in microseconds of the clock."""
+    return [*_cameras(events), *_slots(events)]
 
 
 def _cameras(events: Iterable[Event]) -> Iterator[Event]:
     for event in events:
         match event["event"]:
             case "captured":
-                yield _span(_name("capture", event), "cameras", _stripe(event), event)
+                yield _span(_name("capture", event), "cameras", _camera(event), event)
             case "held":
-                yield _span("hold", "cameras", _stripe(event), event)
+                yield _span("hold", "cameras", _camera(event), event)
             case "focused":
                 for stripe, sweeping_s in enumerate(event["sweeping_s"]):
                     times = {"began_s": event["first_exposure_s"], "ended_s": event["time"]}
                     told = times | {"sweeping_s": sweeping_s}
-                    yield _span("autofocus", "cameras", f"stripe {stripe}", told)
+                    yield _span("autofocus", "cameras", f"camera {stripe}", told)
 
 
 def _slots(events: Sequence[Event]) -> Iterator[Event]:
     cpus = max((event["cpus"] for event in events if event["event"] == "ray"), default=0)
     work = [(e["began_s"], e["ended_s"], e) for e in events if e["event"] in WORK]
     for (_, _, event), slot, _ in in_slots(work, cpus):
-        yield _span(_name(VERBS[event["event"]], event), "CPU slots", f"slot {slot}", event)
+        yield _span(_name(VERBS[event["event"]], event), "CPU slots", f"CPU slot {slot}", event)
 
 
 def _driver(events: Iterable[Event]) -> Iterator[Event]:
@@ -65,9 +70,7 @@ def _driver(events: Iterable[Event]) -> Iterator[Event]:
 
 def _of_ray(ray_events: Iterable[Event]) -> Iterator[Event]:
     for event in ray_events:
-        name = event["cat"].removeprefix(
-            "task::"
-        )  # the task's own name; the other is the function's
+        name = event["cat"].removeprefix("task::")  # the other is the function's
         yield event | {"name": name, "pid": f"Ray: node {event['pid']}"}
 
 
@@ -82,8 +85,8 @@ def _name(verb: str, event: Event) -> str:
     return " ".join([verb, *(f"{key} {event[key]}" for key in ("stripe", "field") if key in event)])
 
 
-def _stripe(event: Event) -> str:
-    return f"stripe {event['stripe']}"
+def _camera(event: Event) -> str:
+    return f"camera {event['stripe']}"
 
 
 def _told(event: Event) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class FocusResult:
 
     `centres_um` holds heights by (stripe, field); `sweeping_s` how long each stripe's camera was
     busy with sweeps; `restarted` the stripes whose camera was started anew meanwhile; `failed` the
-    sweeps that had to be made again.
+    sweeps that had to be made again, `samples` the measured best height of every sample, believed
+    or not, as (stripe, field, z_um).
     """
 
     first_exposure_s: float
@@ -40,6 +41,7 @@ class FocusResult:
     centres_um: dict[tuple[int, int], float]
     restarted: tuple[int, ...] = ()
     failed: tuple[Rejected, ...] = ()
+    samples: tuple[tuple[int, int, float], ...] = ()
 
     def told(self) -> dict[str, Any]:
         """What the journal says of it."""

@@ -11,6 +11,7 @@ a cut is where the next frame begins, for chunks as small as half an overlap wou
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from scan.errors import UserMistake
 
@@ -94,6 +95,16 @@ class ScanPlan:
     def fields(self) -> tuple[Field, ...]:
         """Every field, stripe by stripe."""
         return tuple(field for stripe in self.stripes for field in stripe)
+
+    def told(self) -> dict[str, Any]:
+        """Where the cores lie, as the journal has it: cuts in pixels along each axis."""
+        rows = [stripe[0].rows[0] for stripe in self.stripes]
+        columns = [field.columns[0] for field in self.stripes[0]]
+        return {
+            "row_cuts": [*rows, self.mosaic_shape[0]],
+            "column_cuts": [*columns, self.mosaic_shape[1]],
+            "pixel_size_um": self.pixel_size_um,
+        }
 
     def neighbours(self, field: Field) -> tuple[Field, ...]:
         """The fields whose cores touch that of `field`, corners included."""

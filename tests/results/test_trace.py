@@ -71,18 +71,18 @@ def test_a_scan_is_shown_where_it_happened() -> None:
     }
 
     assert told == {
-        ("cameras", "stripe 0"): [
+        ("cameras", "camera 0"): [
             ("X", "autofocus", 3.0, 1.0),
             ("X", "capture stripe 0 field 0", 4.0, 1.0),
             ("X", "capture stripe 0 field 1", 5.0, 1.0),
             ("X", "hold", 5.1, 0.25),
         ],
-        ("CPU slots", "slot 0"): [
+        ("CPU slots", "CPU slot 0"): [
             ("X", "stack stripe 0 field 0", 5.1, 0.2),
             ("X", "describe", 5.5, 0.53),
             ("X", "detect stripe 0 field 0", 6.3, 0.2),
         ],
-        ("CPU slots", "slot 1"): [
+        ("CPU slots", "CPU slot 1"): [
             ("X", "warm up", 5.5, 0.52),
             ("X", "stack stripe 0 field 1", 6.04, 0.2),
             ("X", "detect stripe 0 field 1", 6.4, 0.2),
@@ -93,7 +93,7 @@ def test_a_scan_is_shown_where_it_happened() -> None:
             ("i", "lost stripe 0 field 2", 6.5, 0),
         ],
     }
-    assert places["cameras", "stripe 0"][1]["args"]["slips_ms"] == [0.1, 0.3]
+    assert places["cameras", "camera 0"][1]["args"]["slips_ms"] == [0.1, 0.3]
     assert places["driver", "loop"][2]["args"] == {"reason": "camera"}
 
 

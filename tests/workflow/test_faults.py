@@ -389,6 +389,7 @@ def stack_on_a_full_disk(job: StackJob, frames: Any) -> StackRecord:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.views
 def test_a_full_disk_stops_the_scan_and_can_be_resumed(
     calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -420,6 +421,7 @@ def stack_after_removing_all(job: StackJob, frames: Any) -> StackRecord:
     return tasks.stack_batch._function(job, frames)
 
 
+@pytest.mark.views
 def test_a_folder_that_is_gone_stops_the_scan(
     local_ray: None,
     tmp_path: Path,

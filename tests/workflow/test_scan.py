@@ -47,6 +47,7 @@ RUN_FOLDER = {
     "depth.ome.zarr",
     "objects.csv",
     "summary.json",
+    "report.html",
     "trace.json",
 }
 
@@ -161,6 +162,7 @@ TINY = ["--stripes", "1", "--fields", "2", "--planes", "3", "--field-px", "128"]
 
 
 @pytest.mark.parametrize("error", [RaySystemError("gone"), TimeoutError(), ValueError("damaged")])
+@pytest.mark.views
 def test_a_trace_without_rays_events(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -178,6 +180,7 @@ def test_a_trace_without_rays_events(
     assert sum(e["name"] == "stack stripe 0 field 0" for e in trace) == 1
 
 
+@pytest.mark.views
 def test_a_trace_that_cannot_be_written_fails_no_scan(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,219 @@
+"""What the charts of the report show, as columns of numbers: from the journal and the table."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from results.journal import Event
+from results.trace import MOMENTS, spans
+
+Columns = dict[str, Any]
+Place = tuple[int, int]
+Spot = dict[str, Any]
+
+MOST_BARS = 8_000  # of the timeline; more become one where they follow closely
+MOST_FIELDS = 5_000  # whose borders are drawn; those of more would cover the mosaic
+MOST_OBJECTS = 20_000  # that tell their numbers under the pointer
+MOST_MARKS = 2_000  # of lost fields, of faults, of samples
+MOST_HEIGHTS = 20_000  # of the focus surface
+BINS = 30
+FIELD = {"name": "", "state": "planned", "reason": "", "objects": 0}
+BOX = ("left", "right", "top", "bottom")
+SAMPLE = ("name", "x_um", "y_um", "z_um")
+BAR = ("lane", "left", "right", "text", "kind")
+LONGEST_S = 1e8  # of a gap between bars: they are joined before
+LEAST_MS = 0.01  # shown on a logarithmic scale
+
+
+class Geometry:
+    """Where fields lie in the mosaic, in µm, as the journal's first line tells it."""
+
+    def __init__(self, begun: Event) -> None:
+        pixel = begun["pixel_size_um"]
+        self.counts: Sequence[int] = begun["stripes"]
+        self.rows_um = np.multiply(begun["row_cuts"], pixel) - pixel / 2  # borders of pixels
+        self.columns_um = np.multiply(begun["column_cuts"], pixel) - pixel / 2
+        self.height_um = float(np.ptp(self.rows_um))
+        self.width_um = float(np.ptp(self.columns_um))
+        self.left_um, self.top_um = float(self.columns_um[0]), float(self.rows_um[0])
+
+    def places(self) -> Iterator[Place]:
+        """Every field, stripe by stripe."""
+        return ((s, f) for s, count in enumerate(self.counts) for f in range(count))
+
+    def core(self, place: Place) -> dict[str, float]:
+        """The borders of a field's core."""
+        (top, bottom), (left, right) = (
+            (float(cuts[at]), float(cuts[at + 1]))
+            for cuts, at in zip((self.rows_um, self.columns_um), place, strict=True)
+        )
+        return {"left": left, "right": right, "top": top, "bottom": bottom}
+
+    def middle(self, place: Place) -> tuple[float, float]:
+        """The middle of a field's core, x and y."""
+        core = self.core(place)
+        return (core["left"] + core["right"]) / 2, (core["top"] + core["bottom"]) / 2
+
+
+def histogram(values: ArrayLike, scale: str = "linear") -> Columns:
+    """Counts of values in bins that are even on their scale; whole numbers keep to themselves."""
+    found = np.asarray(values)
+    if not found.size:
+        return {"left": [], "right": [], "count": []}
+    if scale == "log":
+        found = np.maximum(found, LEAST_MS)
+        edges = np.geomspace(found.min(), found.max() * 1.001, BINS)
+    elif np.issubdtype(found.dtype, np.integer):
+        step = np.ptp(found) // BINS + 1
+        edges = np.arange(found.min(), found.max() + step + 1, step) - 0.5
+    else:
+        edges = np.histogram_bin_edges(found, BINS)
+    counts, _ = np.histogram(found, edges)
+    return {"left": edges[:-1], "right": edges[1:], "count": counts}
+
+
+def objects(rows: Mapping[str, NDArray[np.float64]], pixel_um: float) -> Columns:
+    """Objects for the mosaic, evenly chosen where they are too many."""
+    chosen = slice(None, None, len(rows["label"]) // MOST_OBJECTS + 1)
+    columns: Columns = {
+        name: np.nan_to_num(values[chosen]).astype(np.float32 if name != "label" else np.float64)
+        for name, values in rows.items()
+    }
+    return columns | {"radius_um": columns["diameter_um"] / 2 + 2 * pixel_um}
+
+
+def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
+    """Borders of stripes, fields and lost fields, and how far each field came."""
+    state: dict[Place, Columns] = {}
+    for event in events:
+        if event["event"] in ("captured", "stacked", "detected", "lost"):
+            told = {"objects": event.get("objects", 0), "reason": event.get("reason", "")}
+            state[event["stripe"], event["field"]] = {"state": event["event"], **told}
+    shown = geometry.places() if sum(geometry.counts) <= MOST_FIELDS else ()
+    lost = [place for place in sorted(state) if state[place]["state"] == "lost"]
+    stripes = [
+        geometry.core((k, 0)) | {"right": float(geometry.columns_um[count])}
+        for k, count in enumerate(geometry.counts)
+    ]
+
+    def listed(places: Iterable[Place]) -> Columns:
+        rows = (geometry.core(p) | FIELD | state.get(p, {}) | {"name": _name(p)} for p in places)
+        return _table(rows, (*BOX, *FIELD))
+
+    return {
+        "fields": listed(shown),
+        "lost": listed(_some(lost)),
+        "stripes": _table(stripes, BOX),
+    }
+
+
+def _name(place: Place) -> str:
+    return f"stripe {place[0]} field {place[1]}"
+
+
+def _some(marks: Sequence[Any]) -> Sequence[Any]:
+    """Not too many marks, evenly chosen."""
+    return marks[:: len(marks) // MOST_MARKS + 1]
+
+
+def _table(rows: Iterable[Spot], names: Iterable[str]) -> Columns:
+    """Rows as columns."""
+    found = list(rows)
+    return {name: [row[name] for row in found] for name in names}
+
+
+def focus(geometry: Geometry, focused: Event) -> dict[str, Columns]:
+    """The focus surface from above and from the side, samples that it goes through and others."""
+    reasons = {(r["stripe"], r["field"]): r["reason"] for r in focused.get("rejected", ())}
+    samples = [
+        dict(zip(SAMPLE, (_name((s, f)), *geometry.middle((s, f)), z_um), strict=True))
+        | {"reason": reasons.get((s, f), "")}
+        for s, f, z_um in focused.get("samples", ())
+    ]
+    heights = {(s, f): z for s, f, z in focused.get("centres_um", ())}
+    every = sum(geometry.counts) // MOST_HEIGHTS + 1
+    grid = [
+        [heights.get((s, f), np.nan) for f in range(0, max(geometry.counts), every)]
+        for s in range(len(geometry.counts))
+    ]
+    profiles = [list(range(0, count, every)) for count in geometry.counts]
+    return {
+        "surface": {"z_um": [np.array(grid, np.float32)] if heights else []},
+        "profile": {
+            "x_um": [[geometry.middle((s, f))[0] for f in fs] for s, fs in enumerate(profiles)],
+            "z_um": [[heights.get((s, f), np.nan) for f in fs] for s, fs in enumerate(profiles)],
+        },
+        "kept": _table(_some([s for s in samples if not s["reason"]]), (*SAMPLE, "reason")),
+        "rejected": _table(_some([s for s in samples if s["reason"]]), (*SAMPLE, "reason")),
+    }
+
+
+def faults(events: Iterable[Event]) -> list[Spot]:
+    """What went wrong: when, in which lane (none for what concerns no camera), and in words."""
+    return [
+        {"at": event["time"], "lane": _lane(event), "text": _told(event)}
+        for event in events
+        if event["event"] in MOMENTS
+    ]
+
+
+def _lane(event: Event) -> str:
+    of_camera = event.get("step", "capture") in ("capture", "focus") and "stripe" in event
+    return f"camera {event['stripe']}" if of_camera else ""
+
+
+def _told(event: Event) -> str:
+    what = [event[name] for name in ("event", "step") if name in event]
+    what += [f"{name} {event[name]}" for name in ("stripe", "field") if name in event]
+    return f"{' '.join(what)}: {event.get('reason', event.get('message', ''))}"
+
+
+def timeline(events: Sequence[Event], kinds: Iterable[str]) -> dict[str, Columns]:
+    """Bars for what took time and marks of faults, in seconds from the start of the program."""
+    zero_s = next((e["process_began_s"] for e in events if e["event"] == "begun"), 0.0)
+    bars = [
+        _bar(span["tid"], span["name"], kind, span["ts"] / 1e6 - zero_s, span["dur"] / 1e6)
+        for span in spans(events)
+        for kind in kinds
+        if span["name"].startswith(kind)
+    ]
+    marks = [_bar(f["lane"], f["text"], "fault", f["at"] - zero_s, 0) for f in faults(events)]
+    return {"timeline": _table(_fewer(bars), BAR), "faults": _table(_some(marks), BAR)}
+
+
+def lanes(events: Sequence[Event]) -> list[str]:
+    """A lane per camera and per CPU slot."""
+    one = {event["event"]: event for event in events}
+    cameras, cpus = len(one.get("begun", {}).get("stripes", ())), one.get("ray", {}).get("cpus", 0)
+    known = [f"camera {k}" for k in range(cameras)] + [f"CPU slot {k}" for k in range(cpus)]
+    return list(dict.fromkeys([*known, *(span["tid"] for span in spans(events))]))
+
+
+def _bar(lane: str, text: str, kind: str, left: float, seconds: float) -> Spot:
+    times = {"left": round(left, 4), "right": round(left + seconds, 4)}
+    return {"lane": lane, "text": text, "kind": kind, **times}
+
+
+def _order(bar: Spot) -> tuple[str, str, float]:
+    return bar["lane"], bar["kind"], bar["left"]
+
+
+def _fewer(bars: list[Spot]) -> list[Spot]:
+    """Not too many bars: those that follow closely in a lane become one."""
+    bars, gap_s = sorted(bars, key=_order), 1e-3
+    while len(bars) > MOST_BARS and gap_s < LONGEST_S:
+        bars, gap_s = _joined(bars, gap_s), 2 * gap_s
+    return bars
+
+
+def _joined(bars: Iterable[Spot], gap_s: float) -> list[Spot]:
+    joined: list[Spot] = []
+    for bar in bars:
+        last = joined[-1] if joined else None
+        if last and _order(last)[:2] == _order(bar)[:2] and bar["left"] < last["right"] + gap_s:
+            last |= {"right": max(last["right"], bar["right"]), "text": f"many times {bar['kind']}"}
+        else:
+            joined.append(dict(bar))
+    return joined

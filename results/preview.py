@@ -1,0 +1,130 @@
+"""Pictures of the mosaics as far as they are stacked, small enough for a page."""
+
+from contextlib import suppress
+from math import ceil, prod, sqrt
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from results.store import DEPTH, LABELS, STACKED, level_count, read_region, shape_of
+
+Array = NDArray[Any]
+Place = tuple[int, int]
+
+SHOWN = (0.5, 99.8)  # percentiles that become black and white: grain stays dark, a speck is no sun
+MOST_PIXELS = 6_000_000
+LONGEST_EDGE = 16_000  # WebP ends at 16,383 pixels; one long stripe gets there with few of them
+MOST_BYTES = {".jpg": 2_000_000, ".webp": 800_000}  # one, two, and the charts: 10 MB as text
+SAMPLED = 200_000  # pixels tell the percentiles as well as all of them
+OUTLINE_BGRA = (0, 220, 255, 255)  # yellow, seen on any grey
+LEAST_SPAN = 1e-30  # between black and white
+LOSSLESS = 101  # OpenCV's word for it
+
+
+class Preview:
+    """The mosaic, its depth map and the outlines of its objects, in at most `MOST_PIXELS` each.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder; its mosaics are there.
+    row_cuts, column_cuts : list of int
+        Where the cores are cut, in pixels of level 0: stripe s owns the rows from cut s to s + 1.
+    """
+
+    def __init__(self, folder: Path, row_cuts: list[int], column_cuts: list[int]) -> None:
+        self._folder, self._cuts = folder, (row_cuts, column_cuts)
+        self._level, self._step = _coarseness(folder / STACKED)
+        shape = [ceil(edge / self._step) for edge in shape_of(folder / STACKED, self._level)]
+        self._image: Array = np.zeros(shape, np.float32)
+        self._depth: Array = np.full(shape, np.nan, np.float32)
+        self._labels: Array = np.zeros(shape, np.uint64)
+
+    def add(self, step: str, field: Place) -> None:
+        """Take in what a step, `stacked` or `detected`, left of a field on disk."""
+        if step == "stacked":
+            self._paste(self._image, STACKED, field)
+            self._paste(self._depth, DEPTH, field)
+        else:
+            self._paste(self._labels, LABELS, field)
+
+    def _paste(self, canvas: Array, name: str, field: Place) -> None:
+        spans = [self._span(cuts, at) for cuts, at in zip(self._cuts, field, strict=True)]
+        source = [slice(k.start * self._step, stop, self._step) for k, stop in spans]
+        with suppress(ValueError, OSError):  # what is damaged on disk is not shown
+            pixels = read_region(self._folder / name, source[0], source[1], self._level)
+            canvas[spans[0][0], spans[1][0]] = pixels
+
+    def _span(self, cuts: list[int], at: int) -> tuple[slice, int]:
+        """A core along one axis: as pixels of the canvas, and its end in pixels of the level."""
+        start, stop = cuts[at] >> self._level, -(-cuts[at + 1] >> self._level)
+        return slice(ceil(start / self._step), ceil(stop / self._step)), stop
+
+    def layer(self, name: str) -> bytes:
+        """A picture as a file: `image`, `depth` or `outlines`."""
+        return {"image": self._grey, "depth": self._heights, "outlines": self._outlines}[name]()
+
+    def _grey(self) -> bytes:
+        """The mosaic as a grey JPEG; what is not stacked is black."""
+        stacked = self._image[np.isfinite(self._depth)]
+        grey = _stretched(self._image, *_ends(stacked))
+        return _encoded(".jpg", grey, cv2.IMWRITE_JPEG_QUALITY, 85)
+
+    def depth_ends_um(self) -> tuple[float, float]:
+        """The heights that the first and the last colour of the depth map stand for."""
+        return _ends(self._depth[np.isfinite(self._depth)])
+
+    def _heights(self) -> bytes:
+        """The depth map as a WebP in the colours of viridis; what is not stacked is clear."""
+        depth = self._depth[::2, ::2]  # it is smooth
+        grey = _stretched(np.nan_to_num(depth), *self.depth_ends_um())
+        coloured = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2BGRA)
+        coloured[np.isnan(depth)] = 0
+        return _encoded(".webp", coloured, cv2.IMWRITE_WEBP_QUALITY, 80)
+
+    def _outlines(self) -> bytes:
+        """The rims of objects, inside them, as a WebP that is clear elsewhere."""
+        drawn = np.zeros((*self._labels.shape, 4), np.uint8)
+        drawn[_rims(self._labels)] = OUTLINE_BGRA
+        return _encoded(".webp", drawn, cv2.IMWRITE_WEBP_QUALITY, LOSSLESS)
+
+
+def _coarseness(path: Path) -> tuple[int, int]:
+    """The finest level that is small enough; every how many pixels of it, if the last is not."""
+    shapes = [shape_of(path, level) for level in range(level_count(path))]
+    excess = [max(sqrt(prod(k) / MOST_PIXELS), max(k) / LONGEST_EDGE) for k in shapes]
+    level = next((level for level, times in enumerate(excess) if times <= 1), len(shapes) - 1)
+    return level, ceil(excess[level])
+
+
+def _ends(values: Array) -> tuple[float, float]:
+    some = values[:: values.size // SAMPLED + 1]
+    low, high = np.percentile(some, SHOWN) if some.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def _stretched(values: Array, low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (values - low) * (255 / max(high - low, LEAST_SPAN))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def _rims(labels: Array) -> NDArray[np.bool_]:
+    rims = np.zeros(labels.shape, bool)
+    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    rims[1:] |= down
+    rims[:-1] |= down
+    rims[:, 1:] |= across
+    rims[:, :-1] |= across
+    return rims & (labels > 0)
+
+
+def _encoded(kind: str, picture: Array, *options: int) -> bytes:
+    """The picture as a file; one that would be too large is halved in size until it is not."""
+    data = bytes(cv2.imencode(kind, picture, options)[1])
+    if len(data) <= MOST_BYTES[kind]:
+        return data
+    half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return _encoded(kind, half, *options)

@@ -1,0 +1,307 @@
+"""The report of a run: one page for people, made from the run folder alone.
+
+The live view is the same page: what it draws are named sources, which can be filled anew.
+"""
+
+import base64
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+from bokeh.resources import Resources
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from numpy.typing import NDArray
+
+from config import SETTINGS_FILE
+from results import columns
+from results.charts import KINDS, Charts, as_json
+from results.columns import Columns, Geometry, Place
+from results.files import write_atomically
+from results.journal import JOURNAL, Event, Tail
+from results.preview import Preview
+from results.summary import Summary, dispatch_waits_ms, in_words, latest, slips_ms, summarise
+from results.table import read_part, read_table
+from scan.errors import InputError
+
+REPORT = "report.html"
+MOST_NAMED = 100  # lost fields, faults
+NUMBERS = {  # of the summary: what they are called on the page, and how they are written
+    "fields.detected": ("fields searched", ",d"),
+    "fields.planned": ("fields planned", ",d"),
+    "objects": ("objects", ",d"),
+    "timing.wall": ("s in all", ".1f"),
+    "timing.startup": ("s to the first exposure", ".2f"),
+    "timing.answer": ("s from last exposure to answer", ".2f"),
+    "timing.ratio": ("x the least time possible", ".2f"),
+    "dispatch_ms.slot_free.p50": ("ms to stacking, median", ".1f"),
+    "dispatch_ms.slot_free.max": ("ms to stacking, longest", ".1f"),
+    "exposure_slip_ms.p50": ("ms of exposure slip, median", ".2f"),
+    "exposure_slip_ms.max": ("ms of exposure slip, longest", ".2f"),
+    "z_positions.kept": ("focus samples kept", ",d"),
+    "z_positions.sampled": ("focus samples taken", ",d"),
+    "z_positions.residual_um": ("µm off the focus surface", ".2f"),
+    "memory.peak_batches_in_flight": ("batches in flight at most", ",d"),
+    "memory.credits": ("batches that there is room for", ",d"),
+    "memory.spilled_mb": ("MB spilled to disk", ".1f"),
+    "retries.capture": ("captures made again", ",d"),
+    "retries.actor_restarts": ("cameras restarted", ",d"),
+}
+HISTOGRAMS = {  # labels of their axes, scale if not linear
+    "diameter_um": ("diameter, µm", "objects"),
+    "intensity": ("mean intensity", "objects"),
+    "z_um": ("height, µm", "objects"),
+    "per_field": ("objects in a field", "fields"),
+    "dispatch": ("ms from batch and free CPU slot to stacking", "batches", "log"),
+    "slip": ("ms that an exposure began late", "exposures", "log"),
+}
+MEASURED = {
+    "label": "label",
+    "x_um": "x_um",
+    "y_um": "y_um",
+    "z_um": "z_um",
+    "diameter_um": "equivalent_diameter_area",
+    "intensity": "intensity_mean",
+    "score": "score",
+}
+LAYERS = {"image": "image/jpeg", "depth": "image/webp", "outlines": "image/webp"}
+
+
+class Report:
+    """What a run folder shows, as far as its run came; `update` takes in what is new.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    running : bool
+        Whether its run is under way, so that a missing end is no failure.
+    """
+
+    def __init__(self, folder: Path, running: bool = False) -> None:
+        self.folder, self.running = folder.resolve(), running
+        self._tail = Tail(folder / JOURNAL)
+        self._events: list[Event] = []
+        self._parts: dict[Place, dict[str, NDArray[np.float64]]] = {}
+        self._preview: Preview | None = None
+        self._drawn = 0
+        self.update()
+
+    def update(self) -> None:
+        """Take in what the journal tells since the last time."""
+        self._events += self._tail.read()
+
+    @property
+    def state_s(self) -> float:
+        """The time of the last event, which tells one state of all runs from another."""
+        return float(self._events[-1]["time"]) if self._events else 0.0
+
+    def _one(self, kind: str) -> Event:
+        """The last event of a kind, or an empty one."""
+        return next((event for event in reversed(self._events) if event["event"] == kind), {})
+
+    @property
+    def _geometry(self) -> Geometry | None:
+        begun = self._one("begun")
+        return Geometry(begun) if "row_cuts" in begun else None
+
+    # ------------------------------------------------------------------------------ in words
+
+    def summary(self) -> Summary:
+        """The summary; of a run under way as far as it came."""
+        summary = summarise(self._events)
+        begun, last = self._one("begun"), latest(self._events)
+        if self.running and "finished" not in {event["event"] for event in last}:
+            summary["status"] = "running"
+            if begun:
+                summary["timing"]["wall"] = round(last[-1]["time"] - begun["process_began_s"], 4)
+        return summary
+
+    def texts(self) -> dict[str, Any]:
+        """All that the page says in words and numbers."""
+        summary = self.summary()
+        faults = [fault["text"] for fault in columns.faults(self._events)]
+        return {
+            "status": summary["status"],
+            "verdict": _verdict(summary),
+            "details": [line for line in in_words(summary)[1:] if not line.startswith("lost: ")],
+            "faults": faults[-MOST_NAMED:],
+            "more_faults": max(0, len(faults) - MOST_NAMED),
+            "numbers": list(_numbers(summary)),
+        }
+
+    def _fixed(self) -> dict[str, Any]:
+        """What the page says at its end, which no event changes."""
+        settings, folder = self.folder / SETTINGS_FILE, quote(str(self.folder))
+        return {
+            "folder": self.folder,
+            "settings": settings.read_text() if settings.exists() else "",
+            "versions": self._one("begun").get("versions", {}),
+            "repeat": f"python main.py --config {quote(str(settings))}",
+            "resume": f"python main.py --resume {folder}",
+        }
+
+    # ----------------------------------------------------------------------------- in charts
+
+    def sources(self) -> dict[str, Columns]:
+        """The columns of every chart, by the name of their source."""
+        geometry, last = self._geometry, latest(self._events)
+        if not geometry:
+            return {}
+        rows = self._rows()
+        found = [event for event in self._events if event["event"] == "detected"]
+        values: Mapping[str, Any] = {
+            **rows,
+            "per_field": list({(e["stripe"], e["field"]): e["objects"] for e in found}.values()),
+            "dispatch": dispatch_waits_ms(last, self._one("ray").get("cpus", 0)),
+            "slip": slips_ms(last),
+        }
+        return {
+            **{name: columns.histogram(values[name], *HISTOGRAMS[name][2:]) for name in HISTOGRAMS},
+            "objects": columns.objects(rows, self._one("begun")["pixel_size_um"]),
+            **columns.fields(geometry, self._events),
+            **columns.focus(geometry, self._one("focused")),
+            **columns.timeline(last, KINDS),
+            "pictures": self._pictures(geometry),
+        }
+
+    def _rows(self) -> dict[str, NDArray[np.float64]]:
+        """The objects found so far: of the table, else of the parts that it will be made of."""
+        names = list(MEASURED.values())
+        if any(event["event"] == "predicted" for event in latest(self._events)):
+            rows = read_table(self.folder, names)
+        else:
+            rows = self._rows_of_parts(names)
+        return {name: rows[column] for name, column in MEASURED.items()} | {
+            "diameter_um": rows[MEASURED["diameter_um"]] * self._one("begun")["pixel_size_um"]
+        }
+
+    def _rows_of_parts(self, names: list[str]) -> dict[str, NDArray[np.float64]]:
+        for event in self._events:
+            place = event.get("stripe", 0), event.get("field", 0)
+            if event["event"] == "detected" and place not in self._parts:
+                self._parts[place] = read_part(self.folder, *place, names)
+        return {
+            name: np.concatenate([np.empty(0), *(part[name] for part in self._parts.values())])
+            for name in names
+        }
+
+    def preview(self) -> Preview | None:
+        """The pictures of the mosaics with all fields so far; None before there are mosaics."""
+        geometry, begun = self._geometry, self._one("begun")
+        if not geometry or not self._one("focused"):
+            return None
+        self._preview = self._preview or Preview(
+            self.folder, begun["row_cuts"], begun["column_cuts"]
+        )
+        for event in self._events[self._drawn :]:
+            if event["event"] in ("stacked", "detected"):
+                self._preview.add(event["event"], (event["stripe"], event["field"]))
+        self._drawn = len(self._events)
+        return self._preview
+
+    def _pictures(self, geometry: Geometry) -> Columns:
+        """Where the page finds the layers of the mosaic, and where they lie on it, in µm."""
+        if not self.preview():
+            return {name: [] for name in (*LAYERS, "x", "y", "w", "h")}
+        return {
+            **{layer: [self.show(layer)] for layer in LAYERS},
+            **{"x": [geometry.left_um], "y": [geometry.top_um]},
+            **{"w": [geometry.width_um], "h": [geometry.height_um]},
+        }
+
+    def show(self, layer: str) -> str:
+        """Where the page finds a layer of the mosaic: in a URL that holds it whole."""
+        data = base64.b64encode(self.layer(layer)).decode()
+        return f"data:{LAYERS[layer]};base64,{data}"
+
+    def layer(self, name: str) -> bytes:
+        """A layer of the mosaic as a file; none before there are mosaics."""
+        preview = self.preview()
+        return preview.layer(name) if preview else b""
+
+    def depth_ends_um(self) -> tuple[float, float]:
+        """The heights at the ends of the scale of the depth map."""
+        preview = self.preview()
+        return preview.depth_ends_um() if preview else (0.0, 1.0)
+
+    # ---------------------------------------------------------------------------- as a page
+
+    def shape(self) -> str:
+        """What charts a page has and with which lanes; a page of another shape is out of date."""
+        begun, cpus = self._one("begun"), self._one("ray").get("cpus")
+        return str(hash((str(begun.get("row_cuts")), cpus, bool(self._one("focused")))))
+
+    def page(self) -> str:
+        """The page as HTML."""
+        sources = self.sources()
+        charts = self._charts(sources) if sources else {}
+        return _template().render(
+            **self.texts(),
+            **self._fixed(),
+            live=self.running,
+            shape=self.shape(),
+            bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
+            charts=as_json(charts),
+            names=list(charts),
+            kinds=KINDS,
+        )
+
+    def _charts(self, sources: Mapping[str, Columns]) -> dict[str, Any]:
+        """The figures that there is something to draw for, by name."""
+        charts, geometry = Charts(sources), self._geometry
+        assert geometry
+        found = {name: charts.histogram(name, *labels) for name, labels in HISTOGRAMS.items()} | {
+            "timeline": charts.timeline(columns.lanes(latest(self._events)))
+        }
+        if self._one("focused"):
+            found |= {"mosaic": charts.mosaic(geometry, self.depth_ends_um())}
+        if self._one("focused").get("surface", "none") != "none":
+            found |= {"surface": charts.surface(geometry), "profile": charts.profile()}
+        return found
+
+    def fragments(self) -> dict[str, str]:
+        """The parts of the page that change in words, by their element."""
+        template = _template()
+        context = template.new_context(self.texts())
+        return {name: "".join(template.blocks[name](context)) for name in ("verdict", "numbers")}
+
+
+def _verdict(summary: Summary) -> str:
+    """The run in one line: status, fields, objects, time, lost fields by name."""
+    if not summary["fields"]["planned"]:
+        return "starting Ray" if summary["status"] == "running" else "no run began here"
+    names = [f"stripe {lost['stripe']} field {lost['field']}" for lost in summary["fields"]["lost"]]
+    more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    told = ", ".join(names[:MOST_NAMED] + more)
+    return in_words(summary)[0] + (f"; lost: {told}" if told else "")
+
+
+def _numbers(summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """The numbers that there are: key in the summary, name, and how they are written."""
+    for key, (name, form) in NUMBERS.items():
+        value: Any = summary
+        for part in key.split("."):
+            value = (value or {}).get(part)
+        if value is not None:
+            yield key, name, format(value, form)
+
+
+@cache
+def _template() -> Template:
+    loader = PackageLoader("results", "page")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # Bokeh's have an order
+    return environment.get_template("report.html")
+
+
+def write_report(folder: Path) -> Path:
+    """Write the report of a run folder into it; InputError where no run began."""
+    report = Report(folder)
+    if not report.sources():
+        came = "no journal that says where fields lie"
+        raise InputError(str(folder), "a run folder", came, "name one that a run has left")
+    write_atomically(folder / REPORT, report.page())
+    return folder / REPORT

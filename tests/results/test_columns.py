@@ -1,0 +1,353 @@
+"""What the charts show: every value counted once, no moment of the run left out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from results import columns
+from results.columns import Geometry
+from results.journal import Event
+
+BEGUN: Event = {
+    "event": "begun", "time": 100.0, "process_began_s": 100.0, "stripes": [3, 2],
+    "pixel_size_um": 0.5, "row_cuts": [0, 100, 240], "column_cuts": [0, 100, 200, 340],
+}  # fmt: skip
+RAY: Event = {"event": "ray", "time": 100.1, "cpus": 2}
+
+# ----------------------------------------------------------------------------------- histograms
+
+MEASURES = st.floats(-1e6, 1e6).map(lambda value: round(value, 6))  # as the table has them
+SCALES = {
+    "linear": ("linear", MEASURES, float),
+    "logarithmic": ("log", st.floats(-10, 1e7), float),
+    "whole numbers": ("linear", st.integers(-3000, 100_000), int),
+    "few whole numbers": ("linear", st.integers(0, 20), int),
+}
+VALUES = {  # scale, values
+    "one": ("linear", [3.7]),
+    "one on a logarithmic scale": ("log", [3.7]),
+    "equal": ("linear", [812.25] * 7),
+    "equal on a logarithmic scale": ("log", [812.25] * 7),
+    "zeros on a logarithmic scale": ("log", [0.0, 0.0, 5.0]),
+    "nothing but zeros on a logarithmic scale": ("log", [0.0]),
+    "negatives on a logarithmic scale": ("log", [-0.3, 0.2, 1e5]),
+    "negatives": ("linear", [-4.0, -2.0, 9.5]),
+    "one whole number": ("linear", [4]),
+    "whole numbers far apart": ("linear", [0, 100_000]),
+}
+
+
+def counted_once(values: list[Any], scale: str) -> None:
+    """Every value lies in just one bin, and every bin counts what lies in it."""
+    found = columns.histogram(values, scale)
+    left, right, count = (np.asarray(found[name]) for name in ("left", "right", "count"))
+    shown = np.maximum(values, columns.LEAST_MS) if scale == "log" else np.asarray(values)
+
+    assert (left < right).all()
+    np.testing.assert_array_equal(left[1:], right[:-1])
+    inside = (left[:, None] <= shown) & (shown < right[:, None])
+    inside[-1] |= shown == right[-1]
+    np.testing.assert_array_equal(inside.sum(axis=0), 1)
+    np.testing.assert_array_equal(inside.sum(axis=1), count)
+    assert len(count) <= columns.BINS + 1
+
+
+@pytest.mark.parametrize(("scale", "values"), VALUES.values(), ids=VALUES)
+def test_special_values_are_counted_once(scale: str, values: list[Any]) -> None:
+    """One value, equal ones, zeros and negatives are counted as any other."""
+    counted_once(values, scale)
+
+
+@pytest.mark.parametrize(("scale", "values", "kind"), SCALES.values(), ids=SCALES)
+@given(data=st.data())
+def test_every_value_is_counted_once(
+    data: st.DataObject, scale: str, values: st.SearchStrategy[Any], kind: type
+) -> None:
+    """A histogram counts every value in the one bin that it lies in."""
+    counted_once(data.draw(st.lists(values.map(kind), min_size=1, max_size=60)), scale)
+
+
+def test_nothing_has_no_bins() -> None:
+    """Where nothing was measured, nothing is drawn."""
+    assert columns.histogram([]) == {"left": [], "right": [], "count": []}
+
+
+@given(st.lists(st.integers(0, columns.BINS - 1), min_size=1))
+def test_few_whole_numbers_keep_to_themselves(values: list[int]) -> None:
+    """Bins of whole numbers that span little lie around one number each."""
+    found = columns.histogram(values)
+
+    middles = (found["left"] + found["right"]) / 2
+    assert list(middles) == list(range(min(values), min(values) + len(middles)))
+    np.testing.assert_array_equal(found["right"] - found["left"], 1)
+
+
+# ------------------------------------------------------------------------------------- timeline
+
+KINDS = ("capture", "hold", "stack")
+
+
+def took(event: str, stripe: int, began_s: float, seconds: float) -> Event:
+    """An event of the journal that took time."""
+    times = {"began_s": 100 + began_s, "ended_s": 100 + began_s + seconds}
+    return {"event": event, "time": times["ended_s"], "stripe": stripe, "field": 0, **times}
+
+
+EVENTS = st.lists(
+    st.builds(
+        took,
+        st.sampled_from(["captured", "held", "stacked"]),
+        st.integers(0, 1),
+        st.floats(0, 1e5),
+        st.floats(0, 1e3),
+    ),
+    max_size=40,
+)
+
+
+def bars_of(events: Iterable[Event], most: int) -> list[dict[str, Any]]:
+    """The bars of a timeline with room for so many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "MOST_BARS", most)
+        found = columns.timeline([BEGUN, RAY, *events], KINDS)["timeline"]
+    return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+
+
+@given(EVENTS, st.integers(1, 12))
+def test_fewer_bars_leave_no_moment_out(events: list[Event], most: int) -> None:
+    """However many bars become one, each moment that had a bar of a lane and kind still has one;
+    there are no more than there is room for, but for one of each lane and kind."""
+    every, fewer = bars_of(events, 10**6), bars_of(events, most)
+
+    sorts = {(bar["lane"], bar["kind"]) for bar in every}
+    assert len(every) == len(events)
+    assert len(fewer) <= max(most, len(sorts))
+    assert {(bar["lane"], bar["kind"]) for bar in fewer} == sorts
+    for bar in every:
+        assert any(
+            (other["lane"], other["kind"]) == (bar["lane"], bar["kind"])
+            and other["left"] <= bar["left"] <= bar["right"] <= other["right"]
+            for other in fewer
+        )
+    for end in ("left", "right"):
+        assert {bar[end] for bar in fewer} <= {bar[end] for bar in every}
+
+
+def test_bars_are_joined_only_for_want_of_room() -> None:
+    """As many bars as there is room for stay as they are; one more, and those that follow most
+    closely become one that says so, and no other does."""
+    starts_s = [0, 1, 2.001, 3, 4]
+    events = [took("captured", 0, began_s, 0.9) for began_s in starts_s]
+    events[1]["ended_s"] = 102.0  # a millisecond before the next
+
+    assert [bar["text"] for bar in bars_of(events, 5)] == ["capture stripe 0 field 0"] * 5
+    assert [(bar["left"], bar["right"], bar["text"]) for bar in bars_of(events, 4)] == [
+        (0, 0.9, "capture stripe 0 field 0"),
+        (1, 2.901, "many times capture"),
+        (3, 3.9, "capture stripe 0 field 0"),
+        (4, 4.9, "capture stripe 0 field 0"),
+    ]
+
+
+def test_there_is_a_lane_per_camera_and_cpu_slot() -> None:
+    """Every camera and every CPU slot has a lane, also one that had nothing to do."""
+    assert columns.lanes([BEGUN, RAY]) == ["camera 0", "camera 1", "CPU slot 0", "CPU slot 1"]
+
+
+def test_work_beyond_the_slots_has_a_lane() -> None:
+    """Where clocks differ and more seems to run than there are slots, no bar lies outside lanes."""
+    events = [BEGUN, RAY, *(took("stacked", 0, 1, 2) for _ in range(3))]
+
+    lanes = columns.lanes(events)
+    assert lanes[2:] == ["CPU slot 0", "CPU slot 1", "CPU slot 2"]
+    assert set(columns.timeline(events, KINDS)["timeline"]["lane"]) <= set(lanes)
+
+
+# --------------------------------------------------------------------------------------- faults
+
+FAULTS = {  # facts of the event, lane, text
+    "a capture again": (
+        {"event": "retried", "step": "capture", "stripe": 1, "field": 2, "reason": "no frame"},
+        "camera 1", "retried capture stripe 1 field 2: no frame",
+    ),
+    "a sweep again": (
+        {"event": "retried", "step": "focus", "stripe": 0, "field": 4, "reason": "no peak"},
+        "camera 0", "retried focus stripe 0 field 4: no peak",
+    ),
+    "all sweeps again": (
+        {"event": "retried", "step": "focus", "reason": "the worker died"},
+        "", "retried focus: the worker died",
+    ),
+    "stacking again": (
+        {"event": "retried", "step": "stack", "stripe": 1, "field": 2, "reason": "killed"},
+        "", "retried stack stripe 1 field 2: killed",
+    ),
+    "a camera": (
+        {"event": "restarted", "stripe": 1, "reason": "hung"},
+        "camera 1", "restarted stripe 1: hung",
+    ),
+    "a warning": ({"event": "warning", "message": "another Ray"}, "", "warning: another Ray"),
+    "the end": ({"event": "failed", "reason": "disk full"}, "", "failed: disk full"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "lane", "text"), FAULTS.values(), ids=FAULTS)
+def test_faults_stand_in_the_lane_of_a_camera_or_in_none(
+    facts: Event, lane: str, text: str
+) -> None:
+    """Faults say when, what and where; what concerns no camera stands above the lanes."""
+    events = [BEGUN, took("captured", 1, 0, 1), facts | {"time": 107.5}]
+
+    (fault,) = columns.faults(events)
+    assert (fault["at"], fault["lane"]) == (107.5, lane)
+    assert fault["text"] == text
+    marks = columns.timeline(events, KINDS)["faults"]
+    assert (marks["left"], marks["right"], marks["lane"]) == ([7.5], [7.5], [lane])
+
+
+# --------------------------------------------------------------------------------------- fields
+
+
+def told(event: str, stripe: int = 0, field: int = 0, **facts: Any) -> Event:
+    """An event of one field."""
+    return {"event": event, "stripe": stripe, "field": field, **facts}
+
+
+HISTORIES: dict[str, tuple[list[Event], str, str, int]] = {  # events, state, reason, objects
+    "nothing yet": ([], "planned", "", 0),
+    "captured": ([told("captured")], "captured", "", 0),
+    "stacked": ([told("captured"), told("stacked")], "stacked", "", 0),
+    "searched": ([told("stacked"), told("detected", objects=7)], "detected", "", 7),
+    "lost": ([told("captured"), told("lost", reason="dead")], "lost", "dead", 0),
+    "lost, then found on resume": (
+        [told("lost", reason="dead"), told("stacked"), told("detected", objects=3)],
+        "detected", "", 3,
+    ),
+    "searched, then stacked again": (
+        [told("stacked"), told("detected", objects=7), told("stacked")], "stacked", "", 0,
+    ),
+    "another field": ([told("lost", field=1, reason="dead")], "planned", "", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("events", "state", "reason", "count"), HISTORIES.values(), ids=HISTORIES)
+def test_the_last_event_of_a_field_tells_its_state(
+    events: list[Event], state: str, reason: str, count: int
+) -> None:
+    """A field is as its last event has it; only fields that are lost now are listed as lost."""
+    found = columns.fields(Geometry(BEGUN), events)
+
+    of_first = [found["fields"][name][0] for name in ("name", "state", "reason", "objects")]
+    assert of_first == ["stripe 0 field 0", state, reason, count]
+    last = {event["field"]: event["event"] for event in events}
+    lost = [f"stripe 0 field {field}" for field, event in last.items() if event == "lost"]
+    assert found["lost"]["name"] == lost
+    assert found["lost"]["reason"] == ["dead"] * len(lost)
+
+
+def test_borders_lie_between_pixels() -> None:
+    """Fields tile the mosaic, stripes hold their fields, and pixel 0 has its middle at 0 µm."""
+    found = columns.fields(Geometry(BEGUN), [told("lost", 1, 1, reason="dead")])
+
+    boxes = list(zip(*(found["fields"][edge] for edge in columns.BOX), strict=True))
+    assert boxes == [
+        *((left, right, -0.25, 49.75) for left, right in itertools.pairwise(
+            [-0.25, 49.75, 99.75, 169.75])),
+        *((left, right, 49.75, 119.75) for left, right in itertools.pairwise(
+            [-0.25, 49.75, 99.75])),
+    ]  # fmt: skip
+    assert found["stripes"]["right"] == [169.75, 99.75]
+    assert [found["lost"][edge] for edge in columns.BOX] == [[49.75], [99.75], [49.75], [119.75]]
+
+
+def test_many_fields_have_no_borders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more fields than one can see only stripes are drawn, and every k-th of those lost."""
+    monkeypatch.setattr(columns, "MOST_FIELDS", 4)
+    monkeypatch.setattr(columns, "MOST_MARKS", 2)
+    lost = [told("lost", 0, field, reason="dead") for field in range(3)]
+
+    found = columns.fields(Geometry(BEGUN), lost)
+    assert found["fields"]["name"] == []
+    assert len(found["stripes"]["left"]) == 2
+    assert found["lost"]["name"] == ["stripe 0 field 0", "stripe 0 field 2"]
+
+
+# ---------------------------------------------------------------------------------------- focus
+
+FOCUSED: Event = {
+    "samples": [(0, 0, 1.0), (0, 2, 9.0), (1, 1, 3.0)],
+    "rejected": [{"stripe": 0, "field": 2, "reason": "dust"}],
+    "centres_um": [(0, 0, 1.1), (0, 1, 1.2), (0, 2, 1.3), (1, 0, 2.1), (1, 1, 2.2)],
+}
+
+
+def test_samples_lie_at_their_fields() -> None:
+    """Kept samples and rejected ones, these with the reason, lie in the middle of their fields."""
+    found = columns.focus(Geometry(BEGUN), FOCUSED)
+
+    assert found["kept"] == {
+        "name": ["stripe 0 field 0", "stripe 1 field 1"],
+        "x_um": [24.75, 74.75], "y_um": [24.75, 84.75], "z_um": [1.0, 3.0], "reason": ["", ""],
+    }  # fmt: skip
+    assert found["rejected"] == {
+        "name": ["stripe 0 field 2"], "x_um": [134.75], "y_um": [24.75], "z_um": [9.0],
+        "reason": ["dust"],
+    }  # fmt: skip
+
+
+def test_the_surface_has_a_height_for_each_field() -> None:
+    """From above a row a stripe, empty where a stripe is shorter; from the side a line a stripe."""
+    found = columns.focus(Geometry(BEGUN), FOCUSED)
+
+    (grid,) = found["surface"]["z_um"]
+    np.testing.assert_allclose(grid, [[1.1, 1.2, 1.3], [2.1, 2.2, np.nan]], rtol=1e-6)
+    assert found["profile"] == {
+        "x_um": [[24.75, 74.75, 134.75], [24.75, 74.75]],
+        "z_um": [[1.1, 1.2, 1.3], [2.1, 2.2]],
+    }
+
+
+def test_before_autofocus_there_is_no_surface() -> None:
+    """A run that has only begun has no samples and no picture of a surface."""
+    found = columns.focus(Geometry(BEGUN), {})
+
+    assert found["surface"] == {"z_um": []}
+    assert not any(found[name]["name"] for name in ("kept", "rejected"))
+
+
+# -------------------------------------------------------------------------------------- objects
+
+
+@given(st.integers(0, 300), st.integers(1, 50))
+def test_objects_are_limited(number: int, most: int) -> None:
+    """Of too many objects every k-th is told, from the first on; of few enough all are."""
+    labels = np.arange(1.0, number + 1)
+    names = ("label", "x_um", "y_um", "z_um", "diameter_um", "intensity", "score")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "MOST_OBJECTS", most)
+        found = columns.objects(dict.fromkeys(names, labels), 0.5)
+
+    assert len(found["label"]) <= most
+    if number < most:
+        np.testing.assert_array_equal(found["label"], labels)
+    assert not number or found["label"][0] == 1
+    assert len(set(np.diff(found["label"]))) <= 1
+    assert all(len(column) == len(found["label"]) for column in found.values())
+
+
+def test_an_object_can_be_pointed_at() -> None:
+    """The disc under the pointer is a little larger than its object, and what was not measured
+    is a number, too, as JavaScript wants it."""
+    names = ("label", "x_um", "y_um", "z_um", "intensity", "score")
+    rows = dict.fromkeys(names, np.array([4.0])) | {"diameter_um": np.array([10.0])}
+    found = columns.objects(rows | {"z_um": np.array([np.nan])}, 0.5)
+
+    assert found["radius_um"] == [6.0]
+    assert found["z_um"] == [0.0]
