@@ -1,0 +1,55 @@
+"""The live view: the report of a run, served while it grows.
+
+The server is a process of its own with the lowest priority, and all that it knows it reads in the
+run folder: a scan does nothing for it and waits for nothing.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from scan.errors import UserMistake
+
+LAST_WORD_S = 3.0  # for pages to hear that the run is over
+LOWEST = 19  # niceness
+
+
+@contextmanager
+def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
+    """Serve the run in this folder at an address and port, if any, until the block ends."""
+    if not at:
+        yield
+        return
+    with _listening(*at) as listener:
+        address, port = listener.getsockname()[:2]
+        server = subprocess.Popen(
+            [sys.executable, "-m", "results.server", folder, str(listener.fileno())],
+            stdin=subprocess.PIPE,  # its end tells the server that we ended, however that came
+            pass_fds=[listener.fileno()],
+            cwd=Path(__file__).parents[1],
+            start_new_session=True,  # Ctrl-C is for the scan
+        )
+    os.setpriority(os.PRIO_PROCESS, server.pid, LOWEST)
+    print(f"live view at http://{address}:{port}", flush=True)
+    try:
+        yield
+    finally:
+        assert server.stdin
+        server.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(LAST_WORD_S)
+        server.kill()
+        server.wait()
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((address, port))
+    except OSError as error:
+        came = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        advice = "choose another, or 0 for any that is free"
+        raise UserMistake(f"--live {port}", "a free port", came, advice) from None

@@ -1,0 +1,155 @@
+"""The server of the live view: ``python -m results.server FOLDER SOCKET``, see `live`."""
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
+from tornado.web import Application, HTTPError, RequestHandler
+
+from results.report import LAYERS, Report
+
+LOOPBACK = "127.0.0.1"
+LOOK_S = 0.5  # how often the journal is looked at
+SHARE = 0.1  # of one CPU, at most
+FIXED = ("surface", "profile", "kept", "rejected")  # once autofocus is over
+
+
+class Live(Report):
+    """The report as all open pages show it, and its parts as they were last told."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, running=True)
+        self.over = False
+        self._told: dict[tuple[str, str], str] = {}
+        self._told_s = -1.0
+        self._spent_s, self._rest_until_s = time.process_time(), 0.0
+
+    def show(self, layer: str) -> str:
+        """Where a page finds a layer of the mosaic as it is now."""
+        return f"layer/{layer}?at={self.state_s}"
+
+    def page(self) -> str:
+        """The page as it is now; what it costs is not counted, for it is asked for but once."""
+        began_s = time.process_time()
+        page = super().page()
+        self._spent_s += time.process_time() - began_s
+        return page
+
+    def parts(self) -> dict[tuple[str, str], str]:
+        """Every part of the page as JSON; made anew at most as often as `SHARE` allows."""
+        now_s = time.monotonic()
+        if self.state_s != self._told_s and (now_s > self._rest_until_s or self.over):
+            with suppress(FileNotFoundError):  # a part of the table that was joined just now
+                self._told = {key: _json(value) for key, value in self._made().items()}
+                self._told_s = self.state_s
+            spent_s = time.process_time()  # for the pictures, too, that pages asked for meanwhile
+            self._rest_until_s = now_s + (spent_s - self._spent_s) / SHARE
+            self._spent_s = spent_s
+        return self._told
+
+    def _made(self) -> dict[tuple[str, str], Any]:
+        sources = {k: columns for k, columns in self.sources().items() if k not in FIXED}
+        return {
+            **{("html", name): text for name, text in self.fragments().items()},
+            **{("sources", name): columns for name, columns in sources.items()},
+            ("scales", "depth_um"): self.depth_ends_um(),
+        }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=lambda array: array.tolist())
+
+
+class _Handler(RequestHandler):
+    live: Live
+
+    def initialize(self, live: Live) -> None:
+        self.live = live
+
+
+class _Page(_Handler):
+    def get(self) -> None:
+        self.set_header("Cache-Control", "no-store")
+        self.finish(self.live.page())
+
+
+class _Layer(_Handler):
+    def get(self, layer: str) -> None:
+        picture = self.live.layer(layer)
+        if not picture:
+            raise HTTPError(404)
+        self.set_header("Content-Type", LAYERS[layer])
+        self.set_header("Cache-Control", "max-age=3600")
+        self.finish(picture)
+
+
+class _Events(_Handler):
+    async def get(self) -> None:
+        """Server-sent events: first the whole state, then the parts that change."""
+        self.set_header("Content-Type", "text/event-stream")
+        self.set_header("Cache-Control", "no-store")
+        sent: dict[tuple[str, str], str] = {}
+        with suppress(StreamClosedError):
+            await self._send("retry: 1000\n\n")
+            while self.live.shape() == self.get_query_argument("shape"):
+                over, parts = self.live.over, self.live.parts()
+                await self._tell(
+                    {key: told for key, told in parts.items() if sent.get(key) != told}
+                )
+                sent = dict(parts)
+                if over:
+                    await self._send("event: over\ndata:\n\n")
+                    return
+                await asyncio.sleep(LOOK_S)
+            await self._send("event: reload\ndata:\n\n")
+
+    async def _tell(self, parts: dict[tuple[str, str], str]) -> None:
+        groups: dict[str, list[str]] = {"html": [], "sources": [], "scales": []}
+        for (group, name), told in parts.items():
+            groups[group].append(f"{json.dumps(name)}: {told}")
+        told = ", ".join(f'"{name}": {{{", ".join(each)}}}' for name, each in groups.items())
+        await self._send(f"data: {{{told}}}\n\n" if parts else ": still here\n\n")
+
+    async def _send(self, text: str) -> None:
+        self.write(text)
+        await self.flush()
+
+
+async def serve(live: Live, listener: socket.socket) -> None:
+    """Serve until standard input ends, and tell the open pages of it then."""
+    routes: list[Any] = [
+        (r"/", _Page, {"live": live}),
+        (r"/events", _Events, {"live": live}),
+        (rf"/layer/({'|'.join(LAYERS)})", _Layer, {"live": live}),
+    ]
+    application = Application()
+    by_name = listener.getsockname()[0] == LOOPBACK  # else a foreign page could point its name here
+    application.add_handlers(r"localhost|127\.0\.0\.1" if by_name else ".*", routes)
+    server = HTTPServer(application)
+    server.add_socket(listener)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+    while not ended.is_set():
+        live.update()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ended.wait(), LOOK_S)
+    live.update()
+    live.over = True
+    server.stop()
+    await asyncio.sleep(2 * LOOK_S)
+    await server.close_all_connections()
+
+
+if __name__ == "__main__":
+    logging.getLogger("tornado.access").disabled = True  # the screen is the scan's
+    given = socket.socket(fileno=int(sys.argv[2]))
+    given.setblocking(False)
+    asyncio.run(serve(Live(Path(sys.argv[1])), given))
