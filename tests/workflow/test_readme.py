@@ -1,0 +1,131 @@
+"""The README: whatever it tells a newcomer to type is run here, by the same words."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import main
+from results.store import DEPTH, STACKED, read_region, shape_of
+from tests.prediction.networks import model_folder, smoothing
+
+pytestmark = pytest.mark.views
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = set(re.findall(r"python (main\.py[^`\n]*|benchmarks/[^`]*)", README))
+SMALLEST = [
+    "--plain", "--stripes=1", "--fields=1", "--field-px=128", "--planes=3", "--exposure-ms=1",
+    "--focus-samples=1",
+]  # fmt: skip
+
+
+def block(first_line: str) -> str:
+    """The block of code in the README that begins so."""
+    return str(re.search(rf"```\w*\n({re.escape(first_line)}.*?)```", README, re.S)[1])  # type: ignore[index]
+
+
+def recording(folder: Path) -> None:
+    """A folder of single planes."""
+    folder.mkdir()
+    grain = np.random.default_rng(0).integers(0, 4000, (128, 128)).astype(np.uint16)
+    for plane, blur in enumerate((3.0, 0.1, 3.0)):
+        cv2.imwrite(str(folder / f"z{plane}.png"), cv2.GaussianBlur(grain, (0, 0), blur))
+
+
+def begun(folder: Path) -> None:
+    """A run that is to be resumed, or shown again."""
+    assert main.main([*SMALLEST, "--out", str(folder)]) == 0
+
+
+Prepare = Callable[[Path], object]
+RUNS: dict[str, tuple[str, Prepare | None]] = {  # as typed; its words here, and what comes before
+    "main.py": ("", None),
+    "main.py --live 8000": ("--live 0", None),
+    "main.py --microscope replay --replay-path FOLDER": (
+        "--microscope replay --replay-path {place}", recording,
+    ),
+    "main.py --address 10.0.0.1:6379 --out /shared/run": ("--address 10.0.0.1:6379", None),
+    "main.py --predictor onnx:model.onnx": (
+        "--predictor onnx:{place}", lambda place: place.write_bytes(smoothing()),
+    ),
+    "main.py --predictor bioimageio:FOLDER": ("--predictor bioimageio:{place}", model_folder),
+    "main.py --predictor my_model:factory": (
+        "--predictor my_model:factory",
+        lambda place: Path("my_model.py").write_text(block("# my_model.py")),
+    ),
+    "main.py --stress": ("--stress --stress-seconds 0.01", None),
+    "main.py --resume runs/2026-11-23T04-12-52Z": ("--resume {place}", begun),
+    "main.py --report FOLDER": ("--report {place}", begun),
+    "main.py --help": ("--help", None),
+}  # fmt: skip
+
+
+def test_every_command_is_known_here() -> None:
+    """A command that comes into the README, or leaves it, comes here or leaves."""
+    assert set(RUNS) == {command for command in COMMANDS if command.startswith("main.py")}
+
+
+@pytest.mark.parametrize("typed", RUNS)
+def test_a_command_does_what_it_is_there_for(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    """The program takes the words and comes to a good end, with something to look at."""
+    words, prepare = RUNS[typed]
+    place = tmp_path / "place"
+    monkeypatch.chdir(tmp_path)
+    if prepare:
+        prepare(place)
+    options = shlex.split(words.format(place=place))
+    if "--help" in options:
+        with pytest.raises(SystemExit, match="0"):
+            main.main(options)
+        return
+    again = {"--resume", "--report"} & set(options)
+
+    assert main.main(options if again else [*SMALLEST, *options]) == 0
+
+    folder = place if again else next(Path("runs").iterdir())
+    assert (folder / "report.html").stat().st_size > 1e6
+
+
+BENCHMARKS = sorted(command for command in COMMANDS if command.startswith("benchmarks/"))
+
+
+@pytest.mark.parametrize("command", BENCHMARKS)
+def test_a_benchmark_has_the_options_it_is_called_with(command: str) -> None:
+    """The benchmarks take minutes, so that only their words are tried: file and options exist."""
+    name, *options = command.split()
+    source = (ROOT / name).read_text()
+    texts = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+
+    assert '__name__ == "__main__"' in source
+    assert {option for option in options if option.startswith("--")} <= texts
+
+
+def test_own_stacking_takes_the_place_of_ours(tmp_path: Path) -> None:
+    """With the README's ten lines the mosaic holds what they make: here the brightest plane."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "tests", "runs", "__pycache__"))
+    (copy / "my_stacking.py").write_text(block("# my_stacking.py"))
+    old, new = re.findall(r"`(from \w[\w.]* import focus_stack)`", README)[::-1]
+    tasks = (copy / "tasks.py").read_text()
+    assert tasks.count(old) == 2
+    (copy / "tasks.py").write_text(tasks.replace(old, new))
+
+    options = [*SMALLEST, "--out", str(tmp_path / "run")]
+    subprocess.run([sys.executable, "main.py", *options], cwd=copy, check=True)
+
+    whole = [slice(edge) for edge in shape_of(tmp_path / "run" / DEPTH)]
+    heights = read_region(tmp_path / "run" / DEPTH, *whole)
+    assert len(np.unique(heights)) == 3  # whole planes, where ours lies between them
+    assert read_region(tmp_path / "run" / STACKED, *whole).any()
