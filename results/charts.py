@@ -129,7 +129,7 @@ class Charts:
 
     def surface(self, geometry: Geometry) -> Any:
         """The focus surface from above, with the samples it goes through and those it does not."""
-        scale = LinearColorMapper(Viridis256, nan_color="white")
+        scale = LinearColorMapper(Viridis256, nan_color=BLACK)
         plot = _chart("x, µm", "y, µm", 260)
         plot.y_range.flipped = True
         plot.image(

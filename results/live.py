@@ -11,9 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from select import select
 
+from results.journal import JOURNAL
 from scan.errors import UserMistake
 
+LOOK_S = 0.2
 LAST_WORD_S = 3.0  # for pages to hear that the run is over
 LOWEST = 19  # niceness
 
@@ -27,13 +30,15 @@ def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
     with _listening(*at) as listener:
         address, port = listener.getsockname()[:2]
         server = subprocess.Popen(
-            [sys.executable, "-m", "results.server", folder, str(listener.fileno())],
+            [sys.executable, "-m", "results.live", folder, str(listener.fileno())],
             stdin=subprocess.PIPE,  # its end tells the server that we ended, however that came
             pass_fds=[listener.fileno()],
             cwd=Path(__file__).parents[1],
             start_new_session=True,  # Ctrl-C is for the scan
         )
     os.setpriority(os.PRIO_PROCESS, server.pid, LOWEST)
+    with suppress(OSError):  # where sessions are weighed against each other: this one, too
+        Path(f"/proc/{server.pid}/autogroup").write_text(str(LOWEST))
     print(f"live view at http://{address}:{port}", flush=True)
     try:
         yield
@@ -53,3 +58,17 @@ def _listening(address: str, port: int) -> socket.socket:
         came = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         advice = "choose another, or 0 for any that is free"
         raise UserMistake(f"--live {port}", "a free port", came, advice) from None
+
+
+def _await_journal(folder: Path) -> None:
+    """Wait until Ray is up, which imports and pages would delay; end if the scan ends before."""
+    while not (folder / JOURNAL).exists():
+        if select([sys.stdin], [], [], LOOK_S)[0]:
+            sys.exit()
+
+
+if __name__ == "__main__":
+    _await_journal(Path(sys.argv[1]))
+    from results.server import run
+
+    run(Path(sys.argv[1]), int(sys.argv[2]))

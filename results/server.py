@@ -1,4 +1,4 @@
-"""The server of the live view: ``python -m results.server FOLDER SOCKET``, see `live`."""
+"""The server of the live view, a process of its own; see `live`."""
 
 import asyncio
 import json
@@ -148,8 +148,9 @@ async def serve(live: Live, listener: socket.socket) -> None:
     await server.close_all_connections()
 
 
-if __name__ == "__main__":
+def run(folder: Path, descriptor: int) -> None:
+    """Serve a run folder on a socket that listens."""
     logging.getLogger("tornado.access").disabled = True  # the screen is the scan's
-    given = socket.socket(fileno=int(sys.argv[2]))
-    given.setblocking(False)
-    asyncio.run(serve(Live(Path(sys.argv[1])), given))
+    listener = socket.socket(fileno=descriptor)
+    listener.setblocking(False)
+    asyncio.run(serve(Live(folder), listener))

@@ -127,6 +127,15 @@ def test_a_page_grows_with_its_run(tmp_path: Path, capsys: pytest.CaptureFixture
     assert page.next() == "end"
 
 
+def test_who_comes_early_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever asks before there is a journal, while Ray starts, is answered once there is one."""
+    with served(tmp_path, capsys) as port:
+        early = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        early.request("GET", "/")
+        FakeRun(tmp_path)
+        assert early.getresponse().status == 200
+
+
 NOT_SERVED = [
     "/events.jsonl",
     "/summary.json",
@@ -183,6 +192,7 @@ with live_view(Path(sys.argv[1]), ("127.0.0.1", 0)):
 
 def test_a_server_whose_scan_is_killed_ends(tmp_path: Path) -> None:
     """Nobody has to look for servers that were left behind."""
+    FakeRun(tmp_path)
     command = [sys.executable, "-c", OWNER, str(tmp_path)]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as owner:
