@@ -27,9 +27,10 @@ def write_trace(folder: Path, ray_events: Sequence[Event]) -> None:
 def trace_of(events: Sequence[Event], ray_events: Sequence[Event] = ()) -> list[Event]:
     """The events of a journal, and those that Ray gives of its tasks, on one time base."""
     first_us = next((1e6 * e["process_began_s"] for e in events if e["event"] == "begun"), 0.0)
-    found = [*spans(events), *_driver(events), *_of_ray(ray_events)]
-    shown = [event | {"ts": round(event["ts"] - first_us, 1)} for event in found]
-    return _numbered([event for event in shown if event["ts"] >= 0])  # Ray may have served others
+    up_us = next((1e6 * e["up_s"] for e in events if e["event"] == "ray"), 0.0)
+    ours = [event for event in ray_events if event["ts"] >= up_us]  # Ray may have served others
+    found = [*spans(events), *_driver(events), *_of_ray(ours)]
+    return _numbered([event | {"ts": round(event["ts"] - first_us, 1)} for event in found])
 
 
 def spans(events: Sequence[Event]) -> list[Event]:
