@@ -264,7 +264,7 @@ def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdecimal() or int(port) > LAST_PORT:
         raise argparse.ArgumentTypeError(f"expected a port up to {LAST_PORT}, got {text!r}")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    return host or "127.0.0.1", int(port)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -310,6 +310,8 @@ def parse(argv: Sequence[str]) -> Invocation:
     call = {name: given.pop(name) for name in ("out", "resume", "report", "live", "plain")}
     values = read_toml(file) if file else {}
     values |= {key: value for key, value in given.items() if value is not None}
+    if call["report"] and (values or call["live"]):
+        raise SettingsError("--report: expected no other option, got more; it shows a run as it is")
     return Invocation(resumed(resume, values) if resume else validate(values), **call)
 
 

@@ -121,6 +121,7 @@ CONNECTING = (
     "(RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH)"
 )
 SILENCE_S = 300.0  # after which a scan says that it waits, and for what
+MOST_TOLD = 400  # characters of a reason: there may be one for every field
 CLOSING_S = 5.0  # for cameras that still answer; nobody waits longer for those that do not
 
 
@@ -546,7 +547,7 @@ def reason_of(error: RayError) -> str:
     cause = cause_of(error)
     if isinstance(cause, RayActorError):
         return "the process of the camera died"
-    first = (str(cause).strip().splitlines() or [""])[0]
+    first = (str(cause).strip().splitlines() or [""])[0][:MOST_TOLD]
     return first if isinstance(cause, ScanError) else f"{type(cause).__name__}: {first}"
 
 
@@ -771,10 +772,15 @@ def leave_report(folder: Path) -> Path:
 
 def leave_views(folder: Path, stop: Stop) -> None:
     """What people look at, report and trace; the results are there, and nothing fails by these."""
-    with stop.gently(), suppress(ScanError, OSError), ThreadPoolExecutor() as waiting:
+    with stop.gently(), ThreadPoolExecutor() as waiting:
         told = waiting.submit(ray_events, stop)
-        leave_report(folder)
-        write_trace(folder, told.result())
+        for leave in (leave_report, lambda folder: write_trace(folder, told.result())):
+            try:
+                leave(folder)
+            except (ScanError, OSError):
+                pass  # a disk that fails has been told of
+            except Exception as error:
+                print(f"no report or no trace: {error}", file=sys.stderr)
 
 
 def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
@@ -855,7 +861,7 @@ def guarded_scan(run: Run) -> str:
         else:
             traceback.print_exception(error)
         with suppress(StorageError):  # a full disk has been told
-            run.journal.write("failed", reason=str(cause).strip())
+            run.journal.write("failed", reason=str(cause).strip()[:MOST_TOLD])
         return FAILED
     if not (run.past.detected or run.journal.seen("detected")):
         return FAILED

@@ -19,7 +19,7 @@ from bokeh.models import (
 )
 from bokeh.palettes import Colorblind8, Viridis256
 from bokeh.plotting import figure
-from bokeh.transform import factor_cmap
+from bokeh.transform import factor_cmap, linear_cmap
 
 from results.columns import Columns, Geometry
 
@@ -33,7 +33,8 @@ KINDS = {  # of bars in the timeline, in colours that the colour-blind tell apar
     "warm up": "#bbbbbb",
 }
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
-FLATTEST, TALLEST = 2.6, 0.6  # shapes of the mosaic's window, width over height
+FLATTEST, TALLEST = 2.6, 1.9  # of the mosaic's frame, width over height: it fits on a screen
+EDGES: Any = {"left": "left", "right": "right", "top": "top", "bottom": "bottom"}
 WHITE, BLACK = "#eeeeee", "#111111"
 
 
@@ -78,25 +79,25 @@ class Charts:
             ScaleBar(
                 unit="µm", background_fill_alpha=0.5, background_fill_color=BLACK,
                 bar_line_color=WHITE, label_text_color=WHITE, border_line_color=None,
-                location="bottom_left",
+                location="bottom_right",
             )
         )  # fmt: skip
-        scale = LinearColorMapper(Viridis256, low=depth_um[0], high=depth_um[1], name="depth_um")
-        plot.add_layout(_color_bar(scale, name="depth_scale", height=130, location="top_left"))
+        low, high = _apart(depth_um)
+        scale = LinearColorMapper(Viridis256, low=low, high=high, name="depth_um")
+        plot.add_layout(_color_bar(scale, name="depth_scale", height=70, location="top_left"))
         return plot
 
     def _borders(self, plot: Any) -> None:
-        edges: Any = {"left": "left", "right": "right", "top": "top", "bottom": "bottom"}
         fields = plot.quad(
-            **edges, source=self["fields"], name="layer fields", fill_alpha=0, line_color="#56b4e9",
+            **EDGES, source=self["fields"], name="layer fields", fill_alpha=0, line_color="#56b4e9",
             line_alpha=0.8,
         )  # fmt: skip
         plot.quad(
-            **edges, source=self["stripes"], name="layer stripes", fill_alpha=0, line_color=WHITE,
+            **EDGES, source=self["stripes"], name="layer stripes", fill_alpha=0, line_color=WHITE,
             line_width=2,
         )  # fmt: skip
         plot.quad(
-            **edges, source=self["lost"], fill_alpha=0, line_color="#ff5555",
+            **EDGES, source=self["lost"], fill_alpha=0, line_color="#ff5555",
             hatch_pattern="/", hatch_color="#ff5555", hatch_alpha=0.5,
         )  # fmt: skip
         told = [("field", "@name"), ("", "@state @reason"), ("objects", "@objects")]
@@ -127,18 +128,14 @@ class Charts:
         plot.add_tools(HoverTool(tooltips=[("", "@left{0.[00]} to @right{0.[00]}: @count")]))
         return plot
 
-    def surface(self, geometry: Geometry) -> Any:
+    def surface(self) -> Any:
         """The focus surface from above, with the samples it goes through and those it does not."""
-        scale = LinearColorMapper(Viridis256, nan_color=BLACK)
+        heights = linear_cmap("z_um", Viridis256, *_apart(self._sources["surface"]["z_um"]))
         plot = _chart("x, µm", "y, µm", 260)
         plot.y_range.flipped = True
-        plot.image(
-            image="z_um", x=geometry.left_um, y=geometry.top_um,
-            dw=geometry.width_um, dh=geometry.height_um, source=self["surface"],
-            color_mapper=scale,
-        )  # fmt: skip
+        plot.quad(**EDGES, source=self["surface"], color=heights)
         self._samples(plot, "y_um")
-        plot.add_layout(_color_bar(scale), "right")
+        plot.add_layout(_color_bar(heights["transform"]), "right")
         _darken(plot)
         return plot
 
@@ -178,6 +175,8 @@ class Charts:
         told = [("", "@text"), ("", "@left{0.000} to @right{0.000} s")]
         plot.add_tools(HoverTool(renderers=[bars, faults], tooltips=told))
         plot.x_range.start = 0
+        if not self._sources["timeline"]["left"]:
+            plot.x_range.end = 1
         plot.add_tools(PanTool(dimensions="width"), WheelZoomTool(dimensions="width"), ResetTool())
         plot.toolbar_location = "above"
         return plot
@@ -190,6 +189,12 @@ def _chart(x_label: str | None, y_label: str | None, height: int, **more: Any) -
     plot.xaxis.axis_label, plot.yaxis.axis_label = x_label, y_label
     plot.axis.axis_label_text_font_style = "normal"
     return plot
+
+
+def _apart(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of a scale, at least a micrometre apart."""
+    middle, half = (min(values) + max(values)) / 2, max(0.5, (max(values) - min(values)) / 2)
+    return middle - half, middle + half
 
 
 def _color_bar(scale: LinearColorMapper, **more: Any) -> ColorBar:

@@ -60,6 +60,7 @@ class Geometry:
 def histogram(values: ArrayLike, scale: str = "linear") -> Columns:
     """Counts of values in bins that are even on their scale; whole numbers keep to themselves."""
     found = np.asarray(values)
+    found = found[np.isfinite(found)]
     if not found.size:
         return {"left": [], "right": [], "count": []}
     if scale == "log":
@@ -69,7 +70,8 @@ def histogram(values: ArrayLike, scale: str = "linear") -> Columns:
         step = np.ptp(found) // BINS + 1
         edges = np.arange(found.min(), found.max() + step + 1, step) - 0.5
     else:
-        edges = np.histogram_bin_edges(found, BINS)
+        pad = max(1e-6 * float(np.abs(found).max()), LEAST_MS)  # so that equal values have a bin
+        edges = np.linspace(found.min() - pad, found.max() + pad, BINS + 1)
     counts, _ = np.histogram(found, edges)
     return {"left": edges[:-1], "right": edges[1:], "count": counts}
 
@@ -88,6 +90,8 @@ def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
     """Borders of stripes, fields and lost fields, and how far each field came."""
     state: dict[Place, Columns] = {}
     for event in events:
+        if event["event"] == "begun":  # what was lost before is tried again
+            state = {p: told for p, told in state.items() if told["state"] != "lost"}
         if event["event"] in ("captured", "stacked", "detected", "lost"):
             told = {"objects": event.get("objects", 0), "reason": event.get("reason", "")}
             state[event["stripe"], event["field"]] = {"state": event["event"], **told}
@@ -134,13 +138,10 @@ def focus(geometry: Geometry, focused: Event) -> dict[str, Columns]:
     ]
     heights = {(s, f): z for s, f, z in focused.get("centres_um", ())}
     every = sum(geometry.counts) // MOST_HEIGHTS + 1
-    grid = [
-        [heights.get((s, f), np.nan) for f in range(0, max(geometry.counts), every)]
-        for s in range(len(geometry.counts))
-    ]
+    shown = list(heights)[::every]
     profiles = [list(range(0, count, every)) for count in geometry.counts]
     return {
-        "surface": {"z_um": [np.array(grid, np.float32)] if heights else []},
+        "surface": _table((geometry.core(p) | {"z_um": heights[p]} for p in shown), (*BOX, "z_um")),
         "profile": {
             "x_um": [[geometry.middle((s, f))[0] for f in fs] for s, fs in enumerate(profiles)],
             "z_um": [[heights.get((s, f), np.nan) for f in fs] for s, fs in enumerate(profiles)],

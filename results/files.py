@@ -3,6 +3,7 @@
 import os
 import shutil
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from scan.errors import StorageError
@@ -22,7 +23,8 @@ def write_atomically(path: Path, text: str) -> int:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may not be written at all
+            partial.unlink()
         raise not_written(path, len(data), error) from error
     return zlib.crc32(data)
 

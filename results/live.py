@@ -29,9 +29,11 @@ def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
         return
     with _listening(*at) as listener:
         address, port = listener.getsockname()[:2]
+        given = (str(folder), str(listener.fileno()), str(_size(folder)))
         server = subprocess.Popen(
-            [sys.executable, "-m", "results.live", folder, str(listener.fileno())],
+            [sys.executable, "-m", "results.live", *given],
             stdin=subprocess.PIPE,  # its end tells the server that we ended, however that came
+            stderr=subprocess.DEVNULL,  # the screen is the scan's
             pass_fds=[listener.fileno()],
             cwd=Path(__file__).parents[1],
             start_new_session=True,  # Ctrl-C is for the scan
@@ -60,15 +62,20 @@ def _listening(address: str, port: int) -> socket.socket:
         raise UserMistake(f"--live {port}", "a free port", came, advice) from None
 
 
-def _await_journal(folder: Path) -> None:
+def _size(folder: Path) -> int:
+    """Bytes of the journal, so that its growth shows; -1 where there is none."""
+    return (folder / JOURNAL).stat().st_size if (folder / JOURNAL).exists() else -1
+
+
+def _await_run(folder: Path, size_before: int) -> None:
     """Wait until Ray is up, which imports and pages would delay; end if the scan ends before."""
-    while not (folder / JOURNAL).exists():
+    while _size(folder) == size_before:
         if select([sys.stdin], [], [], LOOK_S)[0]:
             sys.exit()
 
 
 if __name__ == "__main__":
-    _await_journal(Path(sys.argv[1]))
+    _await_run(Path(sys.argv[1]), int(sys.argv[3]))
     from results.server import run
 
     run(Path(sys.argv[1]), int(sys.argv[2]))

@@ -21,6 +21,7 @@ MOST_BYTES = {".jpg": 2_000_000, ".webp": 800_000}  # one, two, and the charts: 
 SAMPLED = 200_000  # pixels tell the percentiles as well as all of them
 OUTLINE_BGRA = (0, 220, 255, 255)  # yellow, seen on any grey
 LEAST_SPAN = 1e-30  # between black and white
+SEEN_PX = 1_000  # of a page, across
 LOSSLESS = 101  # OpenCV's word for it
 
 
@@ -88,7 +89,9 @@ class Preview:
     def _outlines(self) -> bytes:
         """The rims of objects, inside them, as a WebP that is clear elsewhere."""
         drawn = np.zeros((*self._labels.shape, 4), np.uint8)
-        drawn[_rims(self._labels)] = OUTLINE_BGRA
+        width = max(1, max(self._labels.shape) // SEEN_PX)  # of a line that is seen on a page
+        wide = cv2.dilate(_rims(self._labels).astype(np.uint8), np.ones((width, width)))
+        drawn[(wide > 0) & (self._labels > 0)] = OUTLINE_BGRA
         return _encoded(".webp", drawn, cv2.IMWRITE_WEBP_QUALITY, LOSSLESS)
 
 

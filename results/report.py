@@ -22,6 +22,7 @@ from results.columns import Columns, Geometry, Place
 from results.files import write_atomically
 from results.journal import JOURNAL, Event, Tail
 from results.preview import Preview
+from results.store import STACKED
 from results.summary import Summary, dispatch_waits_ms, in_words, latest, slips_ms, summarise
 from results.table import read_part, read_table
 from scan.errors import InputError
@@ -112,11 +113,8 @@ class Report:
     def summary(self) -> Summary:
         """The summary; of a run under way as far as it came."""
         summary = summarise(self._events)
-        begun, last = self._one("begun"), latest(self._events)
-        if self.running and "finished" not in {event["event"] for event in last}:
+        if self.running and "finished" not in {event["event"] for event in latest(self._events)}:
             summary["status"] = "running"
-            if begun:
-                summary["timing"]["wall"] = round(last[-1]["time"] - begun["process_began_s"], 4)
         return summary
 
     def texts(self) -> dict[str, Any]:
@@ -191,7 +189,7 @@ class Report:
     def preview(self) -> Preview | None:
         """The pictures of the mosaics with all fields so far; None before there are mosaics."""
         geometry, begun = self._geometry, self._one("begun")
-        if not geometry or not self._one("focused"):
+        if not (geometry and self._one("focused") and (self.folder / STACKED).is_dir()):
             return None
         self._preview = self._preview or Preview(
             self.folder, begun["row_cuts"], begun["column_cuts"]
@@ -253,13 +251,15 @@ class Report:
         """The figures that there is something to draw for, by name."""
         charts, geometry = Charts(sources), self._geometry
         assert geometry
-        found = {name: charts.histogram(name, *labels) for name, labels in HISTOGRAMS.items()} | {
-            "timeline": charts.timeline(columns.lanes(latest(self._events)))
-        }
+        found = {
+            name: charts.histogram(name, *labels)
+            for name, labels in HISTOGRAMS.items()
+            if self.running or len(sources[name]["count"])
+        } | {"timeline": charts.timeline(columns.lanes(latest(self._events)))}
         if self._one("focused"):
             found |= {"mosaic": charts.mosaic(geometry, self.depth_ends_um())}
         if self._one("focused").get("surface", "none") != "none":
-            found |= {"surface": charts.surface(geometry), "profile": charts.profile()}
+            found |= {"surface": charts.surface(), "profile": charts.profile()}
         return found
 
     def fragments(self) -> dict[str, str]:
@@ -281,7 +281,10 @@ def _verdict(summary: Summary) -> str:
 
 def _numbers(summary: Summary) -> Iterator[tuple[str, str, str]]:
     """The numbers that there are: key in the summary, name, and how they are written."""
+    unfocused = summary["z_positions"].get("surface") == "none"  # planes were recorded
     for key, (name, form) in NUMBERS.items():
+        if unfocused and key.startswith("z_positions"):
+            continue
         value: Any = summary
         for part in key.split("."):
             value = (value or {}).get(part)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import socket
 import sys
 import time
@@ -16,7 +15,8 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from results.report import LAYERS, Report
 
-LOOPBACK = "127.0.0.1"
+OURSELVES = r"(localhost|127\.\d+\.\d+\.\d+)"
+IDLE_S = 60
 LOOK_S = 0.5  # how often the journal is looked at
 SHARE = 0.1  # of one CPU, at most
 FIXED = ("surface", "profile", "kept", "rejected")  # once autofocus is over
@@ -30,6 +30,7 @@ class Live(Report):
         self.over = False
         self._told: dict[tuple[str, str], str] = {}
         self._told_s = -1.0
+        self._page = self._page_shape = ""
         self._spent_s, self._rest_until_s = time.process_time(), 0.0
 
     def show(self, layer: str) -> str:
@@ -37,19 +38,17 @@ class Live(Report):
         return f"layer/{layer}?at={self.state_s}"
 
     def page(self) -> str:
-        """The page as it is now; what it costs is not counted, for it is asked for but once."""
-        began_s = time.process_time()
-        page = super().page()
-        self._spent_s += time.process_time() - began_s
-        return page
+        """The page as it was when its charts were first drawn; events bring it up to date."""
+        if self.shape() != self._page_shape:
+            self._page, self._page_shape = super().page(), self.shape()
+        return self._page
 
     def parts(self) -> dict[tuple[str, str], str]:
         """Every part of the page as JSON; made anew at most as often as `SHARE` allows."""
         now_s = time.monotonic()
         if self.state_s != self._told_s and (now_s > self._rest_until_s or self.over):
-            with suppress(FileNotFoundError):  # a part of the table that was joined just now
-                self._told = {key: _json(value) for key, value in self._made().items()}
-                self._told_s = self.state_s
+            self._told = {key: _json(value) for key, value in self._made().items()}
+            self._told_s = self.state_s
             spent_s = time.process_time()  # for the pictures, too, that pages asked for meanwhile
             self._rest_until_s = now_s + (spent_s - self._spent_s) / SHARE
             self._spent_s = spent_s
@@ -99,7 +98,7 @@ class _Events(_Handler):
         sent: dict[tuple[str, str], str] = {}
         with suppress(StreamClosedError):
             await self._send("retry: 1000\n\n")
-            while self.live.shape() == self.get_query_argument("shape"):
+            while self.live.shape() == self.get_query_argument("shape", ""):
                 over, parts = self.live.over, self.live.parts()
                 await self._tell(
                     {key: told for key, told in parts.items() if sent.get(key) != told}
@@ -131,16 +130,18 @@ async def serve(live: Live, listener: socket.socket) -> None:
         (rf"/layer/({'|'.join(LAYERS)})", _Layer, {"live": live}),
     ]
     application = Application()
-    by_name = listener.getsockname()[0] == LOOPBACK  # else a foreign page could point its name here
-    application.add_handlers(r"localhost|127\.0\.0\.1" if by_name else ".*", routes)
-    server = HTTPServer(application)
+    by_name = listener.getsockname()[0].startswith("127.")  # or foreign pages could name us
+    application.add_handlers(OURSELVES if by_name else ".*", routes)
+    server = HTTPServer(application, idle_connection_timeout=IDLE_S)
     server.add_socket(listener)
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin.fileno(), ended.set)
     while not ended.is_set():
-        live.update()
-        with suppress(asyncio.TimeoutError):
+        with suppress(asyncio.TimeoutError, OSError):  # too many pages leave no file to open
+            live.update()
             await asyncio.wait_for(ended.wait(), LOOK_S)
+    loop.remove_reader(sys.stdin.fileno())
     live.update()
     live.over = True
     server.stop()
@@ -150,7 +151,6 @@ async def serve(live: Live, listener: socket.socket) -> None:
 
 def run(folder: Path, descriptor: int) -> None:
     """Serve a run folder on a socket that listens."""
-    logging.getLogger("tornado.access").disabled = True  # the screen is the scan's
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
     asyncio.run(serve(Live(folder), listener))

@@ -100,8 +100,8 @@ def _timing(one: dict[str, Event], many: _Many) -> dict[str, float]:
         ends = [event["ended_s"] for event in many["captured"]]
         timing["capture"] = max(ends) - min(exposed_s)
         timing |= _until_answer(one, many, max(ends))
-    if begun and "finished" in one:
-        timing["wall"] = one["finished"]["time"] - begun["process_began_s"]
+    if begun:  # to the end, or as far as the journal of a killed run goes
+        timing["wall"] = many.all[-1]["time"] - begun["process_began_s"]
     return {name: round(value, 4) for name, value in timing.items()}
 
 

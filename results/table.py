@@ -88,7 +88,8 @@ def read_part(
 
 
 def _numbers(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    header, _, rows = path.read_text(encoding="utf-8").partition("\n")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""  # may be joined just now
+    header, _, rows = text.partition("\n")
     if not rows:
         return {name: np.empty(0) for name in names}
     columns = [header.split(",").index(name) for name in names]

@@ -303,11 +303,14 @@ def test_samples_lie_at_their_fields() -> None:
 
 
 def test_the_surface_has_a_height_for_each_field() -> None:
-    """From above a row a stripe, empty where a stripe is shorter; from the side a line a stripe."""
-    found = columns.focus(Geometry(BEGUN), FOCUSED)
+    """From above every core at its place with its height; from the side a line a stripe."""
+    geometry = Geometry(BEGUN)
+    found = columns.focus(geometry, FOCUSED)
 
-    (grid,) = found["surface"]["z_um"]
-    np.testing.assert_allclose(grid, [[1.1, 1.2, 1.3], [2.1, 2.2, np.nan]], rtol=1e-6)
+    assert found["surface"]["z_um"] == [1.1, 1.2, 1.3, 2.1, 2.2]
+    for edge in columns.BOX:
+        cores = [geometry.core(place)[edge] for place in geometry.places()]
+        assert found["surface"][edge] == cores
     assert found["profile"] == {
         "x_um": [[24.75, 74.75, 134.75], [24.75, 74.75]],
         "z_um": [[1.1, 1.2, 1.3], [2.1, 2.2]],
@@ -318,7 +321,7 @@ def test_before_autofocus_there_is_no_surface() -> None:
     """A run that has only begun has no samples and no picture of a surface."""
     found = columns.focus(Geometry(BEGUN), {})
 
-    assert found["surface"] == {"z_um": []}
+    assert not any(found["surface"].values())
     assert not any(found[name]["name"] for name in ("kept", "rejected"))
 
 

@@ -90,8 +90,8 @@ def finish(run: FakeRun, number: int) -> None:
 
 def test_a_page_grows_with_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From before the first event to the end: what happens comes to the page, pictures and all."""
-    run = FakeRun(tmp_path)
     with served(tmp_path, capsys) as port:
+        run = FakeRun(tmp_path)
         early = Page(port)
         assert "starting Ray" in early.html
         assert get(port, "/layer/image")[0] == 404  # there is no mosaic yet
@@ -153,14 +153,15 @@ NOT_SERVED = [
 
 def test_nothing_else_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page and the layers of its mosaic: no path of the disk, and nothing by another name."""
-    run = FakeRun(tmp_path)
-    run.begin()
-    run.focus()
     with served(tmp_path, capsys) as port:
+        run = FakeRun(tmp_path)
+        run.begin()
+        run.focus()
         assert get(port, "/")[0] == 200
         assert get(port, "/", host=f"localhost:{port}")[0] == 200
         assert {path: get(port, path)[0] for path in NOT_SERVED} == dict.fromkeys(NOT_SERVED, 404)
         assert get(port, "/", host="elsewhere.example")[0] == 404
+        assert get(port, "/", host="localhost.elsewhere.example")[0] == 404
         listening = [
             connection.laddr
             for child in psutil.Process().children()
@@ -192,12 +193,13 @@ with live_view(Path(sys.argv[1]), ("127.0.0.1", 0)):
 
 def test_a_server_whose_scan_is_killed_ends(tmp_path: Path) -> None:
     """Nobody has to look for servers that were left behind."""
-    FakeRun(tmp_path)
     command = [sys.executable, "-c", OWNER, str(tmp_path)]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as owner:
         assert owner.stdout
-        page = Page(int(owner.stdout.readline().strip().rpartition(":")[2]))
+        port = int(owner.stdout.readline().strip().rpartition(":")[2])
+        FakeRun(tmp_path)
+        page = Page(port)
         owner.send_signal(signal.SIGKILL)
         kinds = [page.next()]
         while kinds[-1] != "end":
@@ -249,14 +251,14 @@ def test_a_page_in_a_browser_grows_and_comes_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], browser: Browser
 ) -> None:
     """Verdict and mosaic grow; a page whose server dies says so, and goes on with another."""
-    run = FakeRun(tmp_path)
-    run.begin()
-    run.focus()
     page = browser.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     before = set(psutil.Process().children())
     with served(tmp_path, capsys) as port:
+        run = FakeRun(tmp_path)
+        run.begin()
+        run.focus()
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("html[data-drawn=yes]", state="attached")
         black, image = (
@@ -272,8 +274,8 @@ def test_a_page_in_a_browser_grows_and_comes_back(
         server.kill()
         page.wait_for_selector("text=The connection is lost")
         server.wait()
-        finish(run, 1)
     with served(tmp_path, capsys, port):
+        finish(run, 1)
         page.wait_for_selector("text=running: 2 of 6 fields")
         page.wait_for_selector("#connection", state="hidden")
         grown = page.locator("#mosaic").screenshot()
