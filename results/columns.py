@@ -11,7 +11,6 @@ from results.trace import MOMENTS, spans
 
 Columns = dict[str, Any]
 Place = tuple[int, int]
-Spot = dict[str, Any]
 
 MOST_BARS = 8_000  # of the timeline; more become one where they follow closely
 MOST_FIELDS = 5_000  # whose borders are drawn; those of more would cover the mosaic
@@ -122,7 +121,7 @@ def _some(marks: Sequence[Any]) -> Sequence[Any]:
     return marks[:: len(marks) // MOST_MARKS + 1]
 
 
-def _table(rows: Iterable[Spot], names: Iterable[str]) -> Columns:
+def _table(rows: Iterable[Columns], names: Iterable[str]) -> Columns:
     """Rows as columns."""
     found = list(rows)
     return {name: [row[name] for row in found] for name in names}
@@ -151,7 +150,7 @@ def focus(geometry: Geometry, focused: Event) -> dict[str, Columns]:
     }
 
 
-def faults(events: Iterable[Event]) -> list[Spot]:
+def faults(events: Iterable[Event]) -> list[Columns]:
     """What went wrong: when, in which lane (none for what concerns no camera), and in words."""
     return [
         {"at": event["time"], "lane": _lane(event), "text": _told(event)}
@@ -192,16 +191,16 @@ def lanes(events: Sequence[Event]) -> list[str]:
     return list(dict.fromkeys([*known, *(span["tid"] for span in spans(events))]))
 
 
-def _bar(lane: str, text: str, kind: str, left: float, seconds: float) -> Spot:
+def _bar(lane: str, text: str, kind: str, left: float, seconds: float) -> Columns:
     times = {"left": round(left, 4), "right": round(left + seconds, 4)}
     return {"lane": lane, "text": text, "kind": kind, **times}
 
 
-def _order(bar: Spot) -> tuple[str, str, float]:
+def _order(bar: Columns) -> tuple[str, str, float]:
     return bar["lane"], bar["kind"], bar["left"]
 
 
-def _fewer(bars: list[Spot]) -> list[Spot]:
+def _fewer(bars: list[Columns]) -> list[Columns]:
     """Not too many bars: those that follow closely in a lane become one."""
     bars, gap_s = sorted(bars, key=_order), 1e-3
     while len(bars) > MOST_BARS and gap_s < LONGEST_S:
@@ -209,8 +208,8 @@ def _fewer(bars: list[Spot]) -> list[Spot]:
     return bars
 
 
-def _joined(bars: Iterable[Spot], gap_s: float) -> list[Spot]:
-    joined: list[Spot] = []
+def _joined(bars: Iterable[Columns], gap_s: float) -> list[Columns]:
+    joined: list[Columns] = []
     for bar in bars:
         last = joined[-1] if joined else None
         if last and _order(last)[:2] == _order(bar)[:2] and bar["left"] < last["right"] + gap_s:

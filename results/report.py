@@ -23,7 +23,7 @@ from results.files import write_atomically
 from results.journal import JOURNAL, Event, Tail
 from results.preview import Preview
 from results.store import STACKED
-from results.summary import Summary, dispatch_waits_ms, in_words, latest, slips_ms, summarise
+from results.summary import Summary, dispatch_waits_ms, end_s, in_words, latest, slips_ms, summarise
 from results.table import read_part, read_table
 from scan.errors import InputError
 
@@ -97,14 +97,15 @@ class Report:
     @property
     def state_s(self) -> float:
         """The time of the last event, which tells one state of all runs from another."""
-        return float(self._events[-1]["time"]) if self._events else 0.0
+        return end_s(self._events)
 
     def _one(self, kind: str) -> Event:
         """The last event of a kind, or an empty one."""
         return next((event for event in reversed(self._events) if event["event"] == kind), {})
 
     @property
-    def _geometry(self) -> Geometry | None:
+    def geometry(self) -> Geometry | None:
+        """Where fields lie; None until the journal tells it."""
         begun = self._one("begun")
         return Geometry(begun) if "row_cuts" in begun else None
 
@@ -145,7 +146,7 @@ class Report:
 
     def sources(self) -> dict[str, Columns]:
         """The columns of every chart, by the name of their source."""
-        geometry, last = self._geometry, latest(self._events)
+        geometry, last = self.geometry, latest(self._events)
         if not geometry:
             return {}
         rows = self._rows()
@@ -188,7 +189,7 @@ class Report:
 
     def preview(self) -> Preview | None:
         """The pictures of the mosaics with all fields so far; None before there are mosaics."""
-        geometry, begun = self._geometry, self._one("begun")
+        geometry, begun = self.geometry, self._one("begun")
         if not (geometry and self._one("focused") and (self.folder / STACKED).is_dir()):
             return None
         self._preview = self._preview or Preview(
@@ -249,7 +250,7 @@ class Report:
 
     def _charts(self, sources: Mapping[str, Columns]) -> dict[str, Any]:
         """The figures that there is something to draw for, by name."""
-        charts, geometry = Charts(sources), self._geometry
+        charts, geometry = Charts(sources), self.geometry
         assert geometry
         found = {
             name: charts.histogram(name, *labels)
@@ -303,7 +304,7 @@ def _template() -> Template:
 def write_report(folder: Path) -> Path:
     """Write the report of a run folder into it; InputError where no run began."""
     report = Report(folder)
-    if not report.sources():
+    if not report.geometry:
         came = "no journal that says where fields lie"
         raise InputError(str(folder), "a run folder", came, "name one that a run has left")
     write_atomically(folder / REPORT, report.page())

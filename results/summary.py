@@ -55,6 +55,11 @@ def latest(events: Sequence[Event]) -> Sequence[Event]:
     return events[began:]
 
 
+def end_s(events: Sequence[Event]) -> float:
+    """The time of the last event that has one, which a damaged line has not; 0 if none has."""
+    return next((float(event["time"]) for event in reversed(events) if "time" in event), 0.0)
+
+
 class _Many:
     """Events by kind."""
 
@@ -101,7 +106,7 @@ def _timing(one: dict[str, Event], many: _Many) -> dict[str, float]:
         timing["capture"] = max(ends) - min(exposed_s)
         timing |= _until_answer(one, many, max(ends))
     if begun:  # to the end, or as far as the journal of a killed run goes
-        timing["wall"] = many.all[-1]["time"] - begun["process_began_s"]
+        timing["wall"] = end_s(many.all) - begun["process_began_s"]
     return {name: round(value, 4) for name, value in timing.items()}
 
 

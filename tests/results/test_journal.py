@@ -136,6 +136,17 @@ def events_of_a_scan() -> list[Event]:
     ]
 
 
+def test_a_run_whose_last_line_is_damaged_is_summarised() -> None:
+    """It lasted as long as its whole lines tell."""
+    *events, finished = events_of_a_scan()
+    assert finished["event"] == "finished"
+
+    summary = summarise([*events, {"event": "damaged"}])
+
+    assert summary["status"] == "failed"
+    assert summary["timing"]["wall"] == events[-1]["time"] - events[0]["process_began_s"]
+
+
 def test_a_line_is_on_disk_before_anyone_is_told(tmp_path: Path) -> None:
     """When a listener hears of an event, its line can be read from the file."""
     path, heard = tmp_path / "events.jsonl", []
