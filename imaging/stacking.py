@@ -68,10 +68,10 @@ def focus_stack(frames: Frames, channel: int | None = None) -> FocusStack:
     frames = frames.astype(frames.dtype.newbyteorder("="), copy=False)
     check_frames(frames, channel)
     if frames.ndim == 3:
-        (image,), depth = _fuse([np.ascontiguousarray(frames)])
+        (image,), depth = _fuse([sealed(frames)])
         return FocusStack(image, depth)
-    channels = [np.ascontiguousarray(frames[..., c]) for c in range(frames.shape[3])]
-    judged = channels[channel] if channel is not None else _judged(frames)
+    channels = [sealed(frames[..., c]) for c in range(frames.shape[3])]
+    judged = channels[channel] if channel is not None else sealed(_judged(frames))
     (_, *images), depth = _fuse([judged, *channels])
     return FocusStack(np.stack(images, axis=-1), depth)
 
@@ -115,7 +115,7 @@ def block_energy(frames: Frames) -> NDArray[np.float32]:
     """Focus energy (z, ceil(y / 8), ceil(x / 8)): squared Laplacians summed over blocks."""
     rows, columns = (-(-size // kernels.BLOCK_PX) for size in frames.shape[1:])
     energy = np.empty((len(frames), rows, columns), np.float32)
-    for plane, result in zip(frames, energy, strict=True):
+    for plane, result in zip(sealed(frames), energy, strict=True):
         kernels.block_energy(plane, result)
         smooth_energy(result)
     if np.issubdtype(frames.dtype, np.integer):
@@ -131,6 +131,16 @@ def sharpen(image: Frames, blocks: BlockDepth, depth: Depth) -> None:
         mixed = np.square(part) + np.square(1 - part)  # of the noise power of both planes
         noise = np.asarray(BAND_NOISE / LAPLACIAN_NOISE * mixed * blocks.floor, np.float32)
         kernels.sharpen(image, depth, noise, rate, rounding(image))
+
+
+def sealed(frames: Frames) -> Frames:
+    """Frames in one piece that cannot be written to, as a batch from Ray's store is.
+
+    Loops are compiled for such alone: so a rehearsal compiles what batches need, too.
+    """
+    view = np.ascontiguousarray(frames).view()
+    view.setflags(write=False)
+    return view
 
 
 def rounding(pixels: Frames) -> np.float32:

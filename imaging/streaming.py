@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from imaging import kernels
 from imaging.depth import BlockDepth, block_depth
-from imaging.stacking import FocusStack, block_energy, check_frames, rounding, sharpen
+from imaging.stacking import FocusStack, block_energy, check_frames, rounding, sealed, sharpen
 
 Plane = NDArray[np.generic]
 
@@ -36,7 +36,7 @@ class FocusStream:
         """
         if plane.ndim != 2:
             raise ValueError(f"plane: expected (y, x), got shape {plane.shape}")
-        plane = np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
+        plane = sealed(plane.astype(plane.dtype.newbyteorder("="), copy=False))
         check_frames(plane[None])
         if not self._energies:
             self._image, self._written = plane.copy(), np.zeros(plane.shape, np.float32)

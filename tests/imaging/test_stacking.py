@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from imaging import kernels
 from imaging.depth import block_depth
-from imaging.stacking import block_energy, focus_stack
+from imaging.stacking import block_energy, focus_stack, sealed
 from imaging.steps import step_blocks
 from tests.imaging.scenes import PLANES, lit, photographed, psnr, stepped, texture, tilted
 
@@ -61,7 +61,7 @@ def test_sharpening_knows_the_noise() -> None:
             blocks = block_depth(block_energy(frames))
             plain = np.empty(truth.shape, frames.dtype)
             depth = np.empty(truth.shape, np.float32)
-            kernels.blend(frames, blocks.depth, np.float32(0.5), plain, depth)
+            kernels.blend(sealed(frames), blocks.depth, np.float32(0.5), plain, depth)
             gains.append(psnr(focus_stack(frames).image, truth) - psnr(plain, truth))
 
     assert min(gains) > -0.1
@@ -73,8 +73,8 @@ def test_both_sides_of_a_step_are_sharp() -> None:
     frames, truth, height = stepped()
     oracle = np.take_along_axis(frames, height[None], 0)[0]
     blocks = block_depth(block_energy(frames))
-    blended = np.empty(truth.shape, frames.dtype)
-    kernels.blend(frames, blocks.depth, np.float32(0.5), blended, np.empty(truth.shape, np.float32))
+    blended, ignored = np.empty(truth.shape, frames.dtype), np.empty(truth.shape, np.float32)
+    kernels.blend(sealed(frames), blocks.depth, np.float32(0.5), blended, ignored)
     stack = focus_stack(frames)
 
     assert psnr(stack.image, truth) > psnr(oracle, truth)
@@ -271,6 +271,19 @@ def test_the_order_of_bytes_makes_no_difference() -> None:
     np.testing.assert_array_equal(
         focus_stack(frames.astype(">u2")).image, focus_stack(frames).image
     )
+
+
+def test_a_batch_needs_nothing_compiled_beyond_a_rehearsal() -> None:
+    """A batch that cannot be written to, as those from Ray's store, is fused by the same code."""
+    frames, _, _ = stepped(64)
+    loops = (kernels.block_energy, kernels.blend, kernels.sharpen)
+    focus_stack(frames)
+    known = [loop.signatures.copy() for loop in loops]
+    frames.setflags(write=False)
+
+    focus_stack(frames)
+
+    assert [loop.signatures for loop in loops] == known
 
 
 def test_the_example_of_the_readme_runs() -> None:
