@@ -16,7 +16,7 @@ from scan.plan import Field, ScanPlan, make_plan
 DIAMETER_PX = 24
 OVERLAP_PX = 2 * DIAMETER_PX
 STATISTICS = DetectionStatistics(100.0, 4.0, 200.0, float(DIAMETER_PX))
-SIZES = {256: (7, 10), 512: (3, 4), 1024: (1, 2)}  # fields down and across, some 2000 px wide
+SIZES = {256: (5, 7), 512: (3, 3), 1024: (1, 2)}  # fields down and across, 1500 to 2000 px wide
 
 Table = dict[str, NDArray[Any]]
 Scene = tuple[NDArray[np.uint16], NDArray[np.float32]]  # image, height
