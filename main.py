@@ -587,6 +587,8 @@ def start_ray(address: str | None, settings: Settings) -> None:
     # Ray would keep counters of every task's name for ever, and the records of 100,000 tasks.
     os.environ.setdefault("RAY_enable_metrics_collection", "false")
     os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "10000")
+    # Whoever stops us may stop Ray, too; it would try for 5 s to get rid of its last records.
+    os.environ.setdefault("RAY_task_events_shutdown_flush_timeout_ms", "500")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if not address:
         store_bytes = settings.object_store_mb * 10**6
