@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +81,13 @@ class Script:
     """What goes wrong when a field's z-stack is captured, and how often before all is well.
 
     Every firing leaves a file in `folder`, so that a new process knows of those before it.
-    Sweeps fail by `sweep`, once; after `lives` openings no microscope can be opened, or opening one
-    never ends.
+    The first sweep of a field fails as `sweeps` has it; after `lives` openings no microscope can be
+    opened, or opening one never ends.
     """
 
     folder: Path
     faults: Mapping[Place, tuple[Fault, int]]
-    sweep: Fault | None = None
+    sweeps: Mapping[Place, Fault] = field(default_factory=dict)
     lives: int = 999
     opening_hangs: bool = False
 
@@ -115,9 +115,10 @@ class Scripted:
         batch = self._microscope.stack(x_um, y_um, z_um)
         place, script = self._places[x_um, y_um], self._script
         fault, times = script.faults.get(place, (None, 0))
-        if len(z_um) != self._planes:
-            fault, times = script.sweep, 1
-        name = f"{place if fault is not script.sweep else 'sweep'}"
+        sweeping = len(z_um) != self._planes
+        if sweeping:
+            fault, times = script.sweeps.get(place), 1
+        name = f"{place}{' sweep' * sweeping}"
         return fault(batch) if fault and script.fires(name, times) else batch
 
     def stop(self) -> None:
