@@ -120,6 +120,7 @@ CONNECTING = (
     "check --address, that Ray has the same version there, and that both sides use one token "
     "(RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH)"
 )
+ANSWER_S = 4.0  # for whatever is at the address of a cluster
 SILENCE_S = 300.0  # after which a scan says that it waits, and for what
 MOST_TOLD = 400  # characters of a reason: there may be one for every field
 CLOSING_S = 5.0  # for cameras that still answer; nobody waits longer for those that do not
@@ -639,7 +640,7 @@ def compiled_code_silenced() -> Iterator[None]:
 def require_grpc(host: str, port: int) -> None:
     """Raise OSError unless HTTP/2 is spoken there, as Ray does; Ray itself tries for minutes."""
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    with socket.create_connection((host, port), timeout=4) as connection:
+    with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
         connection.sendall(preface)
         if connection.recv(9)[3:4] != b"\4":  # RFC 9113, 3.4: the answer begins with SETTINGS
             raise OSError("an answer that is not Ray's")
