@@ -1,25 +1,24 @@
 """The digest: equal runs have equal digests, and one changed pixel or row shows."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 
+from results.places import Place, read_bytes
 from results.store import DEPTH, LABELS, STACKED, read_region, shape_of
 from results.table import TABLE
 
 BAND_PX = 1024  # rows read at a time: bounds the memory, does not change the digest
 
 
-def digest_of(folder: Path) -> str:
+def digest_of(folder: Place) -> str:
     """sha256 over the pixels of stacked, depth and labels and the rows of the table, from disk."""
     digest = hashlib.sha256()
     for name in (STACKED, DEPTH, LABELS):
-        rows, columns = shape_of(folder / name)
+        rows, columns = shape_of(f"{folder}/{name}")
         for top in range(0, rows, BAND_PX):
-            band = read_region(
-                folder / name, slice(top, min(rows, top + BAND_PX)), slice(0, columns)
-            )
+            across = slice(top, min(rows, top + BAND_PX)), slice(0, columns)
+            band = read_region(f"{folder}/{name}", *across)
             digest.update(np.ascontiguousarray(band).data)
-    digest.update((folder / TABLE).read_bytes())
+    digest.update(read_bytes(f"{folder}/{TABLE}") or b"")
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -9,12 +10,12 @@ from pathlib import Path
 from scan.errors import StorageError
 
 
-def write_atomically(path: Path, text: str) -> int:
+def write_atomically(path: Path, text: str | bytes) -> int:
     """Replace a file's text; whoever reads it sees the old text or the new, never a part.
 
     Returns the checksum of the text (crc32 of its UTF-8); StorageError when it cannot be written.
     """
-    data = text.encode("utf-8")
+    data = text.encode("utf-8") if isinstance(text, str) else text
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -38,6 +39,6 @@ def not_written(path: Path, needed_bytes: int, error: Exception) -> StorageError
     return StorageError(
         str(path),
         f"to write {needed_bytes} bytes" if needed_bytes else "a folder that can be written",
-        f"{reason} ({free_bytes} bytes free)",
+        f"{reason} ({free_bytes} bytes free on {socket.gethostname()})",
         "make room or bring the folder back, then resume the run",
     )

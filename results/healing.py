@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from results.places import Place
 from results.store import DEPTH, LABELS, STACKED, checksum_of
 from results.table import part_checksum
 from scan.past import Past
@@ -17,7 +18,7 @@ def sweep_strays(folder: Path) -> None:
             stray.unlink(missing_ok=True)
 
 
-def verify(folder: Path, past: Past) -> None:
+def verify(folder: Place, past: Past) -> None:
     """Read what the journal says is on disk and forget what is not there as it was written."""
     for field, checksums in list(past.stacked.items()):
         if list(checksums) != [_core(folder, name, field) for name in (STACKED, DEPTH)]:
@@ -28,5 +29,5 @@ def verify(folder: Path, past: Past) -> None:
             del past.detected[field]
 
 
-def _core(folder: Path, name: str, field: Field) -> int | None:
-    return checksum_of(folder / name, slice(*field.rows), slice(*field.columns))
+def _core(folder: Place, name: str, field: Field) -> int | None:
+    return checksum_of(f"{folder}/{name}", slice(*field.rows), slice(*field.columns))

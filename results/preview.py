@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from math import ceil, prod, sqrt
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -30,16 +29,17 @@ class Preview:
 
     Parameters
     ----------
-    folder : Path
-        The run folder; its mosaics are there.
+    place : folder or URL
+        Where the mosaics of a run are.
     row_cuts, column_cuts : list of int
         Where the cores are cut, in pixels of level 0: stripe s owns the rows from cut s to s + 1.
     """
 
-    def __init__(self, folder: Path, row_cuts: list[int], column_cuts: list[int]) -> None:
-        self._folder, self._cuts = folder, (row_cuts, column_cuts)
-        self._level, self._step = _coarseness(folder / STACKED)
-        shape = [ceil(edge / self._step) for edge in shape_of(folder / STACKED, self._level)]
+    def __init__(self, place: str, row_cuts: list[int], column_cuts: list[int]) -> None:
+        self._place, self._cuts = place, (row_cuts, column_cuts)
+        image = f"{place}/{STACKED}"
+        self._level, self._step = _coarseness(image)
+        shape = [ceil(edge / self._step) for edge in shape_of(image, self._level)]
         self._image: Array = np.zeros(shape, np.float32)
         self._depth: Array = np.full(shape, np.nan, np.float32)
         self._labels: Array = np.zeros(shape, np.uint64)
@@ -56,7 +56,7 @@ class Preview:
         spans = [self._span(cuts, at) for cuts, at in zip(self._cuts, field, strict=True)]
         source = [slice(k.start * self._step, stop, self._step) for k, stop in spans]
         with suppress(ValueError, OSError):  # what is damaged on disk is not shown
-            pixels = read_region(self._folder / name, source[0], source[1], self._level)
+            pixels = read_region(f"{self._place}/{name}", source[0], source[1], self._level)
             canvas[spans[0][0], spans[1][0]] = pixels
 
     def _span(self, cuts: list[int], at: int) -> tuple[slice, int]:
@@ -95,9 +95,9 @@ class Preview:
         return _encoded(".webp", drawn, cv2.IMWRITE_WEBP_QUALITY, LOSSLESS)
 
 
-def _coarseness(path: Path) -> tuple[int, int]:
+def _coarseness(place: str) -> tuple[int, int]:
     """The finest level that is small enough; every how many pixels of it, if the last is not."""
-    shapes = [shape_of(path, level) for level in range(level_count(path))]
+    shapes = [shape_of(place, level) for level in range(level_count(place))]
     excess = [max(sqrt(prod(k) / MOST_PIXELS), max(k) / LONGEST_EDGE) for k in shapes]
     level = next((level for level, times in enumerate(excess) if times <= 1), len(shapes) - 1)
     return level, ceil(excess[level])

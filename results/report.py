@@ -21,6 +21,7 @@ from results.charts import KINDS, Charts, as_json
 from results.columns import Columns, Geometry, Place
 from results.files import write_atomically
 from results.journal import JOURNAL, Event, Tail
+from results.places import place_of, read_bytes
 from results.preview import Preview
 from results.store import STACKED
 from results.summary import Summary, dispatch_waits_ms, end_s, in_words, latest, slips_ms, summarise
@@ -83,6 +84,7 @@ class Report:
 
     def __init__(self, folder: Path, running: bool = False) -> None:
         self.folder, self.running = folder.resolve(), running
+        self.place = place_of(self.folder)
         self._tail = Tail(folder / JOURNAL)
         self._events: list[Event] = []
         self._parts: dict[Place, dict[str, NDArray[np.float64]]] = {}
@@ -170,7 +172,7 @@ class Report:
         """The objects found so far: of the table, else of the parts that it will be made of."""
         names = list(MEASURED.values())
         if any(event["event"] == "predicted" for event in latest(self._events)):
-            rows = read_table(self.folder, names)
+            rows = read_table(self.place, names)
         else:
             rows = self._rows_of_parts(names)
         return {name: rows[column] for name, column in MEASURED.items()} | {
@@ -181,7 +183,7 @@ class Report:
         for event in self._events:
             place = event.get("stripe", 0), event.get("field", 0)
             if event["event"] == "detected" and place not in self._parts:
-                self._parts[place] = read_part(self.folder, *place, names)
+                self._parts[place] = read_part(self.place, *place, names)
         return {
             name: np.concatenate([np.empty(0), *(part[name] for part in self._parts.values())])
             for name in names
@@ -190,16 +192,19 @@ class Report:
     def preview(self) -> Preview | None:
         """The pictures of the mosaics with all fields so far; None before there are mosaics."""
         geometry, begun = self.geometry, self._one("begun")
-        if not (geometry and self._one("focused") and (self.folder / STACKED).is_dir()):
+        if not (geometry and self._one("focused") and self._has_mosaics()):
             return None
         self._preview = self._preview or Preview(
-            self.folder, begun["row_cuts"], begun["column_cuts"]
+            self.place, begun["row_cuts"], begun["column_cuts"]
         )
         for event in self._events[self._drawn :]:
             if event["event"] in ("stacked", "detected"):
                 self._preview.add(event["event"], (event["stripe"], event["field"]))
         self._drawn = len(self._events)
         return self._preview
+
+    def _has_mosaics(self) -> bool:
+        return read_bytes(f"{self.place}/{STACKED}/zarr.json") is not None
 
     def _pictures(self, geometry: Geometry) -> Columns:
         """Where the page finds the layers of the mosaic, and where they lie on it, in µm."""

@@ -5,8 +5,10 @@ a repeated write gives the same bytes. Metadata follows OME-Zarr 0.5 (ngff.openm
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import ENOENT
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
-from results.files import not_written, write_atomically
+from results.files import not_written
+from results.places import Place, is_url, kvstore, read_bytes, unanswered, write_bytes
 from scan.errors import StorageError
 from scan.plan import ScanPlan
 
@@ -29,42 +32,45 @@ NGFF_VERSION = "0.5"
 
 
 def create_mosaics(
-    folder: Path, plan: ScanPlan, dtype: np.dtype[Any], label_dtype: np.dtype[Any]
+    folder: Place, plan: ScanPlan, dtype: np.dtype[Any], label_dtype: np.dtype[Any]
 ) -> None:
     """Create the three mosaics, empty; those of the same plan that are there already stay."""
-    _create_image(folder / STACKED, plan, dtype, {})
-    _create_image(folder / DEPTH, plan, np.dtype(np.float32), {})
-    _write_group(folder / STACKED / "labels", {"version": NGFF_VERSION, "labels": ["objects"]})
+    _create_image(f"{folder}/{STACKED}", plan, dtype, {})
+    _create_image(f"{folder}/{DEPTH}", plan, np.dtype(np.float32), {})
+    _write_group(f"{folder}/{STACKED}/labels", {"version": NGFF_VERSION, "labels": ["objects"]})
     source = {"image-label": {"source": {"image": "../../"}}}
-    _create_image(folder / LABELS, plan, label_dtype, source)
+    _create_image(f"{folder}/{LABELS}", plan, label_dtype, source)
 
 
-def _create_image(path: Path, plan: ScanPlan, dtype: np.dtype[Any], extra: dict[str, Any]) -> None:
-    _write_group(path, _multiscale(path.name, plan) | extra)
+def _create_image(place: str, plan: ScanPlan, dtype: np.dtype[Any], extra: dict[str, Any]) -> None:
+    _write_group(place, _multiscale(place.rpartition("/")[2], plan) | extra)
     for level in range(plan.levels):
-        spec = _array_spec(path / str(level), plan, level, dtype)
-        with _told(path, 0):
+        spec = _array_spec(f"{place}/{level}", plan, level, dtype)
+        with _told(place, 0):
             try:
                 ts.open(spec, create=True, open=True).result()
             except ValueError:  # its description is torn: only that is made anew, pixels stay
-                (path / str(level) / "zarr.json").unlink()
+                Path(place, str(level), "zarr.json").unlink()
                 ts.open(spec, create=True, open=True).result()
 
 
-def _write_group(path: Path, ome: dict[str, Any]) -> None:
-    with _told(path, 0):
-        path.mkdir(parents=True, exist_ok=True)
+def _write_group(place: str, ome: dict[str, Any]) -> None:
+    with _told(place, 0):
+        if not is_url(place):
+            Path(place).mkdir(parents=True, exist_ok=True)
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
-    write_atomically(path / "zarr.json", json.dumps(group, indent=2))
+    write_bytes(f"{place}/zarr.json", json.dumps(group, indent=2).encode())
 
 
 @contextmanager
-def _told(path: Path, needed_bytes: int) -> Iterator[None]:
+def _told(place: Place, needed_bytes: int) -> Iterator[None]:
     """Whatever keeps the store from writing is told as a StorageError."""
     try:
         yield
     except (OSError, ValueError) as error:  # tensorstore tells a full disk as a ValueError
-        raise not_written(path, needed_bytes, error) from error
+        if is_url(place):
+            raise unanswered(place, error) from error
+        raise not_written(Path(place), needed_bytes, error) from error
 
 
 def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any], stacked: int) -> int:
@@ -94,9 +100,9 @@ def _dataset(level: int, pixel_um: float) -> dict[str, Any]:
     return {"path": str(level), "coordinateTransformations": transformations}
 
 
-def _array_spec(path: Path, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+def _array_spec(place: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     chunk = [edge >> level for edge in plan.chunk_shape]
-    return _open_spec(path) | {
+    return _open_spec(place) | {
         "metadata": {
             "shape": [-(-edge >> level) for edge in plan.mosaic_shape],
             "data_type": dtype.name,
@@ -114,45 +120,47 @@ def _array_spec(path: Path, plan: ScanPlan, level: int, dtype: np.dtype[Any]) ->
     }
 
 
-def _open_spec(path: Path) -> dict[str, Any]:
-    return {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path.resolve())}}
+def _open_spec(place: str) -> dict[str, Any]:
+    return {"driver": "zarr3", "kvstore": kvstore(place)}
 
 
 @cache
-def _levels(path: Path) -> tuple[Any, ...]:
+def _levels(place: Place) -> tuple[Any, ...]:
     """The open arrays of an image, kept for the life of the process: opening costs time."""
-    with _told(path, 0):
-        group = json.loads((path / "zarr.json").read_text())
-    datasets = group["attributes"]["ome"]["multiscales"][0]["datasets"]
-    opening = [ts.open(_open_spec(path / dataset["path"])) for dataset in datasets]
+    with _told(place, 0):
+        if (group := read_bytes(f"{place}/zarr.json")) is None:
+            raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    datasets = json.loads(group)["attributes"]["ome"]["multiscales"][0]["datasets"]
+    opening = [ts.open(_open_spec(f"{place}/{dataset['path']}")) for dataset in datasets]
     return tuple(future.result() for future in opening)
 
 
-def write_core(path: Path, rows: slice, columns: slice, levels: Sequence[Array]) -> int:
+def write_core(place: Place, rows: slice, columns: slice, levels: Sequence[Array]) -> int:
     """Write a core to an image of the store, every level; returns when it is on disk.
 
     Returns the checksum of its pixels; StorageError when they cannot be written.
 
     Parameters
     ----------
-    path : folder of the image.
+    place : folder or URL of the image.
     rows, columns : the core in pixels of level 0.
     levels : the core's pixels, one array per level.
     """
-    with _told(path, sum(pixels.nbytes for pixels in levels)):
-        (path / "zarr.json").stat()  # the store would make a new folder where the old one is gone
+    with _told(place, sum(pixels.nbytes for pixels in levels)):
+        if not is_url(place):  # the store would make a new folder where the old one is gone
+            Path(place, "zarr.json").stat()
         writing = [
             window.write(pixels)
-            for window, pixels in zip(_windows(path, rows, columns), levels, strict=True)
+            for window, pixels in zip(_windows(place, rows, columns), levels, strict=True)
         ]
         for future in writing:
             future.result()
     return _checksum(levels)
 
 
-def _windows(path: Path, rows: slice, columns: slice) -> list[Any]:
+def _windows(place: Place, rows: slice, columns: slice) -> list[Any]:
     """A core in every level of an image."""
-    levels = enumerate(_levels(path))
+    levels = enumerate(_levels(place))
     return [array[_coarser(rows, level), _coarser(columns, level)] for level, array in levels]
 
 
@@ -164,25 +172,25 @@ def _checksum(levels: Sequence[Array]) -> int:
     return reduce(lambda crc, pixels: crc32(np.ascontiguousarray(pixels).data, crc), levels, 0)
 
 
-def checksum_of(path: Path, rows: slice, columns: slice) -> int | None:
+def checksum_of(place: Place, rows: slice, columns: slice) -> int | None:
     """The checksum of a core as it lies on disk; None where it cannot be read."""
     try:
-        return _checksum([window.read().result() for window in _windows(path, rows, columns)])
+        return _checksum([window.read().result() for window in _windows(place, rows, columns)])
     except (StorageError, OSError, ValueError, KeyError):
         return None
 
 
-def level_count(path: Path) -> int:
+def level_count(place: Place) -> int:
     """How many pyramid levels an image has."""
-    return len(_levels(path))
+    return len(_levels(place))
 
 
-def read_region(path: Path, rows: slice, columns: slice, level: int = 0) -> Array:
+def read_region(place: Place, rows: slice, columns: slice, level: int = 0) -> Array:
     """Pixels of a level of an image; what was never written is zero."""
-    return np.asarray(_levels(path)[level][rows, columns].read().result())
+    return np.asarray(_levels(place)[level][rows, columns].read().result())
 
 
-def shape_of(path: Path, level: int = 0) -> tuple[int, int]:
+def shape_of(place: Place, level: int = 0) -> tuple[int, int]:
     """Rows and columns of a level of an image."""
-    rows, columns = _levels(path)[level].shape
+    rows, columns = _levels(place)[level].shape
     return int(rows), int(columns)

@@ -9,6 +9,7 @@ import io
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -16,7 +17,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from results.files import write_atomically
+from results.places import Place, is_url, read_bytes, remove_under, write_bytes
 
 TABLE = "objects.csv"
 PARTS = ".parts"
@@ -26,21 +27,22 @@ LAST_COLUMNS = ("score", "touches_border")
 Columns = Mapping[str, NDArray[Any]]
 
 
-def write_part(folder: Path, stripe: int, field: int, columns: Columns) -> int:
+def write_part(folder: Place, stripe: int, field: int, columns: Columns) -> int:
     """Write the rows of one field, again gives the same bytes; returns their checksum."""
-    with suppress(OSError):  # what keeps a folder from being made is told by the write
-        (folder / PARTS).mkdir(exist_ok=True)
-    return write_atomically(_part(folder, stripe, field), _as_csv(columns))
+    if not is_url(folder):
+        with suppress(OSError):  # what keeps a folder from being made is told by the write
+            Path(folder, PARTS).mkdir(exist_ok=True)
+    return write_bytes(_part(folder, stripe, field), _as_csv(columns).encode())
 
 
-def part_checksum(folder: Path, stripe: int, field: int) -> int | None:
+def part_checksum(folder: Place, stripe: int, field: int) -> int | None:
     """The checksum of a field's rows as they lie on disk; None where there are none."""
-    part = _part(folder, stripe, field)
-    return crc32(part.read_bytes()) if part.is_file() else None
+    part = read_bytes(_part(folder, stripe, field))
+    return None if part is None else crc32(part)
 
 
-def _part(folder: Path, stripe: int, field: int) -> Path:
-    return folder / PARTS / f"stripe{stripe:03d}-field{field:05d}.csv"
+def _part(folder: Place, stripe: int, field: int) -> str:
+    return f"{folder}/{PARTS}/stripe{stripe:03d}-field{field:05d}.csv"
 
 
 def _as_csv(columns: Columns) -> str:
@@ -62,33 +64,35 @@ def _joined(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def join_parts(folder: Path, fields: Sequence[tuple[int, int]]) -> int:
+def join_parts(folder: Place, fields: Sequence[tuple[int, int]]) -> int:
     """Write the table of the whole scan from the parts of its fields; returns its rows."""
     header: Sequence[str] = FIRST_COLUMNS + LAST_COLUMNS
     rows: list[list[str]] = []
     for stripe, field in fields:
-        with _part(folder, stripe, field).open(newline="", encoding="utf-8") as file:
-            header, *more = csv.reader(file)
-            rows += more
+        place = _part(folder, stripe, field)
+        if (part := read_bytes(place)) is None:
+            raise FileNotFoundError(ENOENT, "rows of a field are gone", place)
+        header, *more = csv.reader(part.decode().splitlines())
+        rows += more
     rows.sort(key=lambda row: int(row[0]))  # by label
-    write_atomically(folder / TABLE, _joined(header, rows))
+    write_bytes(f"{folder}/{TABLE}", _joined(header, rows).encode())
     return len(rows)
 
 
-def read_table(folder: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def read_table(folder: Place, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """Some columns of the table as numbers."""
-    return _numbers(folder / TABLE, names)
+    return _numbers(f"{folder}/{TABLE}", names)
 
 
 def read_part(
-    folder: Path, stripe: int, field: int, names: Sequence[str]
+    folder: Place, stripe: int, field: int, names: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """Some columns of one field's part of the table as numbers."""
     return _numbers(_part(folder, stripe, field), names)
 
 
-def _numbers(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    text = path.read_text(encoding="utf-8") if path.exists() else ""  # may be joined just now
+def _numbers(place: str, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    text = (read_bytes(place) or b"").decode()  # it may be joined just now
     header, _, rows = text.partition("\n")
     if not rows:
         return {name: np.empty(0) for name in names}
@@ -97,6 +101,9 @@ def _numbers(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.float64]]
     return dict(zip(names, values.T, strict=True))
 
 
-def remove_parts(folder: Path) -> None:
+def remove_parts(folder: Place) -> None:
     """Remove the parts, once the table says it all and no field is left to add."""
-    shutil.rmtree(folder / PARTS, ignore_errors=True)
+    if is_url(folder):
+        remove_under(f"{folder}/{PARTS}")
+    else:
+        shutil.rmtree(Path(folder, PARTS), ignore_errors=True)
