@@ -65,17 +65,19 @@ def test_the_top_level_holds_no_further_script() -> None:
     }
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-models.txt"])
+@pytest.mark.parametrize(
+    "file", [f"requirements{kind}.txt" for kind in ("", "-models", "-microscope")]
+)
 def test_every_requirement_is_imported(file: str) -> None:
     """Whatever is required is imported; imagecodecs by tifffile, grpcio by Ray."""
     lines = (ROOT / file).read_text().splitlines()
-    required = {re.split(r"[\[>]", line)[0] for line in lines if line and line[0] != "#"}
+    required = {re.split(r"[\[>=]", line)[0] for line in lines if line and line[0] != "#"}
     imported = set().union(*map(imports_of, PRODUCT))
 
     assert {REQUIRED.get(name, name) for name in required - {"imagecodecs", "grpcio"}} <= imported
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "bioimageio"])
+@pytest.mark.parametrize("package", ["onnxruntime", "bioimageio", "pymmcore"])
 def test_optional_packages_are_imported_where_they_are_used(package: str) -> None:
     """Whoever has no model of his own needs no package for it."""
     for path in PRODUCT:
