@@ -1,4 +1,4 @@
-"""The capture actor: one per stripe, owner of one microscope.
+"""The capture actor: one for each camera, owner of one microscope; and where it may live.
 
 Capture is a physical act. Ray never repeats a call by itself (``max_task_retries=0``); the driver
 asks again, counts it and gives up in the end. The actor takes no CPU slot, so that a restart need
@@ -7,31 +7,38 @@ not wait behind stacking.
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 import ray
 
+from config import Settings
 from imaging.focus import middle, sharpness
 from microscope import ZStack
-from microscope.opening import Setup, open_microscope
+from microscope.opening import Setup, open_microscope, survey
 from microscope.soundness import require_sound
+from scan.errors import UserMistake
 from scan.pages import touch_store
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
 
 SWEEP_CROP_PX = 1024  # the middle of the frame says enough about focus, and large frames cost time
+MICROSCOPE = "microscope"  # resource of the nodes that have one
+HEAD = "node:__internal_head__"  # resource by which Ray itself marks its head
+A_SHARE = 0.001  # of it is all that a microscope of software asks for: any number has room
+PLACE_S = 30.0  # nodes may be about to join
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
 class CaptureActor:
     """Photographs fields; calls are served one after another, as a stage needs it."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, camera: int) -> None:
         cv2.setNumThreads(1)  # the other cores belong to stacking
         self._setup = setup
-        self._microscope = open_microscope(setup)
+        self._microscope = open_microscope(setup, camera)
 
     @ray.method(num_returns=2)
     def capture(
@@ -70,7 +77,8 @@ class CaptureActor:
         setup = self._setup
         if setup.recorded_z_um is None:  # what was recorded is not taken again
             shape = (len(z_um), *setup.plan.frame_shape)
-            require_sound(batch.frames, shape, setup.dtype, setup.settings.saturated_limit)
+            limit = setup.settings.saturated_limit
+            require_sound(batch.frames, shape, setup.dtype, limit, setup.bits)
         return batch
 
     @ray.method(max_task_retries=-1)
@@ -86,3 +94,71 @@ class CaptureActor:
         """Stop the stage and release the microscope."""
         self._microscope.stop()
         self._microscope.close()
+
+
+@ray.remote(num_cpus=0, max_calls=1, max_retries=0)
+def survey_microscope(settings: Settings, camera: int) -> Setup:
+    """What a microscope will deliver, found out in a process that ends and leaves it to others."""
+    return survey(settings, camera)
+
+
+def where_cameras_live(settings: Settings) -> dict[str, Any]:
+    """Options for actors and tasks that use a microscope: which nodes, and how much of them.
+
+    A real microscope is taken whole, so that two scans on one cluster never share it. UserMistake
+    after half a minute in which the nodes that are needed did not come.
+    """
+    real = bool(settings.configurations)
+    name, _, label = (settings.capture_on or MICROSCOPE).partition("=")
+    if label:
+        advice = f"start Ray on the microscope's computer with --labels={name}={label}"
+        await_nodes(f"node of label {name}={label}", 1, lambda: _labelled(name, label), advice)
+        return {"label_selector": {name: label}}
+    if not (settings.capture_on or _amount(name) or (real and len(alive_nodes()) > 1)):
+        return {"label_selector": beside_idle_heads()}
+    needed = len(settings.configurations) or A_SHARE
+    advice = (
+        f"start Ray on the microscope's computer with --resources='{{\"{name}\": 1}}', or end the "
+        "scan that uses it"
+    )
+    await_nodes(f"of resource {name}", needed, lambda: _free(name), advice)
+    return {"resources": {name: 1 if real else A_SHARE}}
+
+
+def beside_idle_heads() -> dict[str, str]:
+    """Labels of any node but a head that is there to keep the cluster together alone."""
+    idle = [node["NodeID"] for node in alive_nodes() if not has_work(node)]
+    return {"ray.io/node-id": f"!in({','.join(idle)})"} if idle else {}
+
+
+def has_work(node: Mapping[str, Any]) -> bool:
+    """Whether a node is more than a head without CPUs."""
+    offered = node["Resources"]
+    return HEAD not in offered or bool(offered.get("CPU") or offered.get(MICROSCOPE))
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """What Ray tells of the nodes that are there."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _labelled(name: str, label: str) -> int:
+    return sum(node["Labels"].get(name) == label for node in alive_nodes())
+
+
+def _amount(resource: str) -> float:
+    return float(ray.cluster_resources().get(resource, 0))
+
+
+def _free(resource: str) -> float:
+    return float(ray.available_resources().get(resource, 0))
+
+
+def await_nodes(what: str, needed: float, count: Callable[[], float], advice: str) -> None:
+    """Wait for nodes to join; UserMistake that names what is missing when they do not."""
+    give_up_s = time.monotonic() + PLACE_S
+    while (found := count()) < needed:
+        if time.monotonic() > give_up_s:
+            came = f"{found:g} free within {PLACE_S:.0f} s"
+            raise UserMistake("Ray cluster", f"{needed:g} {what}", came, advice)
+        time.sleep(0.5)

@@ -8,13 +8,22 @@ import argparse
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 
 class SettingsError(ValueError):
@@ -23,28 +32,53 @@ class SettingsError(ValueError):
     exit_code = 2
 
 
-SIMULATED_DEFAULTS: dict[str, Any] = {
+STEERED_DEFAULTS: dict[str, Any] = {
     "fields": 8,
     "planes": 15,
+    "z_step_um": 1.0,  # less than half the depth of focus at NA 0.5
+}
+SIMULATED_DEFAULTS = STEERED_DEFAULTS | {
     "field_px": 512,
     "pixel_size_um": 0.325,  # 6.5 um camera pixels behind a 20x objective
-    "z_step_um": 1.0,  # less than half the depth of focus at NA 0.5
 }
 
 
 SETTINGS_FILE = "scan.toml"  # in the run folder: the settings of the run, complete
-# What may change when a run is resumed: the machine and its patience, not the answer. A recording
-# may have moved; it is compared by its pixels.
+# What may change when a run is resumed: the machine and its patience, not the answer. Recordings
+# and configurations may have moved; they are compared by their pixels and by what frames are like.
 FREE_ON_RESUME = {
     "replay_path",
+    "mm_config",
+    "microscopes",
+    "adapters",
+    "stage_limits_um",
+    "focus_limits_um",
+    "device_timeout_s",
     "retries",
     "watchdog_s",
+    "camera_start_s",
     "address",
+    "capture_on",
     "num_cpus",
     "object_store_mb",
     "store_fraction",
     "stress",
     "stress_seconds",
+}
+
+# Of real microscopes and their clusters, set once: keys of the settings file, not options.
+FILE_ONLY = {
+    "microscopes",
+    "adapters",
+    "binning",
+    "roi_px",
+    "origin_um",
+    "stage_limits_um",
+    "focus_limits_um",
+    "approach_um",
+    "device_timeout_s",
+    "camera_start_s",
+    "capture_on",
 }
 
 LAST_PORT = 65535
@@ -63,6 +97,7 @@ UNITS = ("UM", "MS", "PX", "S", "MB")
 METAVARS = {
     "microscope": "NAME",
     "replay_path": "PATH",
+    "mm_config": "FILE",
     "predictor": "SPEC",
     "address": "ADDR",
     "stage_speed_um_per_ms": "UM/MS",
@@ -72,6 +107,9 @@ PREDICTORS = (
     r"classic|(onnx|bioimageio):[^?\x00-\x1f]+(\?maps=(boundary|distance))?"
     r"|(?!classic:)[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:factory
 )
+
+
+Line = Annotated[str, Field(pattern=r"^\P{Cc}*$")]  # it is told of in one
 
 
 class Settings(BaseModel):
@@ -85,10 +123,30 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    microscope: Literal["simulated", "replay"] = "simulated"
-    """where from: simulated or replay"""
-    replay_path: str | None = Field(None, pattern=r"^\P{Cc}*$")  # told of in one line
+    microscope: Literal["simulated", "replay", "micromanager"] = "simulated"
+    """simulated, replay or micromanager"""
+    replay_path: Line | None = None
     """recording to replay: image file, OME-Zarr or folder"""
+    mm_config: Line | None = None
+    """configuration of Micro-Manager, on its computer"""
+    microscopes: tuple[Line, ...] = Field((), max_length=100)
+    """several configurations, each a microscope's: stripes are dealt to them"""
+    adapters: Line | None = None
+    """folder of Micro-Manager's device adapters (default: beside its configuration)"""
+    binning: int = Field(1, ge=1, le=64)
+    """camera pixels along either axis that make one"""
+    roi_px: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
+    """part of the camera: x, y, width, height, after binning"""
+    origin_um: tuple[float, float] = (0.0, 0.0)
+    """where the stage stands, x and y, when it looks at the mosaic's first pixel"""
+    stage_limits_um: tuple[float, float, float, float] | None = None
+    """least x and y of the stage, greatest x and y"""
+    focus_limits_um: tuple[float, float] | None = None
+    """least and greatest height of the focus drive"""
+    approach_um: float = Field(0.0, ge=0, le=1000)
+    """against backlash: moves down go this much further and come back"""
+    device_timeout_s: float = Field(10.0, gt=0, le=3600)
+    """patience with a single device"""
     seed: int = Field(1, ge=0)
     """seed of the simulated slide"""
 
@@ -131,11 +189,15 @@ class Settings(BaseModel):
     """captures of a field tried again"""
     watchdog_s: float = Field(30.0, gt=0, le=86_400)
     """patience with a camera that is silent"""
+    camera_start_s: float = Field(60.0, gt=0, le=86_400)
+    """patience with one that starts, or whose computer is gone"""
     saturated_limit: float = Field(0.5, gt=0, le=1)
     """part of a plane that may be saturated"""
 
     address: str | None = None
     """Ray cluster to join; else a local Ray is started"""
+    capture_on: str | None = Field(None, pattern=r"^[\w./-]+(=[\w./-]+)?$")
+    """nodes that have cameras: a resource, or a label as in role=scope"""
     num_cpus: int | None = Field(None, ge=1)
     """CPUs of the local Ray (default: all)"""
     object_store_mb: int = Field(1024, ge=80)
@@ -158,6 +220,8 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete_geometry(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if given.get("microscope") == "micromanager":  # the rest is the camera's to say
+            return STEERED_DEFAULTS | {k: v for k, v in given.items() if v is not None}
         if given.get("microscope", "simulated") != "simulated":
             return given
         known = SIMULATED_DEFAULTS | {k: v for k, v in given.items() if v is not None}
@@ -166,14 +230,32 @@ class Settings(BaseModel):
             known.setdefault("overlap_px", int(known["field_px"]) // 4)
         return known
 
+    @property
+    def configurations(self) -> tuple[str, ...]:
+        """The configuration files of the microscopes that Micro-Manager drives."""
+        return self.microscopes or ((self.mm_config,) if self.mm_config else ())
+
+    @model_validator(mode="after")
+    def _have_a_source(self) -> Self:
+        if self.mm_config and self.microscopes:
+            raise ValueError("mm_config: expected that or microscopes, got both; leave one out")
+        for kind, name, given in (
+            ("replay", "replay_path", self.replay_path),
+            ("micromanager", "mm_config", self.configurations),
+        ):
+            if self.microscope == kind and not given:
+                raise ValueError(f"{name}: expected one for --microscope {kind}, got none; name it")
+            if self.microscope != kind and given:
+                raise ValueError(
+                    f"{name}: expected only with --microscope {kind}, got {self.microscope}; "
+                    "add the option"
+                )
+        return self
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.microscope == "replay" and not self.replay_path:
-            raise ValueError("replay_path: expected a recording to replay, got none; name it")
-        if self.microscope == "simulated" and self.replay_path:
-            raise ValueError(
-                "replay_path: expected only with --microscope replay, got simulated; add the option"
-            )
+        if self.microscope == "micromanager" and self.field_px:
+            raise ValueError("field_px: expected to be the camera's, got one; use roi_px, binning")
         if self.stripes * (self.fields or 1) > MOST_FIELDS:
             raise ValueError(
                 f"fields: expected at most {MOST_FIELDS} in all stripes together, "
@@ -278,16 +360,17 @@ def build_parser() -> argparse.ArgumentParser:
     call = parser.add_argument_group("this call")
     call.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
     folder = call.add_mutually_exclusive_group()
-    folder.add_argument("--out", metavar="DIR", type=Path, help="run folder (default: by time)")
-    folder.add_argument("--resume", metavar="DIR", type=Path, help="finish the run in this folder")
-    folder.add_argument("--report", metavar="DIR", type=Path, help="make its report.html again")
+    folder.add_argument("--out", metavar="DIR", help="run folder or URL (default: by time)")
+    folder.add_argument("--resume", metavar="DIR", help="finish the run in this folder")
+    folder.add_argument("--report", metavar="DIR", help="make its report.html again")
     call.add_argument("--live", metavar="PORT", type=_address, help="serve the report as it grows")
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
     group = call
     for name, field in Settings.model_fields.items():
         if name in GROUPS:
             group = parser.add_argument_group(GROUPS[name])
-        _add_option(group, name, str(field.description), field.default)
+        if name not in FILE_ONLY:
+            _add_option(group, name, str(field.description), field.default)
     return parser
 
 
@@ -303,10 +386,16 @@ def _add_option(group: argparse._ArgumentGroup, name: str, text: str, default: A
     group.add_argument(flag, dest=name, metavar=metavar, help=text)
 
 
-def parse(argv: Sequence[str]) -> Invocation:
-    """The call that a command line asks for; mistakes raise SettingsError."""
+def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocation:
+    """The call that a command line asks for; mistakes raise SettingsError.
+
+    `locally` gives the folder on this computer for one that is named, which may be a URL.
+    """
     given = vars(build_parser().parse_args(argv))
-    file, resume = given.pop("config"), given["resume"]
+    file = given.pop("config")
+    for name in ("out", "resume", "report"):
+        given[name] = given[name] and locally(given[name])
+    resume = given["resume"]
     call = {name: given.pop(name) for name in ("out", "resume", "report", "live", "plain")}
     values = read_toml(file) if file else {}
     values |= {key: value for key, value in given.items() if value is not None}

@@ -47,7 +47,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,14 +60,24 @@ os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 import ray
 from ray.exceptions import (
     AuthenticationError,
+    GetTimeoutError,
     ObjectLostError,
     RayActorError,
     RayError,
     RayTaskError,
     TaskCancelledError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors import CaptureActor
+from actors import (
+    CaptureActor,
+    alive_nodes,
+    await_nodes,
+    beside_idle_heads,
+    has_work,
+    survey_microscope,
+    where_cameras_live,
+)
 from config import FREE_ON_RESUME, SETTINGS_FILE, Settings, SettingsError, parse
 from imaging.ownership import label_dtype
 from microscope.opening import Setup, prepare
@@ -77,6 +87,7 @@ from results.files import write_atomically
 from results.healing import sweep_strays, verify
 from results.journal import JOURNAL, Journal, read_journal
 from results.live import live_view
+from results.places import has_answered, is_url, leave_mark, place_of, remove_marks, staged
 from results.progress import progress
 from results.run_folder import choose_folder, owned, require_room, versions
 from results.store import create_mosaics, needed_bytes
@@ -87,7 +98,7 @@ from scan.cameras import CameraCare
 from scan.credits import Credits, credits_for
 from scan.errors import InputError, ScanError, StorageError, UserMistake
 from scan.focusing import FocusJob, FocusResult
-from scan.ledger import QUEUED_PER_STRIPE, Ledger
+from scan.ledger import QUEUED_PER_CAMERA, Ledger
 from scan.pages import MOST_TOUCHED_BYTES
 from scan.past import Past, per_stripe
 from scan.plan import Field
@@ -109,6 +120,7 @@ from tasks import (
     find_z_positions,
     predict_scan,
     stack_batch,
+    try_place,
     warm_up,
 )
 
@@ -123,6 +135,7 @@ CONNECTING = (
 ANSWER_S = 4.0  # for whatever is at the address of a cluster
 SILENCE_S = 300.0  # after which a scan says that it waits, and for what
 MOST_TOLD = 400  # characters of a reason: there may be one for every field
+PROBE_S = 60.0  # a node that has started no process yet takes some seconds
 CLOSING_S = 5.0  # for cameras that still answer; nobody waits longer for those that do not
 
 
@@ -137,6 +150,12 @@ class Run:
     journal: Journal
     credits: Credits
     stop: Stop
+    camera_options: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Where images and objects are written, which may be a URL."""
+        return place_of(self.folder)
 
 
 # ------------------------------------------------------------------------------------ the scan
@@ -145,7 +164,7 @@ class Run:
 def scan(run: Run) -> None:
     """The whole workflow, as in the figure; what happens is told to the journal."""
     setup, journal = run.setup, run.journal
-    with stressed(setup.settings, journal), cameras(setup) as actors:
+    with stressed(setup.settings, journal), cameras(setup, run.camera_options) as actors:
         model = ray.put(run.predictor)
         warming = warm(actors, model, run)
 
@@ -160,10 +179,11 @@ def scan(run: Run) -> None:
         flow.run_to_the_end()
 
     detected = sorted((field.stripe, field.field) for field in flow.ledger.detected)
-    answer = ray.get(predict_scan.remote(str(run.folder), detected))
+    predicting = predict_scan.options(label_selector=beside_idle_heads())
+    answer = ray.get(predicting.remote(run.place, detected))
     journal.write("predicted", **vars(answer))
     if not flow.ledger.lost:
-        remove_parts(run.folder)
+        remove_parts(run.place)
 
 
 @contextmanager
@@ -177,11 +197,12 @@ def stressed(settings: Settings, journal: Journal) -> Iterator[None]:
 
 
 @contextmanager
-def cameras(setup: Setup) -> Iterator[Sequence[Any]]:
-    """One capture actor per stripe; in the end stages stop, microscopes close, processes end."""
+def cameras(setup: Setup, options: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    """A capture actor for each camera; in the end stages stop, microscopes close, processes end."""
     held = ray.put(setup)  # as long as there are cameras: one that is started anew needs it
     with compiled_code_silenced():  # it would warn that a large setup might not be held
-        actors = [CaptureActor.remote(held) for _ in setup.plan.stripes]
+        placed = CaptureActor.options(**options)
+        actors = [placed.remote(held, camera) for camera in range(setup.plan.cameras)]
     try:
         yield actors
     finally:
@@ -194,7 +215,7 @@ def cameras(setup: Setup) -> Iterator[Sequence[Any]]:
 
 def warm(actors: Sequence[Any], model: ray.ObjectRef, run: Run) -> list[ray.ObjectRef]:
     """Have ready what the first batches need: memory to land in, imported and compiled workers."""
-    batches = min(run.credits.total, 2 * QUEUED_PER_STRIPE * len(actors))
+    batches = min(run.credits.total, 2 * QUEUED_PER_CAMERA * len(actors))
     size_bytes = min(batches * run.setup.batch_bytes, MOST_TOUCHED_BYTES)
     ready = [actor.ready.remote(model, size_bytes) for actor in actors]
     dtype = run.setup.dtype
@@ -210,13 +231,14 @@ def focus(
         return past.centres_um, None
     result, samples = sweep(actors, job, journal)
     for sample in result.failed:
-        journal.write("retried", step="focus", **vars(sample))
-    for stripe in result.restarted:
-        journal.write("restarted", stripe=stripe, reason="its camera failed during autofocus")
+        camera = job.plan.camera_of(sample.stripe)
+        journal.write("retried", step="focus", camera=camera, **vars(sample))
+    for camera in result.restarted:
+        journal.write("restarted", camera=camera, reason="it failed during autofocus")
     if past.focused:  # fields that are on disk were captured at those heights
         return past.centres_um, samples
-    folder, plan, dtype = run.folder, run.setup.plan, run.setup.dtype
-    create_mosaics(folder, plan, dtype, label_dtype(plan.mosaic_shape))
+    plan, dtype = run.setup.plan, run.setup.dtype
+    create_mosaics(run.place, plan, dtype, label_dtype(plan.mosaic_shape))
     journal.write("focused", **result.told())
     return result.centres_um, samples
 
@@ -227,7 +249,8 @@ def sweep(
     """Autofocus; like a capture it is asked for again by us, and never by Ray."""
     retries = job.settings.retries
     while True:
-        found: Any = find_z_positions.options(name="autofocus").remote(actors, job)
+        placed = find_z_positions.options(name="autofocus", label_selector=beside_idle_heads())
+        found: Any = placed.remote(actors, job)
         while not ray.wait([found[0]], timeout=LOOK_S)[0]:
             require_ray()
         try:
@@ -260,7 +283,7 @@ class Flow:
         predictor: ray.ObjectRef,
         statistics: ray.ObjectRef,
     ) -> None:
-        self.setup, self.folder, self.journal = run.setup, run.folder, run.journal
+        self.setup, self.place, self.journal = run.setup, run.place, run.journal
         self.stop, self.actors, self.z_um = run.stop, actors, z_um
         self.predictor, self.statistics = predictor, statistics
         plan, settings = run.setup.plan, run.setup.settings
@@ -270,7 +293,8 @@ class Flow:
         self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
         self.exposures: dict[Field, ray.ObjectRef] = {}
         self.held_since_s: dict[int, float] = {}
-        self.care = CameraCare(self.ledger, allowed_s(settings, plan, settings.planes or 1))
+        patience_s = allowed_s(settings, plan, settings.planes or 1)
+        self.care = CameraCare(self.ledger, patience_s, settings.camera_start_s)
         self.warned = False
         self.looked_s = self.moved_s = time.monotonic()
 
@@ -282,8 +306,8 @@ class Flow:
         try:
             with self.stop.gently():
                 self.detect_around(*self.ledger.stacked)
-                for stripe in range(len(self.actors)):
-                    self.await_camera(stripe, "")
+                for camera in range(len(self.actors)):
+                    self.await_camera(camera, "")
                 while not self.ledger.finished:
                     self.capture_more()
                     for ref in self.resolved():
@@ -346,15 +370,15 @@ class Flow:
             return
         for field in self.ledger.captures_to_begin():
             self.capture(field)
-        held = self.ledger.held_stripes()
+        held = self.ledger.held_cameras()
         self.end_holds(held)
         self.held_since_s |= dict.fromkeys(held - self.held_since_s.keys(), time.time())
 
     def end_holds(self, held: set[int]) -> None:
         """Tell of the cameras that stood still and are not held any more."""
-        for stripe in self.held_since_s.keys() - held:
-            began_s = self.held_since_s.pop(stripe)
-            self.journal.write("held", stripe=stripe, began_s=began_s, ended_s=time.time())
+        for camera in self.held_since_s.keys() - held:
+            began_s = self.held_since_s.pop(camera)
+            self.journal.write("held", camera=camera, began_s=began_s, ended_s=time.time())
 
     def come_home(self) -> None:
         """Nothing begins any more; once nothing is under way the run is interrupted."""
@@ -370,14 +394,19 @@ class Flow:
             ray.cancel(self.exposures[field])
 
     def capture(self, field: Field) -> None:
-        """Ask the stripe's actor for a batch: a small record to wait for, frames to pass on."""
+        """Ask the field's camera for a batch: a small record to wait for, frames to pass on."""
         z_um = self.z_um[field.stripe, field.field]
-        actor = self.actors[field.stripe]
-        record, frames = actor.capture.options(name=f"capture {field.name}").remote(field, z_um)
+        camera = self.camera_of(field)
+        capture = self.actors[camera].capture
+        record, frames = capture.options(name=f"capture {field.name}").remote(field, z_um)
         self.exposures[field] = record
         self.pending[record] = partial(self.captured, field, frames)
-        if self.ledger.under_exposure(field.stripe) == field:
-            self.expect(field.stripe)
+        if self.ledger.under_exposure(camera) == field:
+            self.expect(camera)
+
+    def camera_of(self, field: Field) -> int:
+        """Which camera takes the field."""
+        return self.setup.plan.camera_of(field.stripe)
 
     def captured(self, field: Field, frames: ray.ObjectRef, ref: ray.ObjectRef) -> None:
         """A batch resolved: stack it this moment."""
@@ -388,12 +417,12 @@ class Flow:
             self.not_captured(field, error)
             return
         self.ledger.was_captured(field)
-        self.expect(field.stripe)
+        self.expect(self.camera_of(field))
         self.check_priority(record.niceness)
-        self.care.answered(field.stripe)
+        self.care.answered(self.camera_of(field))
         settings = self.setup.settings
         burn_s = settings.stress_seconds if settings.stress else 0.0
-        job = StackJob(str(self.folder), field, record.z_um, settings.align, burn_s)
+        job = StackJob(self.place, field, record.z_um, settings.align, burn_s)
         stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
         self.pending[stacked] = partial(self.stacked, record, field)
         self.tell(
@@ -417,12 +446,13 @@ class Flow:
     def not_captured(self, field: Field, error: RayError) -> None:
         """A batch did not come. When a camera dies, only what it was exposing has failed."""
         reason, begun = reason_of(error), not isinstance(error, TaskCancelledError)
+        camera = self.camera_of(field)
         if isinstance(error, RayActorError):
-            self.await_camera(field.stripe, reason)
-            victim, reason = self.care.felled(field.stripe)
+            self.await_camera(camera, reason)
+            victim, reason = self.care.felled(camera)
             begun = victim == field
         self.ledger.was_captured(field)
-        self.expect(field.stripe)
+        self.expect(camera)
         if begun:
             self.failed("capture", field, reason)
         else:
@@ -445,30 +475,30 @@ class Flow:
 
     # --------------------------------------------------------------------------- cameras
 
-    def expect(self, stripe: int) -> None:
-        """If the stripe's camera has something to do, it must answer in time."""
-        self.care.expect(stripe, time.monotonic())
+    def expect(self, camera: int) -> None:
+        """If the camera has something to do, it must answer in time."""
+        self.care.expect(camera, time.monotonic())
 
     def end_hung_cameras(self, now_s: float) -> None:
         """End the process of a camera that is silent for too long; a new one takes its place."""
-        for stripe, for_good in self.care.silent(now_s):
-            ray.kill(self.actors[stripe], no_restart=for_good)
+        for camera, for_good in self.care.silent(now_s):
+            ray.kill(self.actors[camera], no_restart=for_good)
 
-    def await_camera(self, stripe: int, reason: str) -> None:
-        """Ask nothing of a stripe's actor until it has started, for that reason anew."""
-        if self.care.starts(stripe, reason, time.monotonic()):
-            self.pending[self.actors[stripe].ready.remote()] = partial(self.revived, stripe)
+    def await_camera(self, camera: int, reason: str) -> None:
+        """Ask nothing of a camera until its actor has started, for that reason anew."""
+        if self.care.starts(camera, reason, time.monotonic()):
+            self.pending[self.actors[camera].ready.remote()] = partial(self.revived, camera)
 
-    def revived(self, stripe: int, ref: ray.ObjectRef) -> None:
+    def revived(self, camera: int, ref: ray.ObjectRef) -> None:
         """The actor lives again; or never will, and what waits for it is lost."""
         try:
             ray.get(ref)
         except RayError as error:
-            reason = self.care.started(stripe, str(error).strip().splitlines()[-1])
-            self.lost(reason, *self.ledger.abandon(stripe, reason))
+            reason = self.care.started(camera, str(error).strip().splitlines()[-1])
+            self.lost(reason, *self.ledger.abandon(camera, reason))
             return
-        if reason := self.care.started(stripe):
-            self.journal.write("restarted", stripe=stripe, reason=reason)
+        if reason := self.care.started(camera):
+            self.journal.write("restarted", camera=camera, reason=reason)
 
     # ---------------------------------------------------------------- stacking, detection
 
@@ -499,7 +529,7 @@ class Flow:
         for place in settled if not self.stop.asked else ():
             for field in self.ledger.detections_to_begin(place):
                 around = plan.surroundings(field)
-                job = DetectionJob(str(self.folder), field, around, plan.pixel_size_um)
+                job = DetectionJob(self.place, field, around, plan.pixel_size_um)
                 searching = detect_objects.options(name=f"detect {field.name}")
                 ref = searching.remote(job, self.predictor, self.statistics)
                 self.pending[ref] = partial(self.detected, time.time(), field)
@@ -529,7 +559,8 @@ class Flow:
 
     def tell(self, event: str, field: Field, **facts: Any) -> None:
         """One line of the journal about a field."""
-        self.journal.write(event, stripe=field.stripe, field=field.field, **facts)
+        place = {"stripe": field.stripe, "field": field.field, "camera": self.camera_of(field)}
+        self.journal.write(event, **place, **facts)
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -675,17 +706,51 @@ def ray_beside() -> str | None:
     return None if address == ray.get_runtime_context().gcs_address else address
 
 
+def require_shared(folder: Path) -> None:
+    """Raise UserMistake unless every node reads and writes the folder that the driver does."""
+    nodes, place = alive_nodes(), place_of(folder)
+    if len(nodes) == 1 and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+    if not (is_url(place) or folder.is_absolute()):
+        expected = "an absolute path on storage that all nodes share"
+        advice = "give --out /shared/run, or a URL such as s3://bucket/run"
+        raise UserMistake(f"--out {folder}", expected, "a relative one", advice)
+    leave_mark(place)
+    try:
+        strangers = [told for node in nodes if (told := estranged(place, node))]
+    finally:
+        remove_marks(place, [node["NodeID"] for node in nodes])
+    if strangers:
+        expected = f"one folder on all {len(nodes)} nodes"
+        advice = "give --out on storage that all nodes share, or a URL such as s3://bucket/run"
+        raise UserMistake(place, expected, "; ".join(strangers)[:MOST_TOLD], advice)
+
+
+def estranged(place: str, node: Mapping[str, Any]) -> str:
+    """Why a node does not share the place of the results; empty if it does."""
+    name, where = node["NodeID"], f"on {node['NodeManagerHostname']}"
+    there = NodeAffinitySchedulingStrategy(name, soft=False)
+    try:
+        asked = try_place.options(scheduling_strategy=there).remote(place, name)
+        seen = ray.get(asked, timeout=PROBE_S)
+    except RayError as error:
+        return f"{reason_of(error)} {where}"
+    if seen and has_answered(place, name):
+        return ""
+    return f"another one {where} ({node['NodeManagerAddress']})"
+
+
 def cpu_slots() -> int:
     """CPU slots for stacking and detection in the whole cluster."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return int(ray.cluster_resources().get("CPU", 0))
 
 
 def store_bytes() -> int:
-    """Size of the smallest object store of the cluster."""
+    """Size of the smallest object store of the nodes that batches lie in."""
     sizes = (
-        node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]
+        node["Resources"].get("object_store_memory") for node in alive_nodes() if has_work(node)
     )
-    return int(min(size for size in sizes if size))
+    return int(min(filter(None, sizes), default=0))
 
 
 def spilled_mb() -> float | None:
@@ -715,7 +780,7 @@ def ray_events(stop: Stop) -> list[dict[str, Any]]:
 def credits_of(setup: Setup) -> Credits:
     """Credits for this scan on this Ray."""
     return credits_for(
-        store_bytes(), setup.settings.store_fraction, setup.batch_bytes, len(setup.plan.stripes)
+        store_bytes(), setup.settings.store_fraction, setup.batch_bytes, setup.plan.cameras
     )
 
 
@@ -725,22 +790,70 @@ def diameter_px(setup: Setup) -> float | None:
     return given_um / setup.plan.pixel_size_um if given_um else None
 
 
+def prepared(settings: Settings) -> Setup:
+    """What the microscopes will deliver; real ones are asked, where they stand."""
+    if not settings.configurations:
+        return prepare(settings)
+    settings = located(settings)
+    there = survey_microscope.options(**where_cameras_live(settings))
+    asked = [there.remote(settings, camera) for camera in range(len(settings.configurations))]
+    setups = [surveyed(ref, settings) for ref in asked]
+    for name, other in zip(settings.configurations, setups, strict=True):
+        if frames_of(other) != frames_of(setups[0]):
+            expected, advice = frames_of(setups[0]), "set both to the same binning, ROI and type"
+            raise InputError(name, f"{expected} as of the first", frames_of(other), advice)
+    return setups[0]
+
+
+def located(settings: Settings) -> Settings:
+    """Configuration files of this computer by their whole paths, for actors may stand elsewhere."""
+    paths = [Path(name) for name in settings.configurations]
+    whole = [str(path.resolve() if path.exists() else path) for path in paths]
+    several = bool(settings.microscopes)
+    return settings.model_copy(
+        update={"microscopes": tuple(whole)} if several else {"mm_config": whole[0]}
+    )
+
+
+def surveyed(asked: ray.ObjectRef, settings: Settings) -> Setup:
+    """What a microscope said of itself; ScanError if it did not."""
+    try:
+        return ray.get(asked, timeout=settings.camera_start_s)
+    except GetTimeoutError:
+        came = f"none within {settings.camera_start_s:g} s"
+    except RayError as error:
+        if isinstance(cause_of(error), ScanError):
+            raise cause_of(error) from None
+        came = reason_of(error)
+    raise ScanError("microscope", "an answer", came, "try it in Micro-Manager itself")
+
+
+def frames_of(setup: Setup) -> str:
+    """What the frames are like."""
+    rows, columns = setup.plan.frame_shape
+    return f"{rows} x {columns} pixels of {setup.dtype}, {setup.plan.pixel_size_um:g} um wide"
+
+
 def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Summary:
     """Scan into a folder, or go on where a run stopped; leave a summary."""
     past = recall(setup, predictor, folder)
     if past.complete:  # whoever ended it may not have come to these
-        remove_parts(folder)
+        remove_parts(place_of(folder))
         leave_report(folder)
         return leave_summary(folder)
-    require_room(folder, needed_bytes(setup.plan, setup.dtype, len(past.stacked)))
+    if not is_url(place_of(folder)):
+        require_room(folder, needed_bytes(setup.plan, setup.dtype, len(past.stacked)))
     stop = Stop()
     with progress(plain) as show, ray_running(setup.settings), stop.heeded():
         up_s = time.time()
-        credits = credits_of(setup)
+        require_shared(folder)
+        await_nodes("CPU for stacking", 1, cpu_slots, "start Ray on a computer that has some")
+        credits, options = credits_of(setup), where_cameras_live(setup.settings)
+        folder = folder.resolve()
         if not (folder / SETTINGS_FILE).exists():
             write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
         with Journal(folder / JOURNAL, show) as journal:
-            run = Run(setup, predictor, folder, past, journal, credits, stop)
+            run = Run(setup, predictor, folder, past, journal, credits, stop, options)
             begin(run, up_s)
             status = guarded_scan(run)
             journal.write(
@@ -795,19 +908,20 @@ def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
             expected, advice = f"{name} {begun.get(name)}", "bring that back, or use a new folder"
             raise InputError(f"--resume {folder}", f"{expected} as begun", str(now), advice)
     sweep_strays(folder)
-    past = Past.of(events, setup.plan)
+    past, place = Past.of(events, setup.plan), place_of(folder)
     if past.focused:
         print(f"reading back {len(past.stacked)} fields of {len(setup.plan.fields)}")
         mosaic = setup.plan.mosaic_shape
-        create_mosaics(folder, setup.plan, setup.dtype, label_dtype(mosaic))
-        verify(folder, past)
+        create_mosaics(place, setup.plan, setup.dtype, label_dtype(mosaic))
+        verify(place, past)
     return past
 
 
 def identity(setup: Setup, predictor: Predictor) -> dict[str, Any]:
     """What decides the answer: the settings, the pixels of a recording, the model."""
-    settings = setup.settings.model_dump(exclude=FREE_ON_RESUME)
-    return {"input": setup.recording and setup.recording.checksum, **settings, **predictor.told()}
+    settings = setup.settings.model_dump(mode="json", exclude=FREE_ON_RESUME)
+    source = setup.recording.checksum if setup.recording else frames_of(setup)
+    return {"input": source, **settings, **predictor.told()}
 
 
 def begin(run: Run, up_s: float) -> None:
@@ -874,15 +988,23 @@ def guarded_scan(run: Run) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     try:
-        call = parse(sys.argv[1:] if argv is None else argv)
-        if call.report:
-            print(leave_report(call.report))
-            return EXIT_CODES[COMPLETE]
-        setup = prepare(call.settings)
-        folder = call.resume or choose_folder(call.out)
-        predictor = open_predictor(call.settings.predictor, setup.dtype)
-        with owned(folder), live_view(folder.resolve(), call.live):
-            summary = perform(setup, predictor, folder.resolve(), call.plain)
+        with ExitStack() as around:
+            call = parse(
+                sys.argv[1:] if argv is None else argv,
+                lambda place: around.enter_context(staged(place)),
+            )
+            if call.report:
+                leave_report(call.report)
+                print(f"{place_of(call.report)}/report.html")
+                return EXIT_CODES[COMPLETE]
+            if call.settings.configurations:  # their microscopes can be asked on Ray alone
+                around.enter_context(ray_running(call.settings))
+            setup = prepared(call.settings)
+            folder = call.resume or choose_folder(call.out)
+            place = place_of(folder)
+            predictor = open_predictor(call.settings.predictor, setup.dtype)
+            with owned(folder), live_view(folder.resolve(), call.live):
+                summary = perform(setup, predictor, folder, call.plain)
     except (SettingsError, ScanError) as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -891,8 +1013,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CODES[CANCELLED]
     print(*in_words(summary), sep="\n")
     if summary["status"] != COMPLETE:
-        print(f"to go on from here: python main.py --resume {folder}")
-    print(folder)
+        print(f"to go on from here: python main.py --resume {place}")
+    print(place)
     return EXIT_CODES[summary["status"]]
 
 

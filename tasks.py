@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -30,6 +29,7 @@ from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.zpositions import z_positions
 from prediction import Predictor
 from results.digest import digest_of
+from results.places import answer_mark
 from results.store import DEPTH, LABELS, STACKED, level_count, read_region, shape_of, write_core
 from results.table import join_parts, write_part
 from scan.focusing import (
@@ -55,7 +55,7 @@ from scan.records import (
     WorkRecord,
 )
 from scan.stress import burn
-from scan.watchdog import START_S, allowed_s
+from scan.watchdog import allowed_s
 
 Array = NDArray[Any]
 Actors = Sequence[ActorHandle]
@@ -118,7 +118,7 @@ class _Sweeps:
         for _ in range(self._job.settings.retries + 1):
             self.failed += [Rejected(f.stripe, f.field, why) for f, why in reasons.items() if why]
             asked: dict[Field, Any] = {
-                f: self._actors[f.stripe].sweep.remote(f, heights[f]) for f in reasons
+                f: self._actors[self._camera(f)].sweep.remote(f, heights[f]) for f in reasons
             }
             outcomes = {f: self._take(f, len(heights[f]), ref) for f, ref in asked.items()}
             reasons = {field: reason for field, reason in outcomes.items() if reason}
@@ -129,10 +129,10 @@ class _Sweeps:
         """Keep a sweep's peak and sharpest plane; the reason, if the sweep failed."""
         allowed = allowed_s(self._job.settings, self._job.plan, planes)
         try:
-            self._await_start(field.stripe)
+            self._await_start(self._camera(field))
             record, plane = ray.get(ref, timeout=allowed)
         except RayError as error:
-            self._revive(field.stripe, error)
+            self._revive(self._camera(field), error)
             if isinstance(error, GetTimeoutError):
                 return f"the sweep failed: no answer from the camera within {allowed:.0f} s"
             return f"the sweep failed: {(str(error).strip().splitlines() or [''])[-1]}"
@@ -141,23 +141,27 @@ class _Sweeps:
         self.made.append((field, record))
         return None
 
-    def _await_start(self, stripe: int) -> None:
+    def _await_start(self, camera: int) -> None:
         """Wait for the camera's process; one that does not come in time is given up."""
         try:
-            process: Any = ray.get(self._started[stripe], timeout=START_S)
+            patience_s = self._job.settings.camera_start_s
+            process: Any = ray.get(self._started[camera], timeout=patience_s)
         except GetTimeoutError:
-            ray.kill(self._actors[stripe])
+            ray.kill(self._actors[camera])
             raise
-        if process != self._processes.setdefault(stripe, process):
-            self._processes[stripe] = process
-            self.restarted.append(stripe)
+        if process != self._processes.setdefault(camera, process):
+            self._processes[camera] = process
+            self.restarted.append(camera)
 
-    def _revive(self, stripe: int, error: RayError) -> None:
+    def _revive(self, camera: int, error: RayError) -> None:
         """End a camera process that hangs; a new one takes its place."""
         if isinstance(error, GetTimeoutError):
-            ray.kill(self._actors[stripe], no_restart=False)
+            ray.kill(self._actors[camera], no_restart=False)
         if isinstance(error, (GetTimeoutError, RayActorError)):
-            self._started[stripe] = self._actors[stripe].ready.remote()
+            self._started[camera] = self._actors[camera].ready.remote()
+
+    def _camera(self, field: Field) -> int:
+        return self._job.plan.camera_of(field.stripe)
 
     def believed(self) -> dict[Field, float]:
         """Heights of the peaks that may be believed."""
@@ -208,10 +212,10 @@ def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.
 
 def _write(job: StackJob | DetectionJob, name: str, pixels: Array) -> int:
     """Write a field's core to an image; returns the checksum."""
-    path = Path(job.folder) / name
+    place = f"{job.folder}/{name}"
     pyramid = nearest_pyramid if name == LABELS else mean_pyramid
     rows, columns = slice(*job.field.rows), slice(*job.field.columns)
-    return write_core(path, rows, columns, pyramid(pixels, level_count(path)))
+    return write_core(place, rows, columns, pyramid(pixels, level_count(place)))
 
 
 # ---------------------------------------------------------------------------- detect_objects
@@ -229,16 +233,16 @@ def detect_objects(
 def _detect(
     job: DetectionJob, predictor: Predictor, statistics: DetectionStatistics
 ) -> tuple[int, tuple[int, int]]:
-    folder = Path(job.folder)
+    image_place, depth_place = f"{job.folder}/{STACKED}", f"{job.folder}/{DEPTH}"
     seen = seen_by(job.field, statistics.halo_px, job.surroundings)
-    image = read_region(folder / STACKED, *seen)
+    image = read_region(image_place, *seen)
     labels = predictor.detect(image, statistics, (seen[0].start, seen[1].start))
-    table = measure(labels, image, read_region(folder / DEPTH, *seen), statistics)
-    sight = Sight(statistics.halo_px, statistics.filter_reach_px, shape_of(folder / STACKED))
+    table = measure(labels, image, read_region(depth_place, *seen), statistics)
+    sight = Sight(statistics.halo_px, statistics.filter_reach_px, shape_of(image_place))
     numbers = scan_numbers(labels, seen, sight.mosaic_shape)
     written = _write(job, LABELS, numbers[core_of(labels, job.field, seen)])
     rows = owned_rows(table, numbers, job.field, seen, job.pixel_size_um, sight)
-    listed = write_part(folder, job.field.stripe, job.field.field, rows)
+    listed = write_part(job.folder, job.field.stripe, job.field.field, rows)
     return len(rows["label"]), (written, listed)
 
 
@@ -248,9 +252,18 @@ def _detect(
 @ray.remote(num_cpus=0)
 def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerRecord:
     """Make the answer of the whole scan from its stacked and searched fields: table and digest."""
-    objects = join_parts(Path(folder), detected)
+    objects = join_parts(folder, detected)
     answered_s = time.time()
-    return AnswerRecord(objects, answered_s, digest_of(Path(folder)))
+    return AnswerRecord(objects, answered_s, digest_of(folder))
+
+
+# ---------------------------------------------------------------------------------- try_place
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def try_place(place: str, node: str) -> bool:
+    """Whether a node sees what the driver wrote at the place of the results; it writes, too."""
+    return answer_mark(place, node)
 
 
 # ----------------------------------------------------------------------------------- warm_up

@@ -76,14 +76,21 @@ def this_driver(work: Workload, around: Around, change: str = "") -> Timeline:
     setup = Setup(settings, plan, dtype, None, None, (), opener)
     main.stack_batch = project_stacking(work, lowered=change != "stacking not lowered")
     if change == "memory not touched":
-        main.QUEUED_PER_STRIPE = 0
+        main.QUEUED_PER_CAMERA = 0
     timeline = Timeline()
     with main.ray_running(settings), Journal(folder / JOURNAL) as journal:
         credits = main.credits_of(setup)
         run = main.Run(
-            setup, open_predictor("classic", dtype), folder, Past(plan), journal, credits, Stop()
+            setup,
+            open_predictor("classic", dtype),
+            folder,
+            Past(plan),
+            journal,
+            credits,
+            Stop(),
+            {},
         )
-        with main.cameras(setup) as actors:
+        with main.cameras(setup, {}) as actors:
             model = ray.put(run.predictor)
             ray.get([actor.ready.remote() for actor in actors])
             timeline.ready_s = time.time()
@@ -110,7 +117,7 @@ def settings_of(work: Workload) -> Any:
 class ProjectCamera:
     """The workload's camera as a microscope of the project."""
 
-    def __init__(self, work: Workload, setup: Any) -> None:
+    def __init__(self, work: Workload, setup: Any, camera: int) -> None:
         self.camera = Camera(work)
         self.stripes = {(f.x_um, f.y_um): f.stripe for f in setup.plan.fields}
 

@@ -43,8 +43,8 @@ def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusRe
         samples=tuple((f.stripe, f.field, round(peak.z_um, 3)) for f, peak in peaks.items()),
         first_exposure_s=min(record.began_s for _, record in sweeps),
         sweeping_s=tuple(
-            sum(r.ended_s - r.began_s for f, r in sweeps if f.stripe == stripe)
-            for stripe in range(len(job.plan.stripes))
+            sum(r.ended_s - r.began_s for f, r in sweeps if job.plan.camera_of(f.stripe) == camera)
+            for camera in range(job.plan.cameras)
         ),
     )
 

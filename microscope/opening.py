@@ -14,10 +14,12 @@ import numpy as np
 
 from config import Settings
 from microscope import Microscope
+from microscope.micromanager import MicroManagerMicroscope, Wiring
 from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
-from scan.errors import InputError
+from scan.errors import CaptureError, InputError
+from scan.focusing import WIDER
 from scan.plan import ScanPlan, make_plan
 
 LARGEST_SLIDE_MM2 = 400  # objects are laid out in every camera's process: some 20 s of work
@@ -28,7 +30,8 @@ class Setup:
     """What a microscope will deliver, with every setting decided.
 
     `opener` opens the microscope in the process that will own it; `recorded_z_um` holds the heights
-    of recorded planes, or None where focus can be chosen.
+    of recorded planes, or None where focus can be chosen; `bits` says how many of a pixel carry
+    light, if fewer than its type has.
     """
 
     settings: Settings
@@ -37,7 +40,8 @@ class Setup:
     recorded_z_um: tuple[float, ...] | None
     recording: Recording | None
     warnings: tuple[str, ...]
-    opener: Callable[["Setup"], Microscope]
+    opener: Callable[["Setup", int], Microscope]
+    bits: int | None = None
 
     @property
     def batch_bytes(self) -> int:
@@ -76,6 +80,46 @@ def _require_reach(settings: Settings) -> None:
             f"up to {farthest_um:g} um",
             "take a shorter sweep, fewer planes or smaller steps",
         )
+
+
+def survey(settings: Settings, camera: int) -> Setup:
+    """What a microscope behind Micro-Manager will deliver: it is opened, asked and closed again.
+
+    Whatever is wrong with its configuration, or out of its reach, is told as a UserMistake.
+    """
+    microscope = MicroManagerMicroscope(_wiring(settings, camera))
+    try:
+        setup = _prepare_micromanager(settings, microscope)
+        _require_all_in_reach(setup, microscope)
+        return setup
+    finally:
+        microscope.close()
+
+
+def _prepare_micromanager(settings: Settings, microscope: MicroManagerMicroscope) -> Setup:
+    overlap_px = settings.overlap_px
+    if overlap_px is None:
+        overlap_px = min(microscope.frame_shape) // 4
+    pixel_um = microscope.pixel_size_um
+    counts = (settings.fields or 1,) * settings.stripes
+    cameras = len(settings.configurations)
+    plan = make_plan(counts, microscope.frame_shape, overlap_px, pixel_um, True, cameras)
+    decided = settings.model_copy(update={"overlap_px": overlap_px, "pixel_size_um": pixel_um})
+    dtype, bits = microscope.dtype, microscope.bits
+    return Setup(decided, plan, dtype, None, None, (), open_micromanager, bits)
+
+
+def _require_all_in_reach(setup: Setup, microscope: MicroManagerMicroscope) -> None:
+    """Raise UserMistake unless every field, sweep and z-stack lies within the stages' limits."""
+    settings = setup.settings
+    stack_um = (settings.planes or 1) * (settings.z_step_um or 1.0)
+    reach_um = WIDER * settings.focus_range_um / 2 + stack_um / 2
+    centre_um = settings.focus_center_um
+    places = [(field.x_um, field.y_um) for field in setup.plan.fields]
+    try:
+        microscope.require_reach(places, (centre_um - reach_um, centre_um + reach_um))
+    except CaptureError as error:
+        raise InputError(*error.args) from None
 
 
 def _prepare_replay(settings: Settings) -> Setup:
@@ -131,12 +175,12 @@ def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...
     return heights[first : first + planes]
 
 
-def open_microscope(setup: Setup) -> Microscope:
-    """Open the microscope; one process owns it from now on."""
-    return setup.opener(setup)
+def open_microscope(setup: Setup, camera: int = 0) -> Microscope:
+    """Open the microscope of that camera; one process owns it from now on."""
+    return setup.opener(setup, camera)
 
 
-def open_replay(setup: Setup) -> Microscope:
+def open_replay(setup: Setup, camera: int) -> Microscope:
     """The recording, its fields at the places that the plan gives them."""
     if setup.recording is None:
         raise ValueError("expected a setup with a recording, got one without")
@@ -144,7 +188,30 @@ def open_replay(setup: Setup) -> Microscope:
     return ReplayMicroscope(setup.recording, positions)
 
 
-def open_simulated(setup: Setup) -> Microscope:
+def open_micromanager(setup: Setup, camera: int) -> Microscope:
+    """The microscope that the camera's configuration file describes."""
+    return MicroManagerMicroscope(_wiring(setup.settings, camera))
+
+
+def _wiring(settings: Settings, camera: int) -> Wiring:
+    """The settings as Micro-Manager's microscope takes them."""
+    return Wiring(
+        config=Path(settings.configurations[camera]),
+        adapters=Path(settings.adapters) if settings.adapters else None,
+        exposure_ms=settings.exposure_ms,
+        settle_ms=settings.settle_ms,
+        binning=settings.binning,
+        roi_px=settings.roi_px,
+        pixel_size_um=settings.pixel_size_um,
+        origin_um=settings.origin_um,
+        stage_limits_um=settings.stage_limits_um,
+        focus_limits_um=settings.focus_limits_um,
+        approach_um=settings.approach_um,
+        timeout_s=settings.device_timeout_s,
+    )
+
+
+def open_simulated(setup: Setup, camera: int) -> Microscope:
     """The simulated slide under a simulated microscope."""
     settings = setup.settings
     return SimulatedMicroscope(

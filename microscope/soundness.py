@@ -6,7 +6,11 @@ from scan.errors import CaptureError
 
 
 def require_sound(
-    frames: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, saturated_limit: float
+    frames: np.ndarray,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    saturated_limit: float,
+    bits: int | None = None,
 ) -> None:
     """Raise the CaptureError of the first frame that is missing, blank, repeated or saturated.
 
@@ -16,7 +20,9 @@ def require_sound(
         (z, y, x) as they came.
     shape, dtype : of what was asked for.
     saturated_limit : float
-        Part of a plane's pixels that may hold the type's greatest value; of floats, all may.
+        Part of a plane's pixels that may hold the greatest value; of floats, all may.
+    bits : int, optional
+        Of a pixel that carry light; by default all that its type has.
     """
     if frames.shape != shape or frames.dtype != dtype:
         raise _damaged(f"frames {shape} of {dtype}", f"{frames.shape} of {frames.dtype}")
@@ -26,7 +32,7 @@ def require_sound(
         if number and _equal(frames[number - 1], plane):
             came = f"plane {number} equal to the one before, pixel by pixel"
             raise _damaged("a new image in every plane", came)
-        if (part := _saturated(plane)) > saturated_limit:
+        if (part := _saturated(plane, bits)) > saturated_limit:
             came = f"{part:.0%} of plane {number}"
             raise _damaged(f"at most {saturated_limit:.0%} saturated pixels", came)
 
@@ -36,10 +42,11 @@ def _equal(before: np.ndarray, plane: np.ndarray) -> bool:
     return np.array_equal(before[0], plane[0]) and np.array_equal(before, plane)
 
 
-def _saturated(plane: np.ndarray) -> float:
-    if plane.dtype.kind == "f" or plane.max() < (full := np.iinfo(plane.dtype).max):
+def _saturated(plane: np.ndarray, bits: int | None) -> float:
+    if plane.dtype.kind == "f":
         return 0.0
-    return float(np.count_nonzero(plane == full) / plane.size)
+    full = 2**bits - 1 if bits else np.iinfo(plane.dtype).max
+    return float(np.count_nonzero(plane >= full) / plane.size) if plane.max() >= full else 0.0
 
 
 def _damaged(expected: str, came: str) -> CaptureError:

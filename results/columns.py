@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from results.journal import Event
-from results.trace import MOMENTS, spans
+from results.trace import MOMENTS, place_of, spans
 
 Columns = dict[str, Any]
 Place = tuple[int, int]
@@ -160,13 +160,13 @@ def faults(events: Iterable[Event]) -> list[Columns]:
 
 
 def _lane(event: Event) -> str:
-    of_camera = event.get("step", "capture") in ("capture", "focus") and "stripe" in event
-    return f"camera {event['stripe']}" if of_camera else ""
+    of_camera = event.get("step", "capture") in ("capture", "focus") and "camera" in event
+    return f"camera {event['camera']}" if of_camera else ""
 
 
 def _told(event: Event) -> str:
     what = [event[name] for name in ("event", "step") if name in event]
-    what += [f"{name} {event[name]}" for name in ("stripe", "field") if name in event]
+    what += place_of(event)
     return f"{' '.join(what)}: {event.get('reason', event.get('message', ''))}"
 
 
@@ -186,7 +186,7 @@ def timeline(events: Sequence[Event], kinds: Iterable[str]) -> dict[str, Columns
 def lanes(events: Sequence[Event]) -> list[str]:
     """A lane per camera and per CPU slot."""
     one = {event["event"]: event for event in events}
-    cameras, cpus = len(one.get("begun", {}).get("stripes", ())), one.get("ray", {}).get("cpus", 0)
+    cameras, cpus = one.get("begun", {}).get("cameras", 0), one.get("ray", {}).get("cpus", 0)
     known = [f"camera {k}" for k in range(cameras)] + [f"CPU slot {k}" for k in range(cpus)]
     return list(dict.fromkeys([*known, *(span["tid"] for span in spans(events))]))
 

@@ -14,6 +14,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TextIO
 
+from results.places import POINTER, place_of
 from scan.errors import InputError
 
 LOCK = ".lock"
@@ -26,12 +27,14 @@ def choose_folder(out: Path | None) -> Path:
     folder = out or _by_time()
     if folder.exists() and (not folder.is_dir() or any(map(_is_result, folder.iterdir()))):
         advice = "choose another --out, or give it to --resume if a run stopped in it"
-        raise InputError(str(folder), "a new or empty folder", "one that holds something", advice)
+        raise InputError(
+            place_of(folder), "a new or empty folder", "one that holds something", advice
+        )
     return folder
 
 
 def _is_result(path: Path) -> bool:
-    return path.name != LOCK
+    return path.name not in (LOCK, POINTER)
 
 
 def _by_time() -> Path:

@@ -121,13 +121,12 @@ def _until_answer(one: dict[str, Event], many: _Many, last_s: float) -> dict[str
 def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
     """The least workflow time that the measured captures and CPU seconds allow.
 
-    Cameras: the slowest stripe's sweeps and captures back to back, then the stacking and detection
+    Cameras: the slowest camera's sweeps and captures back to back, then the stacking and detection
     of one field. CPUs: all stacking and detection, evenly spread. Whichever is longer.
     """
     cameras = Counter(dict(enumerate(one.get("focused", {}).get("sweeping_s", ()))))
     for event in many["captured"]:
-        stripe, seconds = event["stripe"], event["ended_s"] - event["began_s"]
-        cameras[stripe] += seconds
+        cameras[event["camera"]] += event["ended_s"] - event["began_s"]
     stacking, detecting = (
         [event["cpu_s"] for event in many[kind]] for kind in ("stacked", "detected")
     )

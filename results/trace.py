@@ -15,7 +15,8 @@ from results.summary import WORK, in_slots
 TRACE = "trace.json"
 VERBS = {"warmed": "warm up", "described": "describe", "stacked": "stack", "detected": "detect"}
 MOMENTS = ("retried", "restarted", "lost", "warning", "failed")
-PLACED = ("time", "event", "stripe", "field", "began_s", "ended_s", "checksums")  # else told
+# What a span's place and length tell; all else is told beside it.
+PLACED = ("time", "event", "stripe", "field", "camera", "began_s", "ended_s", "checksums")
 
 
 def write_trace(folder: Path, ray_events: Sequence[Event]) -> None:
@@ -46,10 +47,10 @@ def _cameras(events: Iterable[Event]) -> Iterator[Event]:
             case "held":
                 yield _span("hold", "cameras", _camera(event), event)
             case "focused":
-                for stripe, sweeping_s in enumerate(event["sweeping_s"]):
+                for camera, sweeping_s in enumerate(event["sweeping_s"]):
                     times = {"began_s": event["first_exposure_s"], "ended_s": event["time"]}
                     told = times | {"sweeping_s": sweeping_s}
-                    yield _span("autofocus", "cameras", f"camera {stripe}", told)
+                    yield _span("autofocus", "cameras", f"camera {camera}", told)
 
 
 def _slots(events: Sequence[Event]) -> Iterator[Event]:
@@ -83,11 +84,17 @@ def _span(name: str, process: str, thread: str, event: Event) -> Event:
 
 def _name(verb: str, event: Event) -> str:
     """In the words that Ray's tasks are called by."""
-    return " ".join([verb, *(f"{key} {event[key]}" for key in ("stripe", "field") if key in event)])
+    return " ".join([verb, *place_of(event)])
+
+
+def place_of(event: Event) -> list[str]:
+    """Where something happened: which field, or else which camera; none if neither is told."""
+    keys = ("stripe", "field") if "stripe" in event else ("camera",)
+    return [f"{key} {event[key]}" for key in keys if key in event]
 
 
 def _camera(event: Event) -> str:
-    return f"camera {event['stripe']}"
+    return f"camera {event['camera']}"
 
 
 def _told(event: Event) -> dict[str, Any]:

@@ -32,16 +32,16 @@ class Credits:
         self.taken -= 1
 
 
-def credits_for(store_bytes: int, fraction: float, batch_bytes: int, stripes: int) -> Credits:
+def credits_for(store_bytes: int, fraction: float, batch_bytes: int, cameras: int) -> Credits:
     """Credits for batches of `batch_bytes` in that fraction of the object store.
 
-    Every stripe needs one, or its camera would wait for another's batch to be stacked.
+    Every camera needs one, or it would wait for another's batch to be stacked.
     """
     total = int(store_bytes * fraction) // batch_bytes
-    if total < stripes:
+    if total < cameras:
         raise UserMistake(
             "object_store_mb",
-            f"room for {stripes} batches of {batch_bytes / 1e6:.0f} MB "
+            f"room for {cameras} batches of {batch_bytes / 1e6:.0f} MB "
             f"in {fraction:.0%} of the object store",
             f"{store_bytes / 1e6:.0f} MB, which holds {total}",
             "give Ray a larger object store, or take fewer stripes, fewer planes or smaller fields",

@@ -25,8 +25,8 @@ class Rejected:
 class FocusResult:
     """What autofocus found: the best height of every field, and how it came about.
 
-    `centres_um` holds heights by (stripe, field); `sweeping_s` how long each stripe's camera was
-    busy with sweeps; `restarted` the stripes whose camera was started anew meanwhile; `failed` the
+    `centres_um` holds heights by (stripe, field); `sweeping_s` how long each camera was busy
+    with sweeps; `restarted` the cameras that were started anew meanwhile; `failed` the
     sweeps that had to be made again, `samples` the measured best height of every sample, believed
     or not, as (stripe, field, z_um).
     """

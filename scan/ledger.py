@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from scan.credits import Credits
 from scan.plan import Field, ScanPlan
 
-QUEUED_PER_STRIPE = 2  # one is being captured, one waits in the actor: no camera waits for us
+QUEUED_PER_CAMERA = 2  # one is being captured, one waits in the actor: no camera waits for us
 QUEUED_DETECTIONS = 256  # cameras that outrun the CPUs would pile them up, and the loop with them
 
 
@@ -41,10 +41,11 @@ class Ledger:
         self.stacked: set[Field] = set(stacked)
         self.detected: set[Field] = set(detected)
         self.lost: dict[Field, str] = {}
-        self.paused: set[int] = set()  # stripes whose camera is being started anew
+        self.paused: set[int] = set()  # cameras that are being started anew
         self._planned = len(plan.fields)  # counted once: it is asked for at every turn of the loop
-        self._waiting = [[f for f in stripe if f not in self.stacked] for stripe in plan.stripes]
-        self._capturing: list[list[Field]] = [[] for _ in plan.stripes]
+        cameras = range(plan.cameras)
+        self._waiting = [[f for f in plan.fields_of(c) if f not in self.stacked] for c in cameras]
+        self._capturing: list[list[Field]] = [[] for _ in cameras]
         self._attempts: dict[Field, int] = {}
         self._detecting: set[Field] = set(detected)
         self._searches = 0  # under way
@@ -65,32 +66,32 @@ class Ledger:
         return self.credits.left > 0 and self._searches < QUEUED_DETECTIONS
 
     def captures_to_begin(self) -> Iterator[Field]:
-        """Fields to capture now, the stripe that lags most first; each takes a credit."""
-        while self.has_room and (stripes := self._hungry_stripes()):
-            stripe = max(stripes, key=lambda index: len(self._waiting[index]))
-            field = self._waiting[stripe].pop(0)
-            self._capturing[stripe].append(field)
+        """Fields to capture now, the camera that lags most first; each takes a credit."""
+        while self.has_room and (cameras := self._hungry_cameras()):
+            camera = max(cameras, key=lambda index: len(self._waiting[index]))
+            field = self._waiting[camera].pop(0)
+            self._capturing[camera].append(field)
             self.credits.take()
             yield field
 
-    def _hungry_stripes(self) -> list[int]:
+    def _hungry_cameras(self) -> list[int]:
         return [
             index
             for index, waiting in enumerate(self._waiting)
             if waiting
             and index not in self.paused
-            and len(self._capturing[index]) < QUEUED_PER_STRIPE
+            and len(self._capturing[index]) < QUEUED_PER_CAMERA
         ]
 
-    def held_stripes(self) -> set[int]:
-        """Stripes whose camera stands still because there is no room for its batch."""
+    def held_cameras(self) -> set[int]:
+        """Cameras that stand still because there is no room for their batch."""
         if self.has_room:
             return set()
-        return {index for index in self._hungry_stripes() if not self._capturing[index]}
+        return {index for index in self._hungry_cameras() if not self._capturing[index]}
 
-    def under_exposure(self, stripe: int) -> Field | None:
-        """The field that the stripe's camera was asked for first; the others wait in its queue."""
-        return next(iter(self._capturing[stripe]), None)
+    def under_exposure(self, camera: int) -> Field | None:
+        """The field that the camera was asked for first; the others wait in its queue."""
+        return next(iter(self._capturing[camera]), None)
 
     def in_queues(self) -> list[Field]:
         """Fields that wait in the actors behind the one that is under exposure."""
@@ -98,12 +99,13 @@ class Ledger:
 
     def was_captured(self, field: Field) -> None:
         """A capture call ended, well or not; its camera is free for the next."""
-        self._capturing[field.stripe].remove(field)
+        self._capturing[self.plan.camera_of(field.stripe)].remove(field)
 
     def put_back(self, field: Field) -> None:
         """A batch will not come: its field waits again, before its successors."""
         self.credits.give_back()
-        insort(self._waiting[field.stripe], field, key=lambda other: other.field)
+        waiting = self._waiting[self.plan.camera_of(field.stripe)]
+        insort(waiting, field, key=lambda other: (other.stripe, other.field))
 
     def failed(self, field: Field, reason: str) -> bool:
         """A capture failed or its batch vanished: whether the field will be captured again; if not,
@@ -111,13 +113,13 @@ class Ledger:
         self.put_back(field)
         self._attempts[field] = self._attempts.get(field, 0) + 1
         if self._attempts[field] > self.retries:
-            self._waiting[field.stripe].remove(field)
+            self._waiting[self.plan.camera_of(field.stripe)].remove(field)
             self.lost[field] = reason
         return field not in self.lost
 
-    def abandon(self, stripe: int, reason: str) -> list[Field]:
+    def abandon(self, camera: int, reason: str) -> list[Field]:
         """A camera is gone for good: the fields that waited for it are lost for that reason."""
-        gone, self._waiting[stripe] = self._waiting[stripe], []
+        gone, self._waiting[camera] = self._waiting[camera], []
         self.lost |= dict.fromkeys(gone, reason)
         return gone
 

@@ -81,7 +81,8 @@ class Axis:
 class ScanPlan:
     """All fields of a scan and the mosaic that they tile.
 
-    `stripes` holds a tuple of fields per stripe; recorded scans may end in a shorter stripe.
+    `stripes` holds a tuple of fields per stripe; recorded scans may end in a shorter stripe. They
+    are dealt to so many `cameras`, each of which takes its own in turn.
     """
 
     stripes: tuple[tuple[Field, ...], ...]
@@ -90,11 +91,20 @@ class ScanPlan:
     chunk_shape: tuple[int, int]
     levels: int
     pixel_size_um: float
+    cameras: int
 
     @property
     def fields(self) -> tuple[Field, ...]:
         """Every field, stripe by stripe."""
         return tuple(field for stripe in self.stripes for field in stripe)
+
+    def camera_of(self, stripe: int) -> int:
+        """The camera that a stripe is dealt to."""
+        return stripe % self.cameras
+
+    def fields_of(self, camera: int) -> list[Field]:
+        """The fields of a camera in the order in which it takes them."""
+        return [field for stripe in self.stripes[camera :: self.cameras] for field in stripe]
 
     def told(self) -> dict[str, Any]:
         """Where the cores lie, as the journal has it: cuts in pixels along each axis."""
@@ -104,6 +114,7 @@ class ScanPlan:
             "row_cuts": [*rows, self.mosaic_shape[0]],
             "column_cuts": [*columns, self.mosaic_shape[1]],
             "pixel_size_um": self.pixel_size_um,
+            "cameras": self.cameras,
         }
 
     def neighbours(self, field: Field) -> tuple[Field, ...]:
@@ -177,6 +188,7 @@ def make_plan(
     overlap_px: int,
     pixel_size_um: float,
     steered: bool,
+    cameras: int | None = None,
 ) -> ScanPlan:
     """The plan of a scan.
 
@@ -192,6 +204,8 @@ def make_plan(
         Edge of a pixel on the specimen.
     steered : bool
         Whether the stage goes where we want, or the fields were recorded elsewhere.
+    cameras : int, optional
+        To which the stripes are dealt; by default each has its own.
     """
     lay = steered_axis if steered else recorded_axis
     down = lay(len(counts), frame_shape[0], overlap_px)
@@ -201,7 +215,8 @@ def make_plan(
         for s, count in enumerate(counts)
     )
     shape, chunk = (down.length, across.length), (down.chunk, across.chunk)
-    return ScanPlan(stripes, frame_shape, shape, chunk, _levels(shape, chunk), pixel_size_um)
+    dealt = min(cameras or len(counts), len(counts))
+    return ScanPlan(stripes, frame_shape, shape, chunk, _levels(shape, chunk), pixel_size_um, dealt)
 
 
 def _field(

@@ -3,7 +3,6 @@
 from config import Settings
 from scan.plan import ScanPlan
 
-START_S = 60.0  # a camera's process starts in seconds, on a busy machine too
 SLOWEST_MB_PER_S = 20.0  # of a camera link or a disk that recordings are read from
 
 
@@ -30,17 +29,17 @@ class Watchdog:
     def __init__(self) -> None:
         self._due_s: dict[int, float] = {}
 
-    def expect(self, stripe: int, due_s: float) -> None:
-        """The stripe's camera must answer until then."""
-        self._due_s[stripe] = due_s
+    def expect(self, camera: int, due_s: float) -> None:
+        """The camera must answer until then."""
+        self._due_s[camera] = due_s
 
-    def dismiss(self, stripe: int) -> None:
-        """Nothing is expected of the stripe's camera any more."""
-        self._due_s.pop(stripe, None)
+    def dismiss(self, camera: int) -> None:
+        """Nothing is expected of the camera any more."""
+        self._due_s.pop(camera, None)
 
     def overdue(self, now_s: float) -> list[int]:
-        """Stripes whose cameras count as hung; each is told once."""
-        late = [stripe for stripe, due_s in self._due_s.items() if now_s > due_s]
-        for stripe in late:
-            self.dismiss(stripe)
+        """Cameras that count as hung; each is told once."""
+        late = [camera for camera, due_s in self._due_s.items() if now_s > due_s]
+        for camera in late:
+            self.dismiss(camera)
         return late

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import config
-from config import SETTINGS_FILE, Settings, SettingsError, build_parser, parse, validate
+from config import FILE_ONLY, SETTINGS_FILE, Settings, SettingsError, build_parser, parse, validate
+
+OPTIONS = [name for name in Settings.model_fields if name not in FILE_ONLY]
+MICROMANAGER = {"microscope": "micromanager", "mm_config": "a.cfg"}
 
 MISTAKES = {
     "unknown key": ({"feilds": 3}, "did you mean 'fields'"),
@@ -27,8 +30,14 @@ MISTAKES = {
     "unknown microscope": ({"microscope": "toy"}, "got 'toy'"),
     "overlap beyond half": ({"field_px": 256, "overlap_px": 200}, "at most half of field_px (128)"),
     "millions of fields": ({"stripes": 100, "fields": 20_000}, "at most 1000000 in all stripes"),
-    "replay of nothing": ({"microscope": "replay"}, "expected a recording to replay, got none"),
+    "replay of nothing": ({"microscope": "replay"}, "replay_path: expected one for --microscope"),
     "recording without replay": ({"replay_path": "x"}, "only with --microscope replay"),
+    "no configuration": ({"microscope": "micromanager"}, "mm_config: expected one for"),
+    "configuration of nothing": ({"mm_config": "x"}, "only with --microscope micromanager"),
+    "one and several": (MICROMANAGER | {"microscopes": ["b.cfg"]}, "that or microscopes, got both"),
+    "edge of a camera": (MICROMANAGER | {"field_px": 256}, "use roi_px, binning"),
+    "part of no width": (MICROMANAGER | {"roi_px": [0, 0, 0, 9]}, "roi_px: expected greater than"),
+    "two resources": ({"capture_on": "a b"}, "capture_on: expected"),
 }
 
 
@@ -105,7 +114,7 @@ def test_help_fits_two_screens(help_text: str) -> None:
 
 
 GROUPED = {
-    "images": "microscope replay_path seed",
+    "images": "microscope replay_path mm_config seed",
     "slide and stage": "stripes fields planes field_px overlap_px pixel_size_um z_step_um "
     "exposure_ms settle_ms stage_speed_um_per_ms",
     "focus": "focus_samples focus_center_um focus_range_um",
@@ -125,12 +134,12 @@ def test_help_has_the_settings_in_groups(help_text: str, title: str) -> None:
     assert re.findall(r"^  --([\w-]+)", block, re.M) == GROUPED[title].replace("_", "-").split()
 
 
-def test_every_setting_has_a_group() -> None:
-    """No setting is left out of the groups above."""
-    assert " ".join(GROUPED.values()).split() == list(Settings.model_fields)
+def test_every_option_has_a_group() -> None:
+    """No setting is left out of the groups above, but those of the file alone."""
+    assert " ".join(GROUPED.values()).split() == OPTIONS
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_help_tells_unit_and_default(help_text: str, name: str) -> None:
     """Every option shows its default, and one that is measured the unit that its name ends with."""
     option = re.split(rf"\n  --{name.replace('_', '-')}(?![\w-])", help_text)[1]

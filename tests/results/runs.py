@@ -120,7 +120,9 @@ class FakeRun:
         return {"began_s": self.now_s + 0.01, "ended_s": self.now_s + 0.09, "cpu_s": 0.08}
 
     def _tell(self, event: str, field: Field, **facts: Any) -> None:
-        self.journal.write(event, stripe=field.stripe, field=field.field, **facts)
+        self.journal.write(
+            event, stripe=field.stripe, field=field.field, camera=field.stripe, **facts
+        )
 
     def lose(self, field: Field, reason: str) -> None:
         """A field that will not be in the answer."""
@@ -163,9 +165,9 @@ def troubled_run(folder: Path, reason: str = "its camera died") -> FakeRun:
         run.capture(field)
         run.stack(field)
         run.detect(field)
-    run.journal.write("retried", step="capture", stripe=1, field=2, reason=reason)
-    run.journal.write("restarted", stripe=1, reason=reason)
-    run.journal.write("held", stripe=0, began_s=run.now_s, ended_s=run.now_s + 0.2)
+    run.journal.write("retried", step="capture", stripe=1, field=2, camera=1, reason=reason)
+    run.journal.write("restarted", camera=1, reason=reason)
+    run.journal.write("held", camera=0, began_s=run.now_s, ended_s=run.now_s + 0.2)
     run.lose(last, reason)
     run.finish("partial")
     return run

@@ -16,7 +16,7 @@ from results.columns import Geometry
 from results.journal import Event
 
 BEGUN: Event = {
-    "event": "begun", "time": 100.0, "process_began_s": 100.0, "stripes": [3, 2],
+    "event": "begun", "time": 100.0, "process_began_s": 100.0, "stripes": [3, 2], "cameras": 2,
     "pixel_size_um": 0.5, "row_cuts": [0, 100, 240], "column_cuts": [0, 100, 200, 340],
 }  # fmt: skip
 RAY: Event = {"event": "ray", "time": 100.1, "cpus": 2}
@@ -97,7 +97,8 @@ KINDS = ("capture", "hold", "stack")
 def took(event: str, stripe: int, began_s: float, seconds: float) -> Event:
     """An event of the journal that took time."""
     times = {"began_s": 100 + began_s, "ended_s": 100 + began_s + seconds}
-    return {"event": event, "time": times["ended_s"], "stripe": stripe, "field": 0, **times}
+    place = {"stripe": stripe, "field": 0, "camera": stripe}
+    return {"event": event, "time": times["ended_s"], **place, **times}
 
 
 EVENTS = st.lists(
@@ -174,11 +175,13 @@ def test_work_beyond_the_slots_has_a_lane() -> None:
 
 FAULTS = {  # facts of the event, lane, text
     "a capture again": (
-        {"event": "retried", "step": "capture", "stripe": 1, "field": 2, "reason": "no frame"},
+        {"event": "retried", "step": "capture", "stripe": 1, "field": 2, "camera": 1,
+         "reason": "no frame"},
         "camera 1", "retried capture stripe 1 field 2: no frame",
     ),
     "a sweep again": (
-        {"event": "retried", "step": "focus", "stripe": 0, "field": 4, "reason": "no peak"},
+        {"event": "retried", "step": "focus", "stripe": 0, "field": 4, "camera": 0,
+         "reason": "no peak"},
         "camera 0", "retried focus stripe 0 field 4: no peak",
     ),
     "all sweeps again": (
@@ -186,12 +189,13 @@ FAULTS = {  # facts of the event, lane, text
         "", "retried focus: the worker died",
     ),
     "stacking again": (
-        {"event": "retried", "step": "stack", "stripe": 1, "field": 2, "reason": "killed"},
+        {"event": "retried", "step": "stack", "stripe": 1, "field": 2, "camera": 1,
+         "reason": "killed"},
         "", "retried stack stripe 1 field 2: killed",
     ),
     "a camera": (
-        {"event": "restarted", "stripe": 1, "reason": "hung"},
-        "camera 1", "restarted stripe 1: hung",
+        {"event": "restarted", "camera": 1, "reason": "hung"},
+        "camera 1", "restarted camera 1: hung",
     ),
     "a warning": ({"event": "warning", "message": "another Ray"}, "", "warning: another Ray"),
     "the end": ({"event": "failed", "reason": "disk full"}, "", "failed: disk full"),

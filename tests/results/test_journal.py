@@ -19,7 +19,7 @@ from scan.errors import StorageError
 def events_of_a_scan() -> list[Event]:
     """A scan of one stripe: field 0 complete, field 1 captured twice after its camera died, field 2
     lost; the camera held once."""
-    field: dict[str, Any] = {"stripe": 0, "field": 0}
+    field: dict[str, Any] = {"stripe": 0, "field": 0, "camera": 0}
     captured = {"began_s": 104.0, "ended_s": 105.0, "slips_ms": [0.1, 0.3], "process": 7}
     work = {"began_s": 105.1, "ended_s": 105.3, "cpu_s": 0.2}
     return [
@@ -29,6 +29,7 @@ def events_of_a_scan() -> list[Event]:
             "process_began_s": 100.0,
             "stripes": [3],
             "fields": 3,
+            "cameras": 1,
             "versions": {"ray": "2"},
         },
         {
@@ -64,16 +65,18 @@ def events_of_a_scan() -> list[Event]:
             "event": "retried",
             "stripe": 0,
             "field": 1,
+            "camera": 0,
             "step": "capture",
             "reason": "camera",
         },
-        {"time": 105.5, "event": "restarted", "stripe": 0, "reason": "camera"},
-        {"time": 105.6, "event": "held", "stripe": 0, "began_s": 105.1, "ended_s": 105.35},
+        {"time": 105.5, "event": "restarted", "camera": 0, "reason": "camera"},
+        {"time": 105.6, "event": "held", "camera": 0, "began_s": 105.1, "ended_s": 105.35},
         {
             "time": 106.0,
             "event": "captured",
             "stripe": 0,
             "field": 1,
+            "camera": 0,
             **captured,
             "began_s": 105.0,
             "ended_s": 106.0,
@@ -84,6 +87,7 @@ def events_of_a_scan() -> list[Event]:
             "event": "stacked",
             "stripe": 0,
             "field": 1,
+            "camera": 0,
             **work,
             "asked_s": 106.0,
             "began_s": 106.04,
@@ -113,6 +117,7 @@ def events_of_a_scan() -> list[Event]:
             "event": "detected",
             "stripe": 0,
             "field": 1,
+            "camera": 0,
             **work,
             "objects": 2,
             "began_s": 106.4,
@@ -253,6 +258,7 @@ def resumed_scan() -> list[Event]:
             "event": "captured",
             "stripe": 0,
             "field": 2,
+            "camera": 0,
             "began_s": 1003.0,
             "ended_s": 1004.0,
             "slips_ms": [0.2],

@@ -321,7 +321,9 @@ def _many() -> list[dict[str, Any]]:
         began_s = 1001 + k / 20
         facts = {"time": began_s, "stripe": 0, "field": k % FIELDS or 1, "began_s": began_s}
         took = {**facts, "ended_s": began_s + 0.03 + k % 7 / 1000}
-        events.append({"event": "captured", "slips_ms": [0.1, k / 100], "in_flight": 1, **took})
+        events.append(
+            {"event": "captured", "camera": 0, "slips_ms": [0.1, k / 100], "in_flight": 1, **took}
+        )
         events.append({"event": "warmed", "process": 8, "cpu_s": 0.02, **took})
         if k % 4 == 0:
             events.append({"event": "lost", "reason": "its camera died " * 6, **facts})

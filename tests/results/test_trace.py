@@ -89,7 +89,7 @@ def test_a_scan_is_shown_where_it_happened() -> None:
         ],
         ("driver", "loop"): [
             ("i", "retried stripe 0 field 1", 5.4, 0),
-            ("i", "restarted stripe 0", 5.5, 0),
+            ("i", "restarted camera 0", 5.5, 0),
             ("i", "lost stripe 0 field 2", 6.5, 0),
         ],
     }

@@ -8,10 +8,10 @@ from scan.cameras import CameraCare
 from scan.credits import Credits
 from scan.ledger import Ledger
 from scan.plan import Field, make_plan
-from scan.watchdog import START_S
 
 PLAN = make_plan((3, 3), (64, 64), 0, 1.0, steered=True)
 ALLOWED_S = 5.0
+START_S = 60.0
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def ledger() -> Ledger:
 @pytest.fixture
 def care(ledger: Ledger) -> CameraCare:
     """The care of these cameras, which have begun at 0 s."""
-    care = CameraCare(ledger, ALLOWED_S)
+    care = CameraCare(ledger, ALLOWED_S, START_S)
     for stripe in (0, 1):
         care.expect(stripe, 0.0)
     return care

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from scan.credits import Credits, credits_for
 from scan.errors import UserMistake
-from scan.ledger import QUEUED_DETECTIONS, QUEUED_PER_STRIPE, Ledger
+from scan.ledger import QUEUED_DETECTIONS, QUEUED_PER_CAMERA, Ledger
 from scan.plan import Field, make_plan
 
 
@@ -118,7 +118,7 @@ def test_no_more_batches_than_credits(stripes: int, fields: int, spare: int, see
     scan.run()
 
     assert scan.ledger.credits.peak <= stripes + spare
-    assert scan.deepest <= QUEUED_PER_STRIPE
+    assert scan.deepest <= QUEUED_PER_CAMERA
 
 
 def test_a_failed_field_comes_before_its_successors() -> None:
@@ -160,13 +160,13 @@ def test_a_field_is_lost_after_its_retries() -> None:
 
 def test_credits_are_a_fraction_of_the_store() -> None:
     """Credits fill the asked fraction of the store, in whole batches."""
-    assert credits_for(1000, 0.6, 100, stripes=3).total == 6
+    assert credits_for(1000, 0.6, 100, cameras=3).total == 6
 
 
-def test_a_store_without_a_batch_per_stripe_is_refused() -> None:
-    """A store too small for a batch of each stripe is a mistake that says what to change."""
+def test_a_store_without_a_batch_per_camera_is_refused() -> None:
+    """A store too small for a batch of each camera is a mistake that says what to change."""
     with pytest.raises(UserMistake, match="larger object store, or take fewer stripes"):
-        credits_for(1000, 0.6, 300, stripes=3)
+        credits_for(1000, 0.6, 300, cameras=3)
 
 
 def test_what_is_on_disk_is_not_captured_again() -> None:
@@ -219,13 +219,13 @@ def test_a_camera_is_held_only_for_want_of_credits() -> None:
     """A camera is held if it has nothing to expose, fields wait for it and no credit is left."""
     ledger = ledger_of(2, 3, credits=2)
     asked = list(ledger.captures_to_begin())
-    assert ledger.held_stripes() == set()
+    assert ledger.held_cameras() == set()
 
     ledger.was_captured(asked[0])
-    assert ledger.held_stripes() == {asked[0].stripe}
+    assert ledger.held_cameras() == {asked[0].stripe}
 
     ledger.was_stacked(asked[0])
-    assert ledger.held_stripes() == set()
+    assert ledger.held_cameras() == set()
 
 
 def test_detections_that_pile_up_hold_the_cameras() -> None:
@@ -238,8 +238,8 @@ def test_detections_that_pile_up_hold_the_cameras() -> None:
         searching += ledger.detections_to_begin(field)
 
     assert len(searching) == QUEUED_DETECTIONS
-    assert ledger.held_stripes() == {0}
+    assert ledger.held_cameras() == {0}
     ledger.was_detected(searching[0])
     ledger.was_not_detected(searching[1], "broken")
     assert ledger.has_room
-    assert not ledger.held_stripes()
+    assert not ledger.held_cameras()

@@ -135,11 +135,11 @@ def with_script(setup: Setup, script: Script) -> Setup:
     """The same scan with a microscope that fails by script."""
     opener = setup.opener
 
-    def opened(given: Setup) -> Microscope:
+    def opened(given: Setup, camera: int) -> Microscope:
         if script.opening_hangs:
             threading.Event().wait()
         if not script.fires("opened", script.lives):
             raise CaptureError("camera", "a camera", "none", "plug it in")
-        return Scripted(opener(given), given, script)
+        return Scripted(opener(given, camera), given, script)
 
     return replace(setup, opener=opened)

@@ -215,9 +215,9 @@ def test_a_camera_that_never_opens_is_given_up(
     known = [line for line in lines if re.search('"(begun|ray|focused|described)"', line)]
     (folder / "events.jsonl").write_text("".join((*known, *stacks[:2])))
     scripted({}, opening_hangs=True)
-    monkeypatch.setattr("scan.cameras.START_S", 2.0)
+    (tmp_path / "patience.toml").write_text("camera_start_s = 2.0")
 
-    code, summary = resume(folder)
+    code, summary = resume(folder, "--config", str(tmp_path / "patience.toml"))
 
     lost = summary["fields"]["lost"]
     assert code == 3
@@ -226,10 +226,10 @@ def test_a_camera_that_never_opens_is_given_up(
     assert {each["reason"] for each in lost} == {"the camera did not open within 2 s"}
 
 
-def open_lowered(setup: Setup) -> Microscope:
+def open_lowered(setup: Setup, camera: int) -> Microscope:
     """A microscope in a process of the priority that stacking has."""
     os.nice(tasks.WORK_NICENESS)
-    return open_simulated(setup)
+    return open_simulated(setup, camera)
 
 
 def test_cameras_of_low_priority_are_told_once(

@@ -27,7 +27,9 @@ from ray.exceptions import AuthenticationError
 import main
 from config import validate
 from results.journal import JOURNAL, read_journal
+from results.places import read_bytes
 from scan.errors import UserMistake
+from tests.results.stores import s3_store
 
 ROOT = Path(__file__).parents[2]
 LONGER = ["--stripes", "2", "--fields", "6", "--planes", "7", "--field-px", "192"]
@@ -275,7 +277,7 @@ def test_the_readme_gives_the_two_commands() -> None:
     assert all((ROOT / name).is_file() for name, _ in commands)
 
 
-def started(folder: Path, *options: str) -> subprocess.Popen[str]:
+def started(folder: Path | str, *options: str) -> subprocess.Popen[str]:
     """A scan of two stripes of six fields in a process, and process group, of its own."""
     command = [sys.executable, str(ROOT / "main.py"), "--plain", *LONGER, "--out", str(folder)]
     return subprocess.Popen(
@@ -394,6 +396,35 @@ def test_a_killed_driver_is_resumed(calm: dict[str, Any], tmp_path: Path) -> Non
     assert summary["digest"] == calm["digest"]
     assert summary["fields"]["resumed"] == stacked > 0
     assert summary["fields"]["lost"] == []
+
+
+def test_a_scan_into_an_object_store_is_resumed(
+    calm: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images, table and small files lie in an S3 store; a driver that is killed is resumed from
+    there alone, by a process that knows nothing else, and the digest is that of a folder."""
+    url = "s3://lab/run"
+    with s3_store("lab") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with started(url, "--num-cpus", "1") as run:
+            while b'"stacked"' not in (read_bytes(f"{url}/events.jsonl") or b""):
+                assert run.poll() is None
+                time.sleep(0.05)
+            run.kill()
+        refused = program("--plain", *LONGER, "--out", url)
+        resumed = program("--plain", "--resume", url)
+        summary = json.loads(read_bytes(f"{url}/summary.json") or b"{}")
+        table, report = read_bytes(f"{url}/objects.csv"), read_bytes(f"{url}/report.html")
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"{url}: expected a new or empty folder")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.endswith(f"\n{url}\n")
+    assert summary["digest"] == calm["digest"]
+    assert summary["fields"]["resumed"] > 0
+    assert (table or b"").count(b"\n") == 1 + summary["objects"]
+    assert b"<html" in (report or b"")
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
