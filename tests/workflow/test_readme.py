@@ -17,11 +17,15 @@ import main
 from results.store import DEPTH, STACKED, create_mosaics, read_region
 from scan.plan import make_plan
 from scan.records import StackJob
+from tests.microscope.devices import ADAPTERS, PRODUCT
 from tests.prediction.networks import model_folder, smoothing
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = set(re.findall(r"python (main\.py[^`\n]*|benchmarks/[^`]*)", README))
+COMMANDS = {
+    typed.partition("  #")[0].strip()
+    for typed in re.findall(r"python (main\.py[^`\n]*|benchmarks/[^`]*)", README)
+}
 SMALLEST = [
     "--plain", "--stripes=1", "--fields=1", "--field-px=128", "--planes=3", "--exposure-ms=1",
     "--focus-samples=1",
@@ -53,7 +57,15 @@ RUNS: dict[str, tuple[str, Prepare | None]] = {  # as typed; its words here, and
     "main.py --microscope replay --replay-path FOLDER": (
         "--microscope replay --replay-path {place}", recording,
     ),
+    "main.py --microscope micromanager --mm-config MMConfig.cfg": (
+        "--microscope micromanager --mm-config {place}",
+        lambda place: place.write_bytes(PRODUCT.read_bytes()),
+    ),
+    "main.py --microscope micromanager --mm-config microscope/beads.cfg": (
+        f"--microscope micromanager --mm-config {PRODUCT}", None,
+    ),
     "main.py --address 10.0.0.1:6379 --out /shared/run": ("--address 10.0.0.1:6379", None),
+    "main.py --out /shared/run": ("", None),
     "main.py --predictor onnx:model.onnx": (
         "--predictor onnx:{place}", lambda place: place.write_bytes(smoothing()),
     ),
@@ -90,8 +102,13 @@ def test_a_command_does_what_it_is_there_for(
             main.main(options)
         return
     again = {"--resume", "--report"} & set(options)
+    smallest = SMALLEST
+    if "micromanager" in options:
+        smallest = [option for option in SMALLEST if "field-px" not in option]
+        Path("adapters.toml").write_text(f"adapters = '{ADAPTERS}'\n")
+        options += ["--config", "adapters.toml"]
 
-    assert main.main(options if again else [*SMALLEST, *options]) == 0
+    assert main.main(options if again else [*smallest, *options]) == 0
 
     folder = place if again else next(Path("runs").iterdir())
     left = "report.html" if "--report" in again else "summary.json"
