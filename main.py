@@ -136,6 +136,7 @@ ANSWER_S = 4.0  # for whatever is at the address of a cluster
 SILENCE_S = 300.0  # after which a scan says that it waits, and for what
 MOST_TOLD = 400  # characters of a reason: there may be one for every field
 PROBE_S = 60.0  # a node that has started no process yet takes some seconds
+TELLING_S = 5.0  # for nodes to say how much they spilled
 CLOSING_S = 5.0  # for cameras that still answer; nobody waits longer for those that do not
 
 
@@ -251,10 +252,11 @@ def sweep(
     while True:
         placed = find_z_positions.options(name="autofocus", label_selector=beside_idle_heads())
         found: Any = placed.remote(actors, job)
-        while not ray.wait([found[0]], timeout=LOOK_S)[0]:
+        while ray.wait(found, num_returns=len(found), timeout=LOOK_S)[1]:
             require_ray()
         try:
-            return ray.get(found[0]), found[1]
+            result, samples = ray.get(found)
+            return result, ray.put(samples)  # the node that focused may be lost
         except RayError as error:
             if not retries or not is_loss(error):
                 raise
@@ -579,6 +581,8 @@ def reason_of(error: RayError) -> str:
     cause = cause_of(error)
     if isinstance(cause, RayActorError):
         return "the process of the camera died"
+    if isinstance(cause, ObjectLostError):
+        return "the images were lost with the node that held them"
     first = (str(cause).strip().splitlines() or [""])[0][:MOST_TOLD]
     return first if isinstance(cause, ScanError) else f"{type(cause).__name__}: {first}"
 
@@ -759,9 +763,9 @@ def spilled_mb() -> float | None:
         from ray._private import internal_api
 
         state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
-        stats = internal_api.get_memory_info_reply(state).store_stats
-        return round(stats.spilled_bytes_total / 1e6, 3)
-    except (ImportError, AttributeError, AssertionError, RuntimeError, RayError):
+        told = internal_api.get_memory_info_reply(state, timeout_seconds=TELLING_S)
+        return round(told.store_stats.spilled_bytes_total / 1e6, 3)
+    except Exception:  # all nodes are asked, and one of them may be gone; gRPC's errors are its own
         return None
 
 
