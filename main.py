@@ -103,6 +103,7 @@ from scan.pages import MOST_TOUCHED_BYTES
 from scan.past import Past, per_stripe
 from scan.plan import Field
 from scan.records import (
+    AnswerRecord,
     CaptureRecord,
     DetectionJob,
     DetectionRecord,
@@ -137,6 +138,7 @@ SILENCE_S = 300.0  # after which a scan says that it waits, and for what
 MOST_TOLD = 400  # characters of a reason: there may be one for every field
 PROBE_S = 60.0  # a node that has started no process yet takes some seconds
 TELLING_S = 5.0  # for nodes to say how much they spilled
+DOUBTED_S = 5.0  # after a node was lost: Ray has begun again by then what it knows to be lost
 CLOSING_S = 5.0  # for cameras that still answer; nobody waits longer for those that do not
 
 
@@ -176,13 +178,12 @@ def scan(run: Run) -> None:
 
         flow = Flow(run, actors, z_um, model, statistics)
         flow.pending |= dict.fromkeys(warming, flow.warmed)
-        flow.pending |= dict.fromkeys(described, flow.described)
+        for ref in described:
+            flow.pending[ref], flow.anew[ref] = flow.described, partial(flow.describe, samples)
         flow.run_to_the_end()
 
     detected = sorted((field.stripe, field.field) for field in flow.ledger.detected)
-    predicting = predict_scan.options(label_selector=beside_idle_heads())
-    answer = ray.get(predicting.remote(run.place, detected))
-    journal.write("predicted", **vars(answer))
+    journal.write("predicted", **vars(flow.predict(detected)))
     if not flow.ledger.lost:
         remove_parts(run.place)
 
@@ -285,7 +286,7 @@ class Flow:
         predictor: ray.ObjectRef,
         statistics: ray.ObjectRef,
     ) -> None:
-        self.setup, self.place, self.journal = run.setup, run.place, run.journal
+        self.run, self.setup, self.place, self.journal = run, run.setup, run.place, run.journal
         self.stop, self.actors, self.z_um = run.stop, actors, z_um
         self.predictor, self.statistics = predictor, statistics
         plan, settings = run.setup.plan, run.setup.settings
@@ -293,12 +294,15 @@ class Flow:
             plan, run.credits, settings.retries, run.past.stacked, run.past.detected
         )
         self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
+        self.anew: dict[ray.ObjectRef, Callable[[], ray.ObjectRef]] = {}
+        self.nodes: set[str] = set()
+        self.doubted: set[ray.ObjectRef] = set()
         self.exposures: dict[Field, ray.ObjectRef] = {}
         self.held_since_s: dict[int, float] = {}
         patience_s = allowed_s(settings, plan, settings.planes or 1)
         self.care = CameraCare(self.ledger, patience_s, settings.camera_start_s)
         self.warned = False
-        self.looked_s = self.moved_s = time.monotonic()
+        self.looked_s = self.moved_s = self.doubted_s = time.monotonic()
 
     def run_to_the_end(self) -> None:
         """Until every field is detected or lost: begin what may begin, then wait for anything.
@@ -313,6 +317,7 @@ class Flow:
                 while not self.ledger.finished:
                     self.capture_more()
                     for ref in self.resolved():
+                        self.anew.pop(ref, None)
                         self.pending.pop(ref)(ref)
                     self.look_around()
         finally:
@@ -333,6 +338,7 @@ class Flow:
             return
         self.looked_s = now_s
         require_ray()
+        self.begin_again(now_s)
         self.end_hung_cameras(now_s)
         if now_s - self.moved_s > SILENCE_S:
             self.moved_s = now_s
@@ -343,6 +349,49 @@ class Flow:
                 f"nothing has ended for {SILENCE_S:.0f} s; awaited: {', '.join(sorted(steps))}"
             )
             self.journal.write("warning", message=message)
+
+    def begin(self, work: Callable[[], ray.ObjectRef], then: Callable[[Any], None]) -> None:
+        """Begin a task that may be begun again, and say what to do when it resolves."""
+        ref = work()
+        self.pending[ref], self.anew[ref] = then, work
+
+    def begin_again(self, now_s: float) -> None:
+        """Tasks that were awaited when a node was lost, and still are, are begun again.
+
+        Those of a node that died Ray repeats by itself; of one that fell silent it goes on awaiting
+        answers, for minutes after it gave the node up.
+        """
+        if self.lost_node():
+            self.doubted, self.doubted_s = set(self.anew), now_s
+        if self.doubted and now_s - self.doubted_s > DOUBTED_S:
+            again = [ref for ref in self.anew if ref in self.doubted]
+            self.doubted = set()
+            for ref in again:
+                self.begin(self.anew.pop(ref), self.pending.pop(ref))
+            if again:
+                told = f"a node was lost; {len(again)} tasks that it may have had were begun again"
+                self.journal.write("warning", message=told)
+
+    def lost_node(self) -> bool:
+        """Whether Ray gave up a node since the last time."""
+        before, self.nodes = self.nodes, {node["NodeID"] for node in alive_nodes()}
+        return bool(before - self.nodes)
+
+    def predict(self, detected: Sequence[tuple[int, int]]) -> AnswerRecord:
+        """Make the scan's answer, again if a node is lost that may have been about to."""
+        self.lost_node()
+        while True:
+            predicting = predict_scan.options(label_selector=beside_idle_heads())
+            ref = predicting.remote(self.place, detected)
+            while not self.lost_node():
+                if ray.wait([ref], timeout=LOOK_S)[0]:
+                    return ray.get(ref)
+                require_ray()
+
+    def describe(self, samples: ray.ObjectRef | None) -> ray.ObjectRef:
+        """Describe the specimen again, for all detections that are begun from now on."""
+        self.statistics, (work,) = describe(samples, self.predictor, self.run)
+        return work
 
     def warmed(self, ref: ray.ObjectRef) -> None:
         """A worker has imported and compiled what it needs, unless the cameras never came."""
@@ -425,8 +474,8 @@ class Flow:
         settings = self.setup.settings
         burn_s = settings.stress_seconds if settings.stress else 0.0
         job = StackJob(self.place, field, record.z_um, settings.align, burn_s)
-        stacked = stack_batch.options(name=f"stack {field.name}").remote(job, frames)
-        self.pending[stacked] = partial(self.stacked, record, field)
+        stacking = stack_batch.options(name=f"stack {field.name}")
+        self.begin(partial(stacking.remote, job, frames), partial(self.stacked, record, field))
         self.tell(
             "captured",
             field,
@@ -532,9 +581,12 @@ class Flow:
             for field in self.ledger.detections_to_begin(place):
                 around = plan.surroundings(field)
                 job = DetectionJob(self.place, field, around, plan.pixel_size_um)
-                searching = detect_objects.options(name=f"detect {field.name}")
-                ref = searching.remote(job, self.predictor, self.statistics)
-                self.pending[ref] = partial(self.detected, time.time(), field)
+                self.begin(partial(self.search, job), partial(self.detected, time.time(), field))
+
+    def search(self, job: DetectionJob) -> ray.ObjectRef:
+        """Find the objects of a field, as it is known by now what they look like."""
+        searching = detect_objects.options(name=f"detect {job.field.name}")
+        return searching.remote(job, self.predictor, self.statistics)
 
     def detected(self, asked_s: float, field: Field, ref: ray.ObjectRef) -> None:
         """The objects of a field lie on disk."""
