@@ -250,6 +250,21 @@ def test_a_job_is_submitted(digest: str, laboratory: Laboratory) -> None:
     assert not (sent / ".git").exists()
 
 
+def test_a_silent_host_is_not_waited_for(digest: str, laboratory: Laboratory) -> None:
+    """A host that stacks is cut off and never comes back: what it had is done elsewhere as soon as
+    Ray gives it up, not when the network notices, minutes later; same digest, nobody fails."""
+    folder = laboratory.hosts.shared / "silent"
+    run = laboratory.begin_scan(folder, *PACED)
+    await_events(folder, "captured", 3)
+    laboratory.compute.cut()
+
+    code, told = end_of(run, within_s=60)
+
+    assert code == 0, told
+    assert summary_of(folder)["digest"] == digest
+    assert times_captured(folder) == [1] * 8
+
+
 def with_token(file: Path, token: str) -> dict[str, str]:
     """The environment of those who have this token in a file."""
     file.write_text(token)
