@@ -773,7 +773,11 @@ def require_shared(folder: Path) -> None:
         raise UserMistake(f"--out {folder}", expected, "a relative one", advice)
     leave_mark(place)
     try:
-        strangers = [told for node in nodes if (told := estranged(place, node))]
+        asked = [
+            ask(place, node) for node in nodes
+        ]  # all at once: each may have to start a process
+        answers = zip(nodes, asked, strict=True)
+        strangers = [told for node, ref in answers if (told := estranged(place, node, ref))]
     finally:
         remove_marks(place, [node["NodeID"] for node in nodes])
     if strangers:
@@ -782,16 +786,20 @@ def require_shared(folder: Path) -> None:
         raise UserMistake(place, expected, "; ".join(strangers)[:MOST_TOLD], advice)
 
 
-def estranged(place: str, node: Mapping[str, Any]) -> str:
+def ask(place: str, node: Mapping[str, Any]) -> ray.ObjectRef:
+    """Have a node try the place of the results."""
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return try_place.options(scheduling_strategy=there).remote(place, node["NodeID"])
+
+
+def estranged(place: str, node: Mapping[str, Any], asked: ray.ObjectRef) -> str:
     """Why a node does not share the place of the results; empty if it does."""
-    name, where = node["NodeID"], f"on {node['NodeManagerHostname']}"
-    there = NodeAffinitySchedulingStrategy(name, soft=False)
+    where = f"on {node['NodeManagerHostname']}"
     try:
-        asked = try_place.options(scheduling_strategy=there).remote(place, name)
         seen = ray.get(asked, timeout=PROBE_S)
     except RayError as error:
         return f"{reason_of(error)} {where}"
-    if seen and has_answered(place, name):
+    if seen and has_answered(place, node["NodeID"]):
         return ""
     return f"another one {where} ({node['NodeManagerAddress']})"
 
