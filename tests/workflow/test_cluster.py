@@ -23,7 +23,7 @@ from tests.workflow.hosts import RAY, ROOT, Host, Network, await_true, network
 SMALL = [*SLIDE, "--focus-samples", "1", "--settle-ms", "0"]
 PROGRAM = [sys.executable, "main.py", *SMALL]
 PACED = ["--stage-speed-um-per-ms", "0.05"]  # the same pictures, a second from field to field
-SLOW = ["--stage-speed-um-per-ms", "0.02"]  # so that a Ray is started meanwhile
+SLOW = ["--stage-speed-um-per-ms", "0.03"]  # so that a Ray is started meanwhile
 CUT_S = 1.5  # longer than from batch to batch, and less than Ray waits for a silent host
 WORK = ["warm_up", "describe_specimen", "stack", "detect"]
 CAMERAS = ["CaptureActor", "capture"]
@@ -167,6 +167,22 @@ def test_hosts_give_the_same_answer(digest: str, laboratory: Laboratory) -> None
     assert nodes_of(folder, WORK) == nodes_of(folder, TASKS) == workers
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["own folder", "relative"])
+def test_a_folder_that_is_not_shared_is_refused(laboratory: Laboratory, shared: bool) -> None:
+    """Results would be scattered where every host has a folder of that name: one line that says
+    which hosts see another one, or that the path is relative, and exit code 2."""
+    hosts = laboratory.hosts
+    out = Path("run") if shared else hosts.local / "run"
+
+    code, told = end_of(laboratory.begin_scan(out))
+
+    (line,) = (line for line in told.splitlines() if line != "starting Ray")
+    assert code == 2
+    assert "storage that all nodes share" in line
+    assert ("relative" in line) is shared
+    assert ("another one on microscope" in line and "another one on compute" in line) is not shared
+
+
 def test_a_compute_host_dies_and_another_comes(digest: str, laboratory: Laboratory) -> None:
     """A host that stacks dies and another joins while cameras go on: same digest, exit code 0, no
     field is photographed again, and the new one has worked."""
@@ -227,6 +243,21 @@ def test_a_long_cut_is_waited_for(digest: str, laboratory: Laboratory) -> None:
     assert not events_in(folder, "lost")
 
 
+def test_a_silent_host_is_not_waited_for(digest: str, laboratory: Laboratory) -> None:
+    """A host that stacks is cut off and never comes back: what it had is done elsewhere as soon as
+    Ray gives it up, not when the network notices, minutes later; same digest, nobody fails."""
+    folder = laboratory.hosts.shared / "silent"
+    run = laboratory.begin_scan(folder, *PACED)
+    await_events(folder, "captured", 3)
+    laboratory.compute.cut()
+
+    code, told = end_of(run, within_s=60)
+
+    assert code == 0, told
+    assert summary_of(folder)["digest"] == digest
+    assert times_captured(folder) == [1] * 8
+
+
 def test_a_job_is_submitted(digest: str, laboratory: Laboratory) -> None:
     """`ray job submit` in a folder that only the head has: Ray gives the program to all hosts, what
     git ignores is not sent, and the job ends as the same scan."""
@@ -248,21 +279,6 @@ def test_a_job_is_submitted(digest: str, laboratory: Laboratory) -> None:
     assert summary_of(folder)["digest"] == digest
     assert not (sent / "runs").exists()
     assert not (sent / ".git").exists()
-
-
-def test_a_silent_host_is_not_waited_for(digest: str, laboratory: Laboratory) -> None:
-    """A host that stacks is cut off and never comes back: what it had is done elsewhere as soon as
-    Ray gives it up, not when the network notices, minutes later; same digest, nobody fails."""
-    folder = laboratory.hosts.shared / "silent"
-    run = laboratory.begin_scan(folder, *PACED)
-    await_events(folder, "captured", 3)
-    laboratory.compute.cut()
-
-    code, told = end_of(run, within_s=60)
-
-    assert code == 0, told
-    assert summary_of(folder)["digest"] == digest
-    assert times_captured(folder) == [1] * 8
 
 
 def with_token(file: Path, token: str) -> dict[str, str]:
