@@ -651,6 +651,7 @@ def ray_running(settings: Settings) -> Iterator[None]:
     address = asked_address(settings)
     try:
         start_ray(address, settings)
+        silence_ray()
     except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
         came = " ".join(str(error).split())[:200] or type(error).__name__
         subject = f"Ray at {address}" if address else "local Ray"
@@ -694,6 +695,15 @@ def start_ray(address: str | None, settings: Settings) -> None:
         require_grpc(host, int(port))
     with compiled_code_silenced():  # one message of ours says it all
         ray.init(address=address, **common)
+
+
+def silence_ray() -> None:
+    """Keep off the screen what Ray says of nodes and tasks that failed, its own stack traces too:
+    what it means for the scan is ours to tell."""
+    with suppress(ImportError):  # no public setting does it: log_to_driver concerns workers alone
+        from ray._private import worker
+
+        worker.print_to_stdstream = lambda *told, **more: None
 
 
 def require_shared_memory(needed_bytes: int) -> None:
