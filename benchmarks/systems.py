@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
@@ -53,8 +53,15 @@ CHANGES = {  # what this driver does not do, one by one: environment of Ray
 }
 
 
-def this_driver(work: Workload, around: Around, change: str = "") -> Timeline:
-    """This project's own loop, actors and modest workers; the kernel is the workload's.
+def this_driver(
+    work: Workload,
+    around: Around,
+    change: str = "",
+    stacking: Any = None,
+    camera_options: Mapping[str, Any] | None = None,
+) -> Timeline:
+    """This project's own loop, actors and modest workers; the kernel is the workload's, or that of
+    the task that is given for stacking.
 
     There is neither autofocus nor detection.
     """
@@ -74,7 +81,9 @@ def this_driver(work: Workload, around: Around, change: str = "") -> Timeline:
     dtype, folder = np.dtype(np.uint16), Path(tempfile.mkdtemp())
     opener = partial(ProjectCamera, work)
     setup = Setup(settings, plan, dtype, None, None, (), opener)
-    main.stack_batch = project_stacking(work, lowered=change != "stacking not lowered")
+    lowered = change != "stacking not lowered"
+    main.stack_batch = stacking or project_stacking(work, lowered)
+    options = camera_options or {}
     if change == "memory not touched":
         main.QUEUED_PER_CAMERA = 0
     timeline = Timeline()
@@ -88,9 +97,9 @@ def this_driver(work: Workload, around: Around, change: str = "") -> Timeline:
             journal,
             credits,
             Stop(),
-            {},
+            options,
         )
-        with main.cameras(setup, {}) as actors:
+        with main.cameras(setup, options) as actors:
             model = ray.put(run.predictor)
             ray.get([actor.ready.remote() for actor in actors])
             timeline.ready_s = time.time()

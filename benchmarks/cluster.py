@@ -1,0 +1,345 @@
+"""What a cluster costs: the same work on one, two and four raylets, and a farm of nodes on paper.
+
+    python benchmarks/cluster.py --rounds 3
+
+On one machine: a head without CPUs, where the driver is, and raylets with one CPU slot each; the
+first of them has the microscope. *Stacking that waits* sleeps for a known time, so that raylets
+are as good as computers and whatever is missing from the ideal is Ray's and ours. *The program* is
+a scan as it comes, whose stacking and detection share the cores that there are: more raylets than
+cores cannot be faster, and should not be slower.
+
+Bytes between nodes are told in three ways: by where each batch was stacked, by what all object
+stores took in beyond what was captured, and by the counter of the loopback device, which counts
+Ray's talk and that of all others on this machine, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # this Ray is ours alone
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = str(ROOT)  # of the raylets' workers, wherever this was started
+
+import ray  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+
+import main  # noqa: E402
+import tasks  # noqa: E402
+from actors import A_SHARE, MICROSCOPE  # noqa: E402
+from benchmarks.conditions import print_conditions  # noqa: E402
+from benchmarks.scaling import (  # noqa: E402
+    LINK_BYTES_PER_S,
+    NODE_CORES,
+    USUAL,
+    usual_batch,
+    usual_detection_s,
+)
+from benchmarks.systems import this_driver  # noqa: E402
+from benchmarks.workload import Workload, least_s, waits_ms  # noqa: E402
+from scan.records import StackRecord  # noqa: E402
+
+RAYLETS = (1, 2, 4)
+WAIT_S = 0.5
+STORE_BYTES = 600 * 10**6  # of every node: a dozen of the batches below
+WAITING = Workload(fields=16, exposure_s=0.005)  # three cameras, three times as fast as four nodes
+SLIDE = ["--plain", "--stripes=3", "--fields=8"]
+FARM = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Megabytes that went from node to node for each batch, told in three ways; and the CPU
+    milliseconds of all raylets, which move them."""
+
+    placed: float
+    stored: float
+    looped: float
+    raylets_ms: float
+
+
+@dataclass(frozen=True)
+class Waited:
+    """A scan whose stacking waits."""
+
+    makespan_s: float
+    ideal_s: float
+    waits_ms: list[float]
+    driver_ms: float
+    moved: Moved
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A scan by the program."""
+
+    makespan_s: float
+    cpu_s: float
+    driver_ms: float
+    digest: str
+    moved: Moved
+
+
+# ----------------------------------------------------------------------------- the cluster
+
+
+@contextmanager
+def raylets(count: int) -> Iterator[Cluster]:
+    """A head without CPUs, where this driver is, and so many raylets with one CPU slot."""
+    common = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
+    cluster = Cluster(True, head_node_args={"num_cpus": 0} | common)
+    try:
+        for number in range(count):
+            has = {} if number else {MICROSCOPE: 1}
+            cluster.add_node(wait=False, num_cpus=1, resources=has, **common)
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def microscopes_node() -> str:
+    """The node whose raylet has the microscope, where all batches are made."""
+    return next(n["NodeID"] for n in ray.nodes() if MICROSCOPE in n["Resources"])
+
+
+def noting(notes: Path, work: Callable[[Any, Any], tuple[int, int]]) -> Any:
+    """A task that stacks in some way and notes the node on which it did."""
+
+    @ray.remote(num_cpus=1)
+    def stack_batch(job: Any, frames: Any) -> StackRecord:
+        note = notes / f"{job.field.stripe}-{job.field.field}"
+        note.write_text(ray.get_runtime_context().get_node_id())
+        return StackRecord(*tasks.modestly(work, job, frames))
+
+    return stack_batch
+
+
+def wait(job: Any, frames: Any) -> tuple[int, int]:
+    """Stacking that takes a known time and no CPU."""
+    time.sleep(WAIT_S)
+    return 0, 0
+
+
+# -------------------------------------------------------------------------- what was moved
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What nodes and network have counted so far."""
+
+    stored: int
+    looped: int
+    raylets_s: float
+
+    @classmethod
+    def now(cls, cluster: Cluster) -> Counters:
+        """All of them, at this moment."""
+        return cls(stored_bytes(), looped_bytes(), raylets_s(cluster))
+
+
+def stored_bytes() -> int:
+    """Bytes of all objects that were ever put into any object store; a copy counts again."""
+    from ray._private import internal_api
+
+    state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
+    return int(internal_api.get_memory_info_reply(state).store_stats.cumulative_created_bytes)
+
+
+def looped_bytes() -> int:
+    """Bytes that went through the loopback device; elsewhere than on Linux none are told."""
+    if sys.platform != "linux":
+        return 0
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.lstrip().startswith("lo:"))
+
+
+def raylets_s(cluster: Cluster) -> float:
+    """CPU seconds of all raylets, in which object stores and transfers live."""
+    pids = [
+        info.process.pid
+        for node in cluster.list_all_nodes()
+        for info in node.all_processes["raylet"]
+    ]
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum(each.user + each.system for each in times)
+
+
+def moved(before: Counters, after: Counters, notes: Path, batch_bytes: int) -> Moved:
+    """What was moved between two moments in which all batches were stacked that have a note."""
+    nodes = [note.read_text() for note in notes.iterdir()]
+    home, batches = microscopes_node(), len(nodes)
+    placed = batch_bytes * sum(node != home for node in nodes)
+    stored = after.stored - before.stored - batches * batch_bytes
+    megabytes = [each / 1e6 / batches for each in (placed, stored, after.looped - before.looped)]
+    return Moved(*megabytes, 1e3 * (after.raylets_s - before.raylets_s) / batches)
+
+
+# ------------------------------------------------------------------------------- two scans
+
+
+def waiting(count: int) -> Waited:
+    """A scan on so many raylets whose stacking waits; neither autofocus nor detection."""
+    work = replace(WAITING, cpus=count)
+    with raylets(count) as cluster, tempfile.TemporaryDirectory() as notes:
+        before = Counters.now(cluster)
+        options = {"resources": {MICROSCOPE: A_SHARE}}
+        stacking = noting(Path(notes), wait)
+        timeline = this_driver(work, nullcontext, stacking=stacking, camera_options=options)
+        crossed = moved(before, Counters.now(cluster), Path(notes), work.batch_bytes)
+    first_s = min(each.began_s for each in timeline.captures.values())
+    makespan_s = max(each.ended_s for each in timeline.works.values()) - first_s
+    works = {place: replace(each, cpu_s=WAIT_S) for place, each in timeline.works.items()}
+    ideal_s = least_s(work, replace(timeline, works=works))
+    driver_ms = 1e3 * timeline.driver_cpu_s / len(works)
+    return Waited(makespan_s, ideal_s, waits_ms(timeline, count), driver_ms, crossed)
+
+
+def scanning(count: int, options: Sequence[str]) -> Scanned:
+    """A scan by the program on so many raylets."""
+    stacking, main.stack_batch = main.stack_batch, None
+    with (
+        raylets(count) as cluster,
+        tempfile.TemporaryDirectory() as notes,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        main.stack_batch = noting(Path(notes), tasks._stack)
+        before, cpu_s = Counters.now(cluster), time.process_time()
+        try:
+            out = Path(folder) / "run"
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+                assert main.main([*options, "--out", str(out)]) == 0
+        finally:
+            main.stack_batch = stacking
+        driver_s = time.process_time() - cpu_s
+        summary = json.loads((out / "summary.json").read_text())
+        events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+        size = next(event["batch_bytes"] for event in events if event["event"] == "ray")
+        crossed = moved(before, Counters.now(cluster), Path(notes), size)
+    done = [event for event in events if event["event"] in ("stacked", "detected")]
+    makespan_s = summary["timing"]["capture"] + summary["timing"]["answer"]
+    driver_ms = 1e3 * driver_s / summary["fields"]["stacked"]
+    cpu_s = sum(event["cpu_s"] for event in done)
+    return Scanned(makespan_s, cpu_s, driver_ms, summary["digest"], crossed)
+
+
+# ------------------------------------------------------------------------------ the tables
+
+
+def told(values: Sequence[float], digits: int = 1) -> str:
+    """Median, least and greatest."""
+    middle, least, most = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
+
+
+def table_of_moved(rounds: Sequence[Waited] | Sequence[Scanned]) -> str:
+    """Medians of what was moved, in three ways."""
+    ways = [(r.moved.placed, r.moved.stored, r.moved.looped, r.moved.raylets_ms) for r in rounds]
+    placed, stored, looped, raylets_ms = np.median(ways, axis=0)
+    return f"{placed:.1f}; {stored:.1f}; {looped:.1f} | {raylets_ms:.0f}"
+
+
+MOVED = "MB moved per batch: by place; by stores; by loopback | raylets' CPU per batch, ms"
+
+
+def print_waiting(found: dict[int, list[Waited]]) -> None:
+    """A line for each number of raylets."""
+    size = WAITING.batch_bytes / 1e6
+    batches = len(WAITING.places)
+    print(f"Stacking that waits {WAIT_S} s, {batches} batches of {size:.0f} MB:\n")
+    print(f"| raylets | makespan, s | ideal, s | over it | dispatch, 50 / 99 %, ms | {MOVED} |")
+    print("|---" * 7 + "|")
+    for count, rounds in found.items():
+        makespan = told([r.makespan_s for r in rounds], 2)
+        ideal_s = statistics.median(r.ideal_s for r in rounds)
+        over = told([100 * (r.makespan_s / r.ideal_s - 1) for r in rounds])
+        half, most = np.percentile([wait for r in rounds for wait in r.waits_ms], (50, 99))
+        print(
+            f"| {count} | {makespan} | {ideal_s:.2f} | {over} % | {half:.0f} / {most:.0f} "
+            f"| {table_of_moved(rounds)} |"
+        )
+
+
+def print_scanning(found: dict[int, list[Scanned]]) -> None:
+    """A line for each number of raylets."""
+    print(f"\nThe program, {' '.join(SLIDE)}, on {os.cpu_count()} cores:\n")
+    print(f"| raylets | first exposure to answer, s | CPU of all tasks, s | {MOVED} |")
+    print("|---" * 5 + "|")
+    for count, rounds in found.items():
+        makespan = told([r.makespan_s for r in rounds])
+        cpu = told([r.cpu_s for r in rounds])
+        print(f"| {count} | {makespan} | {cpu} | {table_of_moved(rounds)} |")
+    digests = {r.digest for rounds in found.values() for r in rounds}
+    print(f"\n{len(digests)} digest(s) in {sum(map(len, found.values()))} scans")
+
+
+def print_farm(driver_s: float, raylets_s: float) -> None:
+    """How many cameras so many stacking nodes carry, and what runs out first.
+
+    Every batch crosses one link: cameras have computers of their own. What a node's raylet spends
+    on a batch is taken from its cores.
+    """
+    copy_s, stack_s = usual_batch()
+    detect_s, batch_s = usual_detection_s(), USUAL.batch_s
+    work_s = stack_s + detect_s + raylets_s
+    print(
+        f"\nOn paper: a batch of {USUAL.batch_bytes / 1e6:.0f} MB every {batch_s:.3f} s from each "
+        f"camera; links of {LINK_BYTES_PER_S / 1.25e8:.0f} Gbit/s; {NODE_CORES} cores a node; CPU "
+        f"per batch: stacking {1e3 * stack_s:.0f}, detection {1e3 * detect_s:.0f}, raylets "
+        f"{1e3 * raylets_s:.0f}, driver {1e3 * driver_s:.1f}, copying in the camera's computer "
+        f"{1e3 * copy_s:.0f} ms:\n"
+    )
+    print("| stacking nodes | their links | their cores | one driver | cameras | runs out first |")
+    print("|---" * 6 + "|")
+    for nodes in FARM:
+        serve = {
+            "links": nodes * LINK_BYTES_PER_S * batch_s / USUAL.batch_bytes,
+            "cores": nodes * NODE_CORES * batch_s / work_s,
+            "the driver": batch_s / driver_s,
+        }
+        first = min(serve, key=lambda name: serve[name])
+        cells = " | ".join(f"{cameras:.0f}" for cameras in serve.values())
+        print(f"| {nodes} | {cells} | {int(serve[first])} | {first} |")
+
+
+def run_from_command_line() -> int:
+    """Print conditions, both tables and the farm; exit code 1 unless all digests are equal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--raylets", type=int, nargs="+", default=RAYLETS)
+    given = parser.parse_args()
+    print_conditions(rounds=given.rounds)
+    waited: dict[int, list[Waited]] = {count: [] for count in given.raylets}
+    scanned: dict[int, list[Scanned]] = {count: [] for count in given.raylets}
+    for _ in range(given.rounds):
+        for count in given.raylets:
+            waited[count].append(waiting(count))
+            scanned[count].append(scanning(count, SLIDE))
+    print_waiting(waited)
+    print_scanning(scanned)
+    most = waited[max(given.raylets)]
+    driver_ms, raylets_ms = np.median([(r.driver_ms, r.moved.raylets_ms) for r in most], axis=0)
+    print_farm(driver_ms / 1e3, raylets_ms / 1e3)
+    return int(len({r.digest for rounds in scanned.values() for r in rounds}) > 1)
+
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line())
