@@ -6,7 +6,8 @@ On one machine: a head without CPUs, where the driver is, and raylets with one C
 first of them has the microscope. *Stacking that waits* sleeps for a known time, so that raylets
 are as good as computers and whatever is missing from the ideal is Ray's and ours. *The program* is
 a scan as it comes, whose stacking and detection share the cores that there are: more raylets than
-cores cannot be faster, and should not be slower.
+cores cannot be faster, and should not be slower. *Alone* are what the driver does for a batch, by
+tiny ones that nothing else takes time for, and the way of a batch to another node.
 
 Bytes between nodes are told in three ways: by where each batch was stacked, by what all object
 stores took in beyond what was captured, and by the counter of the loopback device, which counts
@@ -24,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ os.environ["PYTHONPATH"] = str(ROOT)  # of the raylets' workers, wherever this w
 
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 import main  # noqa: E402
 import tasks  # noqa: E402
@@ -53,6 +55,7 @@ from benchmarks.scaling import (  # noqa: E402
 )
 from benchmarks.systems import this_driver  # noqa: E402
 from benchmarks.workload import Workload, least_s, waits_ms  # noqa: E402
+from results.journal import JOURNAL, read_journal  # noqa: E402
 from scan.records import StackRecord  # noqa: E402
 
 RAYLETS = (1, 2, 4)
@@ -60,18 +63,20 @@ WAIT_S = 0.5
 STORE_BYTES = 600 * 10**6  # of every node: a dozen of the batches below
 WAITING = Workload(fields=16, exposure_s=0.005)  # three cameras, three times as fast as four nodes
 SLIDE = ["--plain", "--stripes=3", "--fields=8"]
+TINY = Workload(stripes=2, fields=500, planes=2, edge_px=64, exposure_s=1e-5)
+MOVES = 20
+AT_THE_MICROSCOPE = {"resources": {MICROSCOPE: A_SHARE}}
+MOVED = "MB moved per batch: by place; by stores; by loopback"
 FARM = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Megabytes that went from node to node for each batch, told in three ways; and the CPU
-    milliseconds of all raylets, which move them."""
+    """Megabytes that went from node to node for each batch, told in three ways."""
 
     placed: float
     stored: float
     looped: float
-    raylets_ms: float
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,6 @@ class Waited:
     makespan_s: float
     ideal_s: float
     waits_ms: list[float]
-    driver_ms: float
     moved: Moved
 
 
@@ -91,9 +95,20 @@ class Scanned:
 
     makespan_s: float
     cpu_s: float
-    driver_ms: float
     digest: str
     moved: Moved
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What a batch costs beside stacking, in ms: the driver's CPU and the time from one to the
+    next, both of tiny ones; and of one that is moved, the time, and the CPU of both raylets."""
+
+    driver_ms: float
+    next_ms: float
+    moving_ms: float
+    sender_ms: float
+    receiver_ms: float
 
 
 # ----------------------------------------------------------------------------- the cluster
@@ -148,12 +163,11 @@ class Counters:
 
     stored: int
     looped: int
-    raylets_s: float
 
     @classmethod
-    def now(cls, cluster: Cluster) -> Counters:
-        """All of them, at this moment."""
-        return cls(stored_bytes(), looped_bytes(), raylets_s(cluster))
+    def now(cls) -> Counters:
+        """Both, at this moment."""
+        return cls(stored_bytes(), looped_bytes())
 
 
 def stored_bytes() -> int:
@@ -172,73 +186,96 @@ def looped_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.lstrip().startswith("lo:"))
 
 
-def raylets_s(cluster: Cluster) -> float:
-    """CPU seconds of all raylets, in which object stores and transfers live."""
-    pids = [
-        info.process.pid
-        for node in cluster.list_all_nodes()
-        for info in node.all_processes["raylet"]
-    ]
-    times = [psutil.Process(pid).cpu_times() for pid in pids]
-    return sum(each.user + each.system for each in times)
-
-
 def moved(before: Counters, after: Counters, notes: Path, batch_bytes: int) -> Moved:
     """What was moved between two moments in which all batches were stacked that have a note."""
     nodes = [note.read_text() for note in notes.iterdir()]
     home, batches = microscopes_node(), len(nodes)
     placed = batch_bytes * sum(node != home for node in nodes)
     stored = after.stored - before.stored - batches * batch_bytes
-    megabytes = [each / 1e6 / batches for each in (placed, stored, after.looped - before.looped)]
-    return Moved(*megabytes, 1e3 * (after.raylets_s - before.raylets_s) / batches)
+    looped = after.looped - before.looped
+    return Moved(*(each / 1e6 / batches for each in (placed, stored, looped)))
 
 
-# ------------------------------------------------------------------------------- two scans
+# ------------------------------------------------------------------------------ the scans
 
 
 def waiting(count: int) -> Waited:
     """A scan on so many raylets whose stacking waits; neither autofocus nor detection."""
-    work = replace(WAITING, cpus=count)
-    with raylets(count) as cluster, tempfile.TemporaryDirectory() as notes:
-        before = Counters.now(cluster)
-        options = {"resources": {MICROSCOPE: A_SHARE}}
-        stacking = noting(Path(notes), wait)
-        timeline = this_driver(work, nullcontext, stacking=stacking, camera_options=options)
-        crossed = moved(before, Counters.now(cluster), Path(notes), work.batch_bytes)
+    work, before = replace(WAITING, cpus=count), Counters.now()
+    with tempfile.TemporaryDirectory() as notes:
+        timeline = this_driver(
+            work, nullcontext, stacking=noting(Path(notes), wait), camera_options=AT_THE_MICROSCOPE
+        )
+        crossed = moved(before, Counters.now(), Path(notes), work.batch_bytes)
     first_s = min(each.began_s for each in timeline.captures.values())
     makespan_s = max(each.ended_s for each in timeline.works.values()) - first_s
     works = {place: replace(each, cpu_s=WAIT_S) for place, each in timeline.works.items()}
     ideal_s = least_s(work, replace(timeline, works=works))
-    driver_ms = 1e3 * timeline.driver_cpu_s / len(works)
-    return Waited(makespan_s, ideal_s, waits_ms(timeline, count), driver_ms, crossed)
+    return Waited(makespan_s, ideal_s, waits_ms(timeline, count), crossed)
 
 
-def scanning(count: int, options: Sequence[str]) -> Scanned:
-    """A scan by the program on so many raylets."""
-    stacking, main.stack_batch = main.stack_batch, None
-    with (
-        raylets(count) as cluster,
-        tempfile.TemporaryDirectory() as notes,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        main.stack_batch = noting(Path(notes), tasks._stack)
-        before, cpu_s = Counters.now(cluster), time.process_time()
-        try:
-            out = Path(folder) / "run"
-            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-                assert main.main([*options, "--out", str(out)]) == 0
-        finally:
-            main.stack_batch = stacking
-        driver_s = time.process_time() - cpu_s
+def scanning() -> Scanned:
+    """A scan by the program."""
+    before = Counters.now()
+    with tempfile.TemporaryDirectory() as notes, tempfile.TemporaryDirectory() as folder:
+        main.stack_batch, out = noting(Path(notes), tasks._stack), Path(folder) / "run"
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            assert main.main([*SLIDE, "--out", str(out)]) == 0
         summary = json.loads((out / "summary.json").read_text())
-        events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+        events = read_journal(out / JOURNAL)
         size = next(event["batch_bytes"] for event in events if event["event"] == "ray")
-        crossed = moved(before, Counters.now(cluster), Path(notes), size)
-    done = [event for event in events if event["event"] in ("stacked", "detected")]
+        crossed = moved(before, Counters.now(), Path(notes), size)
     makespan_s = summary["timing"]["capture"] + summary["timing"]["answer"]
-    driver_ms = 1e3 * driver_s / summary["fields"]["stacked"]
-    cpu_s = sum(event["cpu_s"] for event in done)
-    return Scanned(makespan_s, cpu_s, driver_ms, summary["digest"], crossed)
+    cpu_s = sum(each["cpu_s"] for each in events if each["event"] in ("stacked", "detected"))
+    return Scanned(makespan_s, cpu_s, summary["digest"], crossed)
+
+
+def alone(cluster: Cluster, count: int) -> Alone:
+    """What the driver does for a batch, and the way of one to another node, if there is one."""
+    work = replace(TINY, cpus=count)
+    timeline = this_driver(work, nullcontext, camera_options=AT_THE_MICROSCOPE)
+    first_s = min(each.began_s for each in timeline.captures.values())
+    wall_s = max(each.ended_s for each in timeline.works.values()) - first_s
+    spent = [1e3 * each / len(timeline.works) for each in (timeline.driver_cpu_s, wall_s)]
+    return Alone(*spent, *(moving(cluster) if count > 1 else [float("nan")] * 3))
+
+
+def moving(cluster: Cluster) -> tuple[float, float, float]:
+    """Milliseconds to move a batch to another node, and CPU milliseconds of sender and receiver."""
+    home = microscopes_node()
+    nodes = sorted(cluster.worker_nodes, key=lambda node: node.node_id != home)[:2]
+    pair = [psutil.Process(node.all_processes["raylet"][0].process.pid) for node in nodes]
+    there = NodeAffinitySchedulingStrategy(nodes[1].node_id, soft=False)
+    make = batch_made.options(**AT_THE_MICROSCOPE)
+    arrive = planes_of.options(scheduling_strategy=there)
+    ray.get(arrive.remote(make.remote()))  # both processes have started
+    times_s, before_s = [], [cpu_s(raylet) for raylet in pair]
+    for _ in range(MOVES):
+        batch = make.remote()
+        ray.wait([batch], fetch_local=False)
+        began_s = time.perf_counter()
+        ray.get(arrive.remote(batch))
+        times_s.append(time.perf_counter() - began_s)
+    spent_s = np.subtract([cpu_s(raylet) for raylet in pair], before_s)
+    return 1e3 * statistics.median(times_s), *(1e3 * spent_s / MOVES)
+
+
+@ray.remote(num_cpus=0)
+def batch_made() -> np.ndarray:
+    """A batch (z, y, x)."""
+    return np.ones((WAITING.planes, WAITING.edge_px, WAITING.edge_px), np.uint16)
+
+
+@ray.remote(num_cpus=0)
+def planes_of(batch: np.ndarray) -> int:
+    """How many planes a batch has, where it has come to."""
+    return len(batch)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a process so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 # ------------------------------------------------------------------------------ the tables
@@ -252,12 +289,8 @@ def told(values: Sequence[float], digits: int = 1) -> str:
 
 def table_of_moved(rounds: Sequence[Waited] | Sequence[Scanned]) -> str:
     """Medians of what was moved, in three ways."""
-    ways = [(r.moved.placed, r.moved.stored, r.moved.looped, r.moved.raylets_ms) for r in rounds]
-    placed, stored, looped, raylets_ms = np.median(ways, axis=0)
-    return f"{placed:.1f}; {stored:.1f}; {looped:.1f} | {raylets_ms:.0f}"
-
-
-MOVED = "MB moved per batch: by place; by stores; by loopback | raylets' CPU per batch, ms"
+    ways = [(r.moved.placed, r.moved.stored, r.moved.looped) for r in rounds]
+    return "; ".join(f"{way:.1f}" for way in np.median(ways, axis=0))
 
 
 def print_waiting(found: dict[int, list[Waited]]) -> None:
@@ -266,7 +299,7 @@ def print_waiting(found: dict[int, list[Waited]]) -> None:
     batches = len(WAITING.places)
     print(f"Stacking that waits {WAIT_S} s, {batches} batches of {size:.0f} MB:\n")
     print(f"| raylets | makespan, s | ideal, s | over it | dispatch, 50 / 99 %, ms | {MOVED} |")
-    print("|---" * 7 + "|")
+    print("|---" * 6 + "|")
     for count, rounds in found.items():
         makespan = told([r.makespan_s for r in rounds], 2)
         ideal_s = statistics.median(r.ideal_s for r in rounds)
@@ -282,7 +315,7 @@ def print_scanning(found: dict[int, list[Scanned]]) -> None:
     """A line for each number of raylets."""
     print(f"\nThe program, {' '.join(SLIDE)}, on {os.cpu_count()} cores:\n")
     print(f"| raylets | first exposure to answer, s | CPU of all tasks, s | {MOVED} |")
-    print("|---" * 5 + "|")
+    print("|---" * 4 + "|")
     for count, rounds in found.items():
         makespan = told([r.makespan_s for r in rounds])
         cpu = told([r.cpu_s for r in rounds])
@@ -291,21 +324,32 @@ def print_scanning(found: dict[int, list[Scanned]]) -> None:
     print(f"\n{len(digests)} digest(s) in {sum(map(len, found.values()))} scans")
 
 
-def print_farm(driver_s: float, raylets_s: float) -> None:
+def print_alone(found: dict[int, list[Alone]]) -> None:
+    """A line for each number of raylets; nothing is moved where there is one."""
+    size = WAITING.batch_bytes / 1e6
+    print(f"\nAlone: {len(TINY.places)} tiny batches, and {MOVES} of {size:.0f} MB moved:\n")
+    print(
+        "| raylets | driver's CPU per batch, ms | batch to batch, ms | moving one, ms "
+        "| CPU of the sending raylet, ms | of the receiving one, ms |"
+    )
+    print("|---" * 6 + "|")
+    for count, rounds in found.items():
+        cells = " | ".join(told(column) for column in zip(*map(astuple, rounds), strict=True))
+        print(f"| {count} | {cells.replace('nan (nan to nan)', '')} |")
+
+
+def print_farm(driver_s: float, receive_s: float) -> None:
     """How many cameras so many stacking nodes carry, and what runs out first.
 
-    Every batch crosses one link: cameras have computers of their own. What a node's raylet spends
-    on a batch is taken from its cores.
+    Cameras have computers of their own, so that every batch is received once by a stacking node.
     """
-    copy_s, stack_s = usual_batch()
-    detect_s, batch_s = usual_detection_s(), USUAL.batch_s
-    work_s = stack_s + detect_s + raylets_s
+    stack_s, detect_s, batch_s = usual_batch()[1], usual_detection_s(), USUAL.batch_s
+    work_s = stack_s + detect_s + receive_s
     print(
         f"\nOn paper: a batch of {USUAL.batch_bytes / 1e6:.0f} MB every {batch_s:.3f} s from each "
         f"camera; links of {LINK_BYTES_PER_S / 1.25e8:.0f} Gbit/s; {NODE_CORES} cores a node; CPU "
-        f"per batch: stacking {1e3 * stack_s:.0f}, detection {1e3 * detect_s:.0f}, raylets "
-        f"{1e3 * raylets_s:.0f}, driver {1e3 * driver_s:.1f}, copying in the camera's computer "
-        f"{1e3 * copy_s:.0f} ms:\n"
+        f"per batch: receiving {1e3 * receive_s:.0f}, stacking {1e3 * stack_s:.0f}, detection "
+        f"{1e3 * detect_s:.0f}, driver {1e3 * driver_s:.1f} ms. Cameras that each would carry:\n"
     )
     print("| stacking nodes | their links | their cores | one driver | cameras | runs out first |")
     print("|---" * 6 + "|")
@@ -329,15 +373,19 @@ def run_from_command_line() -> int:
     print_conditions(rounds=given.rounds)
     waited: dict[int, list[Waited]] = {count: [] for count in given.raylets}
     scanned: dict[int, list[Scanned]] = {count: [] for count in given.raylets}
+    lonely: dict[int, list[Alone]] = {count: [] for count in given.raylets}
     for _ in range(given.rounds):
         for count in given.raylets:
-            waited[count].append(waiting(count))
-            scanned[count].append(scanning(count, SLIDE))
+            with raylets(count) as cluster:
+                waited[count].append(waiting(count))
+                scanned[count].append(scanning())
+                lonely[count].append(alone(cluster, count))
     print_waiting(waited)
     print_scanning(scanned)
-    most = waited[max(given.raylets)]
-    driver_ms, raylets_ms = np.median([(r.driver_ms, r.moved.raylets_ms) for r in most], axis=0)
-    print_farm(driver_ms / 1e3, raylets_ms / 1e3)
+    print_alone(lonely)
+    most = lonely[max(given.raylets)]
+    driver_ms, receive_ms = np.median([(r.driver_ms, r.receiver_ms) for r in most], axis=0)
+    print_farm(driver_ms / 1e3, receive_ms / 1e3)
     return int(len({r.digest for rounds in scanned.values() for r in rounds}) > 1)
 
 
