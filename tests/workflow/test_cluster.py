@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
+import actors
 from benchmarks.chaos import SLIDE, events_of, scan
+from tests.microscope.devices import ADAPTERS, PRODUCT
 from tests.workflow.hosts import RAY, ROOT, Host, Network, await_true, network
 
 SMALL = [*SLIDE, "--focus-samples", "1", "--settle-ms", "0"]
@@ -187,6 +189,45 @@ def test_a_folder_that_is_not_shared_is_refused(laboratory: Laboratory, shared: 
     assert "storage that all nodes share" in line
     assert ("relative" in line) is shared
     assert ("another one on microscope" in line and "another one on compute" in line) is not shared
+
+
+def test_a_real_microscope_is_driven_where_it_stands(laboratory: Laboratory) -> None:
+    """Micro-Manager's core runs on the microscope's host alone, one actor takes both stripes."""
+    hosts, folder = laboratory.hosts, laboratory.hosts.shared / "beads"
+    settings = hosts.shared / "beads.toml"
+    settings.write_text(
+        f"microscope = 'micromanager'\nmm_config = '{PRODUCT}'\nadapters = '{ADAPTERS}'\n"
+        "stripes = 2\nfields = 2\nplanes = 5\nexposure_ms = 2\nroi_px = [0, 0, 256, 256]\n"
+    )
+    joining = ["--address", laboratory.head.ray_address, "--out", str(folder)]
+    program = [sys.executable, "main.py", "--plain", "--config", str(settings), *joining]
+
+    code, told = end_of(laboratory.head.start(*program))
+
+    assert code == 0, told
+    assert nodes_of(folder, CAMERAS) == {laboratory.microscope.address}
+    assert len({event["process"] for event in events_in(folder, "captured")}) == 1
+    assert times_captured(folder) == [1] * 4
+
+
+def test_a_missing_microscope_is_told(
+    local_ray: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A scan that needs a node which nobody has ends within its patience, by one line that names
+    the resource, and leaves no folder."""
+    monkeypatch.setattr(actors, "PLACE_S", 1.0)
+    (tmp_path / "scan.toml").write_text("capture_on = 'electrons'\n")
+
+    code = scan(*SMALL, "--config", str(tmp_path / "scan.toml"), "--out", str(tmp_path / "run"))
+
+    told = capsys.readouterr().err
+    assert code == 2
+    assert "of resource electrons, got 0 free within 1 s" in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_compute_host_dies_and_another_comes(digest: str, laboratory: Laboratory) -> None:

@@ -404,7 +404,7 @@ def test_a_full_disk_stops_the_scan_and_can_be_resumed(
     assert code == 1
     assert summary["status"] == "failed"
     assert re.search(
-        r"expected to write \d+ bytes, got File too large \(\d+ bytes free\)", said.err
+        r"expected to write \d+ bytes, got File too large \(\d+ bytes free on \S+\)", said.err
     )
     assert said.err.count("\n") == 1
     assert f"python main.py --resume {folder}" in said.out
