@@ -29,6 +29,7 @@ from results.table import read_part, read_table
 from scan.errors import InputError
 
 REPORT = "report.html"
+TOLD = {"row_cuts", "cameras"}  # at the beginning of a run; an older program left others
 MOST_NAMED = 100  # lost fields, faults
 NUMBERS = {  # of the summary: what they are called on the page, and how they are written
     "fields.detected": ("fields searched", ",d"),
@@ -109,7 +110,7 @@ class Report:
     def geometry(self) -> Geometry | None:
         """Where fields lie; None until the journal tells it."""
         begun = self._one("begun")
-        return Geometry(begun) if "row_cuts" in begun else None
+        return Geometry(begun) if begun.keys() >= TOLD else None
 
     # ------------------------------------------------------------------------------ in words
 
@@ -310,7 +311,7 @@ def write_report(folder: Path) -> Path:
     """Write the report of a run folder into it; InputError where no run began."""
     report = Report(folder)
     if not report.geometry:
-        came = "no journal that says where fields lie"
-        raise InputError(str(folder), "a run folder", came, "name one that a run has left")
+        came = "no journal that says where fields and cameras are"
+        raise InputError(report.place, "a run folder", came, "name one that a run has left")
     write_atomically(folder / REPORT, report.page())
     return folder / REPORT
