@@ -783,9 +783,8 @@ def require_shared(folder: Path) -> None:
         raise UserMistake(f"--out {folder}", expected, "a relative one", advice)
     leave_mark(place)
     try:
-        asked = [
-            ask(place, node) for node in nodes
-        ]  # all at once: each may have to start a process
+        # All at once: each may have to start a process.
+        asked = [ask(place, node) for node in nodes]
         answers = zip(nodes, asked, strict=True)
         strangers = [told for node, ref in answers if (told := estranged(place, node, ref))]
     finally:
