@@ -219,7 +219,7 @@ class MicroManagerMicroscope:
         if not self.pixel_size_um > 0:
             advice = "calibrate it in Micro-Manager and save, or give --pixel-size-um"
             raise _wrong(self._wiring.config, "the size of a pixel", "none", advice)
-        affine = np.reshape(self._core.getPixelSizeAffine(), (2, 3))[:, :2] / self.pixel_size_um
+        affine = np.reshape(self._core.getPixelSizeAffine(), (2, 3))[:, :2] / (told_um or 1.0)
         scale = math.sqrt(abs(np.linalg.det(affine)))
         calibrated = math.isclose(scale, 1, abs_tol=SCALE_TOLERANCE)
         self._turn = affine if calibrated else np.eye(2)

@@ -112,6 +112,17 @@ def test_the_stage_follows_the_calibrated_orientation(
     assert microscope._core.getXYPosition() == pytest.approx(expected_um, abs=0.02)
 
 
+def test_another_pixel_size_leaves_the_orientation(opened: Opener) -> None:
+    """Whoever knows the size of a pixel better than the configuration still has its directions."""
+    mirrored = ("PixelSize_um,Lens,0.5", "PixelSizeAffine,Lens,-0.5,0,0,0,0.5,0")
+    microscope = opened(*BEADS[:-1], *mirrored, pixel_size_um=0.65)
+
+    microscope.stack(30.0, 60.0, [0.0])
+
+    assert microscope.pixel_size_um == 0.65
+    assert microscope._core.getXYPosition() == pytest.approx((-30, 60), abs=0.02)
+
+
 def test_an_affine_of_another_scale_was_never_calibrated(opened: Opener) -> None:
     """A pixel size without an affine leaves the stage's own directions."""
     microscope = opened(*BEADS[:-1], "PixelSize_um,Lens,0.25")
