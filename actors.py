@@ -7,7 +7,7 @@ not wait behind stacking.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import cv2
@@ -125,10 +125,11 @@ def where_cameras_live(settings: Settings) -> dict[str, Any]:
     return {"resources": {name: 1 if real else A_SHARE}}
 
 
-def beside_idle_heads() -> dict[str, str]:
-    """Labels of any node but a head that is there to keep the cluster together alone."""
+def beside_idle_heads(gone: Collection[str] = ()) -> dict[str, str]:
+    """Labels of any node but those that are gone, and a head without work of its own."""
     idle = [node["NodeID"] for node in alive_nodes() if not has_work(node)]
-    return {"ray.io/node-id": f"!in({','.join(idle)})"} if idle else {}
+    shunned = ",".join([*idle, *sorted(gone)])
+    return {"ray.io/node-id": f"!in({shunned})"} if shunned else {}
 
 
 def has_work(node: Mapping[str, Any]) -> bool:

@@ -125,6 +125,9 @@ from tasks import (
     warm_up,
 )
 
+Work = Callable[[Mapping[str, Any]], ray.ObjectRef]  # begins a task with further options of Ray's
+NO_OPTIONS: Mapping[str, Any] = {}
+
 COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
 EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 
@@ -266,13 +269,17 @@ def sweep(
 
 
 def describe(
-    samples: ray.ObjectRef | None, model: ray.ObjectRef, run: Run
+    samples: ray.ObjectRef | None,
+    model: ray.ObjectRef,
+    run: Run,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> tuple[ray.ObjectRef, list[ray.ObjectRef]]:
     """By what every field is searched; and what to wait for, unless the journal knew it."""
     if samples is None:
         return ray.put(statistics_from(run.past.described or {})), []
-    described: Any = describe_specimen.remote(samples, diameter_px(run.setup), model)
-    return described[0], [described[1]]
+    describing: Any = describe_specimen.options(**options)
+    statistics, work = describing.remote(samples, diameter_px(run.setup), model)
+    return statistics, [work]
 
 
 class Flow:
@@ -294,8 +301,9 @@ class Flow:
             plan, run.credits, settings.retries, run.past.stacked, run.past.detected
         )
         self.pending: dict[ray.ObjectRef, Callable[[ray.ObjectRef], None]] = {}
-        self.anew: dict[ray.ObjectRef, Callable[[], ray.ObjectRef]] = {}
+        self.anew: dict[ray.ObjectRef, Work] = {}
         self.nodes: set[str] = set()
+        self.gone: set[str] = set()
         self.doubted: set[ray.ObjectRef] = set()
         self.exposures: dict[Field, ray.ObjectRef] = {}
         self.held_since_s: dict[int, float] = {}
@@ -350,9 +358,14 @@ class Flow:
             )
             self.journal.write("warning", message=message)
 
-    def begin(self, work: Callable[[], ray.ObjectRef], then: Callable[[Any], None]) -> None:
-        """Begin a task that may be begun again, and say what to do when it resolves."""
-        ref = work()
+    def begin(self, work: Work, then: Callable[[Any], None]) -> None:
+        """Begin a task that may be begun again, and say what to do when it resolves.
+
+        Once a node is gone Ray is told to keep off it: it may still await its answer to an earlier
+        task of that kind, and tasks that ask for the same would wait in line behind that.
+        """
+        away = {"label_selector": beside_idle_heads(self.gone)} if self.gone else NO_OPTIONS
+        ref = work(away)
         self.pending[ref], self.anew[ref] = then, work
 
     def begin_again(self, now_s: float) -> None:
@@ -375,22 +388,23 @@ class Flow:
     def lost_node(self) -> bool:
         """Whether Ray gave up a node since the last time."""
         before, self.nodes = self.nodes, {node["NodeID"] for node in alive_nodes()}
+        self.gone |= before - self.nodes
         return bool(before - self.nodes)
 
     def predict(self, detected: Sequence[tuple[int, int]]) -> AnswerRecord:
         """Make the scan's answer, again if a node is lost that may have been about to."""
         self.lost_node()
         while True:
-            predicting = predict_scan.options(label_selector=beside_idle_heads())
+            predicting = predict_scan.options(label_selector=beside_idle_heads(self.gone))
             ref = predicting.remote(self.place, detected)
             while not self.lost_node():
                 if ray.wait([ref], timeout=LOOK_S)[0]:
                     return ray.get(ref)
                 require_ray()
 
-    def describe(self, samples: ray.ObjectRef | None) -> ray.ObjectRef:
+    def describe(self, samples: ray.ObjectRef | None, options: Mapping[str, Any]) -> ray.ObjectRef:
         """Describe the specimen again, for all detections that are begun from now on."""
-        self.statistics, (work,) = describe(samples, self.predictor, self.run)
+        self.statistics, (work,) = describe(samples, self.predictor, self.run, options)
         return work
 
     def warmed(self, ref: ray.ObjectRef) -> None:
@@ -474,8 +488,7 @@ class Flow:
         settings = self.setup.settings
         burn_s = settings.stress_seconds if settings.stress else 0.0
         job = StackJob(self.place, field, record.z_um, settings.align, burn_s)
-        stacking = stack_batch.options(name=f"stack {field.name}")
-        self.begin(partial(stacking.remote, job, frames), partial(self.stacked, record, field))
+        self.begin(partial(self.stack, job, frames), partial(self.stacked, record, field))
         self.tell(
             "captured",
             field,
@@ -553,6 +566,13 @@ class Flow:
 
     # ---------------------------------------------------------------- stacking, detection
 
+    def stack(
+        self, job: StackJob, frames: ray.ObjectRef, options: Mapping[str, Any]
+    ) -> ray.ObjectRef:
+        """Ask for a batch to be stacked."""
+        stacking = stack_batch.options(name=f"stack {job.field.name}", **options)
+        return stacking.remote(job, frames)
+
     def stacked(self, record: CaptureRecord, field: Field, ref: ray.ObjectRef) -> None:
         """A field lies in the mosaic: search every field whose surroundings are complete now."""
         try:
@@ -583,9 +603,9 @@ class Flow:
                 job = DetectionJob(self.place, field, around, plan.pixel_size_um)
                 self.begin(partial(self.search, job), partial(self.detected, time.time(), field))
 
-    def search(self, job: DetectionJob) -> ray.ObjectRef:
+    def search(self, job: DetectionJob, options: Mapping[str, Any]) -> ray.ObjectRef:
         """Find the objects of a field, as it is known by now what they look like."""
-        searching = detect_objects.options(name=f"detect {job.field.name}")
+        searching = detect_objects.options(name=f"detect {job.field.name}", **options)
         return searching.remote(job, self.predictor, self.statistics)
 
     def detected(self, asked_s: float, field: Field, ref: ray.ObjectRef) -> None:
