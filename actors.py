@@ -105,8 +105,8 @@ def survey_microscope(settings: Settings, camera: int) -> Setup:
 def where_cameras_live(settings: Settings) -> dict[str, Any]:
     """Options for actors and tasks that use a microscope: which nodes, and how much of them.
 
-    A real microscope is taken whole, so that two scans on one cluster never share it. UserMistake
-    after half a minute in which the nodes that are needed did not come.
+    Of the resource a real microscope takes one whole. UserMistake after half a minute in which the
+    nodes that are needed did not come.
     """
     real = bool(settings.configurations)
     name, _, label = (settings.capture_on or MICROSCOPE).partition("=")
@@ -157,8 +157,11 @@ def _free(resource: str) -> float:
 
 def await_nodes(what: str, needed: float, count: Callable[[], float], advice: str) -> None:
     """Wait for nodes to join; UserMistake that names what is missing when they do not."""
-    give_up_s = time.monotonic() + PLACE_S
+    give_up_s, told = time.monotonic() + PLACE_S, False
     while (found := count()) < needed:
+        if not told:
+            print(f"waiting for {needed:g} {what}", flush=True)
+            told = True
         if time.monotonic() > give_up_s:
             came = f"{found:g} free within {PLACE_S:.0f} s"
             raise UserMistake("Ray cluster", f"{needed:g} {what}", came, advice)

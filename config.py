@@ -1,7 +1,7 @@
 """The settings of a scan and the command line: frozen, validated once, unknown keys refused.
 
-Every setting is a key of the TOML file given by ``--config``, and an option, which wins. This room
-imports nothing of ours, so that any other may import it.
+Every setting is a key of the TOML file given by ``--config``; all but those of a real microscope
+are options, too, which win. This room imports nothing of ours, so that any other may import it.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import lt
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
 
@@ -54,6 +55,7 @@ FREE_ON_RESUME = {
     "stage_limits_um",
     "focus_limits_um",
     "device_timeout_s",
+    "bursts",
     "retries",
     "watchdog_s",
     "camera_start_s",
@@ -77,6 +79,7 @@ FILE_ONLY = {
     "focus_limits_um",
     "approach_um",
     "device_timeout_s",
+    "bursts",
     "camera_start_s",
     "capture_on",
 }
@@ -115,8 +118,8 @@ Line = Annotated[str, Field(pattern=r"^\P{Cc}*$")]  # it is told of in one
 class Settings(BaseModel):
     """All that decides a scan.
 
-    A setting left out takes its default; for the replay microscope the geometry that is left out
-    comes from the recording.
+    A setting left out takes its default; geometry that is left out comes from the recording, or
+    from the camera of a real microscope.
     """
 
     model_config = ConfigDict(
@@ -147,11 +150,13 @@ class Settings(BaseModel):
     """against backlash: moves down go this much further and come back"""
     device_timeout_s: float = Field(10.0, gt=0, le=3600)
     """patience with a single device"""
+    bursts: bool = True
+    """whether hardware may sequence a z-stack"""
     seed: int = Field(1, ge=0)
     """seed of the simulated slide"""
 
     stripes: int = Field(3, ge=1, le=100)
-    """stripes, each with a camera"""
+    """stripes, one above the other"""
     fields: int | None = Field(None, ge=1)
     """fields of view per stripe"""
     planes: int | None = Field(None, ge=1, le=500)
@@ -256,6 +261,16 @@ class Settings(BaseModel):
     def _agree(self) -> Self:
         if self.microscope == "micromanager" and self.field_px:
             raise ValueError("field_px: expected to be the camera's, got one; use roi_px, binning")
+        if len(set(self.microscopes)) < len(self.microscopes):
+            raise ValueError("microscopes: expected different files, got one twice; leave it out")
+        stage, focus = self.stage_limits_um, self.focus_limits_um
+        for name, limits in (("stage", stage), ("focus", focus)):
+            half = len(limits) // 2 if limits else 0
+            if limits and not all(map(lt, limits[:half], limits[half:])):
+                expected = "least before greatest positions"
+                raise ValueError(
+                    f"{name}_limits_um: expected {expected}, got {list(limits)}; turn them around"
+                )
         if self.stripes * (self.fields or 1) > MOST_FIELDS:
             raise ValueError(
                 f"fields: expected at most {MOST_FIELDS} in all stripes together, "
@@ -393,6 +408,7 @@ def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocat
     """
     given = vars(build_parser().parse_args(argv))
     file = given.pop("config")
+    named = given["resume"]
     for name in ("out", "resume", "report"):
         given[name] = given[name] and locally(given[name])
     resume = given["resume"]
@@ -401,11 +417,20 @@ def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocat
     values |= {key: value for key, value in given.items() if value is not None}
     if call["report"] and (values or call["live"]):
         raise SettingsError("--report: expected no other option, got more; it shows a run as it is")
-    return Invocation(resumed(resume, values) if resume else validate(values), **call)
+    settings = resumed(resume, named, values) if resume else validate(values)
+    return Invocation(settings, **call)
 
 
-def resumed(folder: Path, values: Mapping[str, Any]) -> Settings:
-    """The settings of an earlier run; values that would change its answer raise SettingsError."""
+def resumed(folder: Path, named: str, values: Mapping[str, Any]) -> Settings:
+    """The settings of an earlier run; values that would change its answer raise SettingsError.
+
+    The folder is that on this computer, `named` is what the user called it.
+    """
+    if not (folder / SETTINGS_FILE).is_file():
+        raise SettingsError(
+            f"--resume {named}: expected a run folder, got one without {SETTINGS_FILE}; name one "
+            "that a run has left"
+        )
     before = validate(read_toml(folder / SETTINGS_FILE))
     now = validate(before.model_dump() | dict(values))
     differing = [
@@ -415,7 +440,7 @@ def resumed(folder: Path, values: Mapping[str, Any]) -> Settings:
     ]
     if differing:
         raise SettingsError(
-            f"--resume {folder}: expected the settings of that run, got another "
+            f"--resume {named}: expected the settings of that run, got another "
             f"{', '.join(differing)}; leave them out, or scan into a new folder"
         )
     return now

@@ -812,7 +812,10 @@ def require_shared(folder: Path) -> None:
     if strangers:
         expected = f"one folder on all {len(nodes)} nodes"
         advice = "give --out on storage that all nodes share, or a URL such as s3://bucket/run"
-        raise UserMistake(place, expected, "; ".join(strangers)[:MOST_TOLD], advice)
+        if is_url(place):
+            advice = "give every node AWS_ENDPOINT_URL and credentials, and a way to the store"
+        came = "; ".join(dict.fromkeys(strangers))[:MOST_TOLD]
+        raise UserMistake(place, expected, came, advice)
 
 
 def ask(place: str, node: Mapping[str, Any]) -> ray.ObjectRef:
@@ -998,8 +1001,11 @@ def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
     begun = next((event["identity"] for event in events if "identity" in event), None)
     for name, now in identity(setup, predictor).items():
         if begun and begun.get(name) != now:
-            expected, advice = f"{name} {begun.get(name)}", "bring that back, or use a new folder"
-            raise InputError(f"--resume {folder}", f"{expected} as begun", str(now), advice)
+            subject, advice = f"--resume {place_of(folder)}", "bring that back, or use a new folder"
+            expected, came = f"{name} {begun.get(name)} as begun", str(now)
+            if name not in begun:
+                expected, came = "a run of this program", "one of another version"
+            raise InputError(subject, expected, came, advice)
     sweep_strays(folder)
     past, place = Past.of(events, setup.plan), place_of(folder)
     if past.focused:
@@ -1098,16 +1104,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             predictor = open_predictor(call.settings.predictor, setup.dtype)
             with owned(folder), live_view(folder.resolve(), call.live):
                 summary = perform(setup, predictor, folder, call.plain)
+            print(*in_words(summary), sep="\n")
+            if summary["status"] != COMPLETE:
+                print(f"to go on from here: python main.py --resume {place}")
+            print(place)
     except (SettingsError, ScanError) as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_CODES[CANCELLED]
-    print(*in_words(summary), sep="\n")
-    if summary["status"] != COMPLETE:
-        print(f"to go on from here: python main.py --resume {place}")
-    print(place)
     return EXIT_CODES[summary["status"]]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from imaging.detection import DetectionStatistics, measure
 from imaging.focus import FocusPeak, crops, find_peak
@@ -135,7 +135,8 @@ class _Sweeps:
             self._revive(self._camera(field), error)
             if isinstance(error, GetTimeoutError):
                 return f"the sweep failed: no answer from the camera within {allowed:.0f} s"
-            return f"the sweep failed: {(str(error).strip().splitlines() or [''])[-1]}"
+            told = error.cause if isinstance(error, RayTaskError) else error
+            return f"the sweep failed: {(str(told).strip().splitlines() or [''])[-1]}"
         self.peaks[field] = find_peak(record.z_um, record.sharpness, record.noise)
         self._planes[field] = plane
         self.made.append((field, record))

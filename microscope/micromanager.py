@@ -5,15 +5,18 @@ Nothing moves before every position of a stack is known to lie within the limits
 the stages stand still, so that the stack can be asked for again. A core belongs to one process.
 """
 
+import hashlib
 import math
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -65,6 +68,8 @@ class Wiring:
         position is reached from below.
     timeout_s : float
         Of each wait for a device.
+    bursts : bool
+        Whether hardware may sequence a z-stack; not where a drive says it can and has no cable.
     """
 
     config: Path
@@ -80,6 +85,7 @@ class Wiring:
     focus_limits_um: Limits | None = None
     approach_um: float = 0.0
     timeout_s: float = 10.0
+    bursts: bool = True
 
 
 class MicroManagerMicroscope:
@@ -105,11 +111,13 @@ class MicroManagerMicroscope:
 
     def __init__(self, wiring: Wiring, core: Any = None) -> None:
         self._wiring, self._owned, self._closed = wiring, core is None, False
-        self._core = _load(wiring) if core is None else core
+        self._lock = _lock(wiring) if core is None else None
+        self._core = core
         self._camera = self._stage = self._focus = ""
         self._at_um: dict[str, np.ndarray] = {}  # where each device arrived that was sent
         self._buffer_mib = 0
         try:
+            self._core = _load(wiring) if core is None else core
             self._find_devices()
             self._set_camera()
             self._calibrate()
@@ -158,9 +166,11 @@ class MicroManagerMicroscope:
 
     def close(self) -> None:
         """Unload the devices, so that other programs can have them; may be called twice."""
-        if self._owned and not self._closed:
+        if self._owned and self._core and not self._closed:
             _quietly(self._core.unloadAllDevices)
         self._closed = True
+        if self._lock:
+            self._lock.close()  # which gives it back
 
     def _find_devices(self) -> None:
         found = {role: getattr(self._core, f"get{role}Device")() for role in ROLES}
@@ -269,7 +279,7 @@ class MicroManagerMicroscope:
     def _can_burst(self, z_um: Sequence[float]) -> bool:
         """Whether the focus drive can follow the camera; a burst has no time for detours."""
         falls = (np.diff(z_um) < 0).any()
-        if len(z_um) < 2 or (falls and self._wiring.approach_um):
+        if not self._wiring.bursts or len(z_um) < 2 or (falls and self._wiring.approach_um):
             return False
         with _told(self._focus, "an answer whether it takes a sequence"):
             able = self._core.isStageSequenceable(self._focus)
@@ -368,6 +378,41 @@ def _wrong(subject: Path | str, *rest: str) -> InputError:
     return InputError(str(subject), *rest)
 
 
+def _lock(wiring: Wiring) -> TextIO:
+    """Own a microscope: of two processes that open its configuration the second is refused.
+
+    One that was killed may take a moment to be gone; the system gives the lock back then.
+    """
+    name = hashlib.sha256(str(wiring.config.resolve()).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir(), f"stripe-scan-{name}.lock")
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        advice = "remove it if no scan is running"
+        raise _wrong(path, "a file that can be written", str(error.strerror), advice) from None
+    deadline_s = time.monotonic() + wiring.timeout_s
+    while not _locked(file):
+        if time.monotonic() > deadline_s:
+            file.seek(0)
+            owner = f"one that process {file.read().strip()} drives"
+            file.close()
+            advice = "wait until that scan is over, or stop it"
+            raise _wrong(wiring.config, "a microscope that nobody drives", owner, advice)
+        time.sleep(10 * POLL_S)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _load(wiring: Wiring) -> Any:
     """A core with the devices of the configuration file."""
     try:
@@ -379,7 +424,6 @@ def _load(wiring: Wiring) -> Any:
         advice = "name a file saved by Micro-Manager's hardware configuration wizard"
         raise _wrong(wiring.config, "a configuration file", "none", advice)
     adapters = str(wiring.adapters or os.environ.get("MICROMANAGER_PATH") or wiring.config.parent)
-    os.environ["PATH"] += os.pathsep + adapters  # Windows finds the makers' libraries there
     core = CMMCore()
     core.setDeviceAdapterSearchPaths([adapters])
     try:

@@ -208,6 +208,7 @@ def _wiring(settings: Settings, camera: int) -> Wiring:
         focus_limits_um=settings.focus_limits_um,
         approach_um=settings.approach_um,
         timeout_s=settings.device_timeout_s,
+        bursts=settings.bursts,
     )
 
 

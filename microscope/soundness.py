@@ -31,7 +31,8 @@ def require_sound(
             raise _damaged("light in every plane", f"plane {number} all zero")
         if number and _equal(frames[number - 1], plane):
             came = f"plane {number} equal to the one before, pixel by pixel"
-            raise _damaged("a new image in every plane", came)
+            advice = "check its connection, and bursts = false if its focus drive does not follow"
+            raise CaptureError("camera", "a new image in every plane", came, advice)
         if (part := _saturated(plane, bits)) > saturated_limit:
             came = f"{part:.0%} of plane {number}"
             raise _damaged(f"at most {saturated_limit:.0%} saturated pixels", came)

@@ -6,6 +6,8 @@ is told by the usual variable AWS_ENDPOINT_URL, on every node.
 """
 
 import os
+import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -31,6 +33,10 @@ SMALL = ("scan.toml", "events.jsonl", "summary.json", "report.html", "trace.json
 COPIED_EVERY_S = 0.5
 COPYING_SHARE = 0.1  # of the time, at most: the journal of a large scan is large
 ANSWER_S = 20.0  # within which a store answers; left to itself tensorstore tries for many minutes
+
+
+class CopyError(StorageError):
+    """The small files of a run could not be copied to its object store; they are kept here."""
 
 
 def is_url(place: Place) -> bool:
@@ -70,9 +76,14 @@ def _s3() -> dict[str, Any]:
     return told
 
 
+def awaited(future: Any, place: Place) -> Any:
+    """What tensorstore gives; TimeoutError where an object store does not answer in time."""
+    return future.result(timeout=ANSWER_S if is_url(place) else None)
+
+
 @cache
 def _store(place: str) -> Any:
-    return ts.KvStore.open(kvstore(place)).result(timeout=ANSWER_S)
+    return awaited(ts.KvStore.open(kvstore(place)), place)
 
 
 def _split(place: Place) -> tuple[Any, str]:
@@ -91,7 +102,8 @@ def _told(place: Place) -> Iterator[None]:
 
 def unanswered(place: Place, error: Exception) -> StorageError:
     """The StorageError to raise when an object store does not do what it is asked."""
-    came = (str(error).splitlines() or [""])[0][:200] or f"no answer within {ANSWER_S:.0f} s"
+    came = (str(error).splitlines() or [""])[0].partition(" [")[0][:200]
+    came = came or f"no answer within {ANSWER_S:.0f} s"
     advice = "check the URL, AWS_ENDPOINT_URL, the credentials and the network of every node"
     return StorageError(str(place), "an object store that answers", came, advice)
 
@@ -102,7 +114,7 @@ def read_bytes(place: Place) -> bytes | None:
         return Path(place).read_bytes() if Path(place).is_file() else None
     with _told(place):
         store, name = _split(place)
-        found = store.read(name).result(timeout=ANSWER_S)
+        found = awaited(store.read(name), place)
     return bytes(found.value) if found.state == "value" else None
 
 
@@ -112,14 +124,14 @@ def write_bytes(place: Place, data: bytes) -> int:
         return write_atomically(Path(place), data)
     with _told(place):
         store, name = _split(place)
-        store.write(name, data).result(timeout=ANSWER_S)
+        awaited(store.write(name, data), place)
     return crc32(data)
 
 
 def remove_under(place: Place) -> None:
     """Remove all that lies under a URL."""
     with _told(place):
-        _store(str(place)).delete_range(ts.KvStore.KeyRange()).result(timeout=ANSWER_S)
+        awaited(_store(str(place)).delete_range(ts.KvStore.KeyRange()), place)
 
 
 def leave_mark(place: Place) -> None:
@@ -151,7 +163,7 @@ def remove(place: Place) -> None:
     if is_url(place):
         with _told(place):
             store, name = _split(place)
-            store.write(name, None).result(timeout=ANSWER_S)
+            awaited(store.write(name, None), place)
     else:
         Path(place).unlink(missing_ok=True)
 
@@ -160,17 +172,35 @@ def remove(place: Place) -> None:
 def staged(place: Place) -> Iterator[Path]:
     """The folder of a run on this computer; a URL's is a copy of its small files, and copied back
     while they grow."""
+    if re.match(r"\w{2,}:/(?!/)", str(place)):
+        raise InputError("--out", "a folder, or a URL with ://", str(place), "correct the URL")
     if not is_url(place):
         yield Path(place)
         return
-    with tempfile.TemporaryDirectory(prefix="stripe-scan-") as name:
-        folder, url = Path(name), str(place).rstrip("/")
+    url, folder = str(place).rstrip("/"), Path(tempfile.mkdtemp(prefix="stripe-scan-"))
+    try:
+        _fetch(url, folder)
+        with _copied(folder, url):
+            yield folder
+    except CopyError:
+        raise  # what lies there lies nowhere else
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+
+
+def _fetch(url: str, folder: Path) -> None:
+    """Bring the small files of a run here; InputError where the store cannot be written to."""
+    try:
+        leave_mark(url)
+        remove_marks(url, ())
         for small in SMALL:
             if (data := read_bytes(f"{url}/{small}")) is not None:
                 (folder / small).write_bytes(data)
-        (folder / POINTER).write_text(url, encoding="utf-8")
-        with _copied(folder, url):
-            yield folder
+    except StorageError as error:
+        raise InputError(*error.args) from None
+    (folder / POINTER).write_text(url, encoding="utf-8")
 
 
 @contextmanager
@@ -199,7 +229,12 @@ def _copied(folder: Path, url: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        copy()
+        try:
+            copy()
+        except StorageError as error:
+            subject, expected, came, advice = error.args
+            kept = f"journal, summary and report are kept in {folder}"
+            raise CopyError(subject, expected, came, f"{advice}; {kept}") from None
 
 
 def _states(folder: Path) -> dict[str, tuple[int, int]]:

@@ -19,7 +19,7 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from results.files import not_written
-from results.places import Place, is_url, kvstore, read_bytes, unanswered, write_bytes
+from results.places import Place, awaited, is_url, kvstore, read_bytes, unanswered, write_bytes
 from scan.errors import StorageError
 from scan.plan import ScanPlan
 
@@ -48,7 +48,7 @@ def _create_image(place: str, plan: ScanPlan, dtype: np.dtype[Any], extra: dict[
         spec = _array_spec(f"{place}/{level}", plan, level, dtype)
         with _told(place, 0):
             try:
-                ts.open(spec, create=True, open=True).result()
+                awaited(ts.open(spec, create=True, open=True), place)
             except ValueError:  # its description is torn: only that is made anew, pixels stay
                 Path(place, str(level), "zarr.json").unlink()
                 ts.open(spec, create=True, open=True).result()
@@ -132,7 +132,8 @@ def _levels(place: Place) -> tuple[Any, ...]:
             raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
     datasets = json.loads(group)["attributes"]["ome"]["multiscales"][0]["datasets"]
     opening = [ts.open(_open_spec(f"{place}/{dataset['path']}")) for dataset in datasets]
-    return tuple(future.result() for future in opening)
+    with _told(place, 0):
+        return tuple(awaited(future, place) for future in opening)
 
 
 def write_core(place: Place, rows: slice, columns: slice, levels: Sequence[Array]) -> int:
@@ -154,7 +155,7 @@ def write_core(place: Place, rows: slice, columns: slice, levels: Sequence[Array
             for window, pixels in zip(_windows(place, rows, columns), levels, strict=True)
         ]
         for future in writing:
-            future.result()
+            awaited(future, place)
     return _checksum(levels)
 
 
@@ -175,7 +176,7 @@ def _checksum(levels: Sequence[Array]) -> int:
 def checksum_of(place: Place, rows: slice, columns: slice) -> int | None:
     """The checksum of a core as it lies on disk; None where it cannot be read."""
     try:
-        return _checksum([window.read().result() for window in _windows(place, rows, columns)])
+        return _checksum([awaited(w.read(), place) for w in _windows(place, rows, columns)])
     except (StorageError, OSError, ValueError, KeyError):
         return None
 
@@ -187,7 +188,7 @@ def level_count(place: Place) -> int:
 
 def read_region(place: Place, rows: slice, columns: slice, level: int = 0) -> Array:
     """Pixels of a level of an image; what was never written is zero."""
-    return np.asarray(_levels(place)[level][rows, columns].read().result())
+    return np.asarray(awaited(_levels(place)[level][rows, columns].read(), place))
 
 
 def shape_of(place: Place, level: int = 0) -> tuple[int, int]:

@@ -15,9 +15,11 @@ def allowed_s(settings: Settings, plan: ScanPlan, planes: int) -> float:
     rows, columns = plan.mosaic_shape
     travel_um = max(rows, columns) * plan.pixel_size_um
     plane_ms = settings.exposure_ms + settings.settle_ms
+    device_s = settings.device_timeout_s if settings.configurations else 0.0
     bytes_at_most = 4 * planes * plan.frame_shape[0] * plan.frame_shape[1]
     return (
         settings.watchdog_s
+        + device_s
         + (planes * plane_ms + travel_um / settings.stage_speed_um_per_ms) / 1e3
         + bytes_at_most / (SLOWEST_MB_PER_S * 1e6)
     )

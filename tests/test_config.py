@@ -14,7 +14,8 @@ import config
 from config import FILE_ONLY, SETTINGS_FILE, Settings, SettingsError, build_parser, parse, validate
 
 OPTIONS = [name for name in Settings.model_fields if name not in FILE_ONLY]
-MICROMANAGER = {"microscope": "micromanager", "mm_config": "a.cfg"}
+REAL = {"microscope": "micromanager"}
+MICROMANAGER = REAL | {"mm_config": "a.cfg"}
 
 MISTAKES = {
     "unknown key": ({"feilds": 3}, "did you mean 'fields'"),
@@ -38,6 +39,9 @@ MISTAKES = {
     "edge of a camera": (MICROMANAGER | {"field_px": 256}, "use roi_px, binning"),
     "part of no width": (MICROMANAGER | {"roi_px": [0, 0, 0, 9]}, "roi_px: expected greater than"),
     "two resources": ({"capture_on": "a b"}, "capture_on: expected"),
+    "one file twice": (REAL | {"microscopes": ["b.cfg", "b.cfg"]}, "different files"),
+    "stage limits": (MICROMANAGER | {"stage_limits_um": [0, 9, 9, 0]}, "least before greatest"),
+    "focus limits": (MICROMANAGER | {"focus_limits_um": [9, -9]}, "least before greatest"),
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,8 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
 
     def opener(*lines: str, core: Any = None, **wiring: Any) -> MicroManagerMicroscope:
         values = {"exposure_ms": 1.0, "adapters": ADAPTERS} | wiring
-        config = config_of(tmp_path, *lines)
+        (folder := tmp_path / str(len(microscopes))).mkdir(exist_ok=True)  # each is another one
+        config = config_of(folder, *lines)
         microscopes.append(MicroManagerMicroscope(Wiring(config, **values), core))
         return microscopes[-1]
 
@@ -110,6 +113,33 @@ def test_the_stage_follows_the_calibrated_orientation(
     assert microscope.pixel_size_um == 0.5 * binning
     expected_um = (300 + 30 * steps[0], 600 + 30 * steps[1])
     assert microscope._core.getXYPosition() == pytest.approx(expected_um, abs=0.02)
+
+
+def test_a_microscope_has_one_owner(tmp_path: Path) -> None:
+    """While a process drives a microscope it is refused to others; once it is closed they have it,
+    also where loading it failed."""
+    path = config_of(tmp_path, *BEADS)
+    wiring = Wiring(path, exposure_ms=1.0, adapters=ADAPTERS, timeout_s=0.1)
+    first = MicroManagerMicroscope(wiring)
+    with pytest.raises(InputError, match=rf"nobody drives, got one that process {os.getpid()} dr"):
+        MicroManagerMicroscope(wiring)
+    first.close()
+    path.write_text("Device,Camera,None,None")
+    with pytest.raises(InputError, match="whose devices all start"):
+        MicroManagerMicroscope(wiring)
+    MicroManagerMicroscope(replace(wiring, config=config_of(tmp_path, *BEADS))).close()
+
+
+def test_sequences_of_hardware_can_be_switched_off(opened: Opener) -> None:
+    """A drive that says it follows the camera, and does not, is stepped where settings say so."""
+    lying = (*BEADS, "Property,Z,UseSequences,Yes")
+    heights = [-6.0, -2.0, 2.5]
+
+    frames = opened(*lying, bursts=False).stack(0.0, 0.0, heights).frames
+
+    np.testing.assert_array_equal(frames, opened(*BEADS).stack(0.0, 0.0, heights).frames)
+    burst = opened(*lying).stack(0.0, 0.0, heights).frames
+    assert (burst == burst[0]).all()
 
 
 def test_another_pixel_size_leaves_the_orientation(opened: Opener) -> None:
@@ -599,8 +629,9 @@ def test_adapters_are_found_where_micro_manager_keeps_them(
         monkeypatch.setenv("MICROMANAGER_PATH", str(ADAPTERS))
     else:
         monkeypatch.delenv("MICROMANAGER_PATH", raising=False)
+        (tmp_path / "0").mkdir()  # that of the first configuration
         for library in ADAPTERS.glob("*DemoCamera*"):
-            (tmp_path / library.name).symlink_to(library)
+            (tmp_path / "0" / library.name).symlink_to(library)
 
     assert opened(*BEADS, adapters=None).frame_shape == (512, 512)
 

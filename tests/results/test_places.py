@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,52 @@ def awaited(met: Callable[[], bool]) -> None:
         if met():
             return
     pytest.fail("it never came about")
+
+
+@pytest.mark.usefixtures("store")
+def test_what_cannot_be_copied_in_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store is gone at the end, the folder stays, and the message says where it is."""
+    monkeypatch.setattr(places, "COPIED_EVERY_S", 999.0)
+    around = ExitStack()
+    folder = around.enter_context(staged("s3://lab/gone"))
+    (folder / "events.jsonl").write_text("one\n")
+    monkeypatch.setattr(places, "write_bytes", no_answer)
+
+    with pytest.raises(StorageError, match="journal, summary and report are kept in") as told:
+        around.close()
+
+    assert str(folder) in str(told.value)
+    assert (folder / "events.jsonl").read_text() == "one\n"
+    shutil.rmtree(folder)
+
+
+def no_answer(place: str, data: bytes) -> int:
+    """The store is gone."""
+    raise StorageError(place, "an object store that answers", "none", "wait")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("s3:/lab/run", "a URL with ://"), ("s3://nobody/run", "an object store that answers")],
+)
+def test_a_place_that_cannot_be_is_a_mistake(url: str, said: str) -> None:
+    """A mistyped URL and a bucket that is not there are told before anything begins."""
+    with pytest.raises(InputError, match=said), staged(url):
+        pytest.fail("it began")
+
+
+@pytest.mark.usefixtures("store")
+def test_pixels_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that falls silent in the midst of a scan is told as one that does not answer."""
+    plan, image = make_plan((1,), (64, 64), 0, 1.0, steered=True), np.ones((64, 64), np.uint16)
+    create_mosaics("s3://lab/silent", plan, image.dtype, np.dtype(np.uint32))
+    mosaic, core = f"s3://lab/silent/{STACKED}", (slice(0, 64), slice(0, 64))
+    levels = mean_pyramid(image, level_count(mosaic))
+    monkeypatch.setattr(places, "ANSWER_S", 1e-6)  # too soon for any
+
+    with pytest.raises(StorageError, match="an object store that answers, got no answer within"):
+        write_core(mosaic, *core, levels)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/run", "s3://", "s4://lab/run", "://run"])
