@@ -30,6 +30,7 @@ WORK = ["warm_up", "describe_specimen", "stack", "detect"]
 CAMERAS = ["CaptureActor", "capture"]
 REST = ["autofocus", "predict_scan"]  # which asks for no CPU
 STORE_BYTES = 150 * 10**6
+NEAR, FAR = "127.0.0.2", "127.0.0.3"  # where the microscope is, and where not
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -52,12 +53,17 @@ def times_captured(folder: Path) -> list[int]:
     return sorted(places.values())
 
 
-def nodes_of(folder: Path, verbs: list[str]) -> set[str]:
-    """Addresses of the nodes where such tasks ran, as Ray told the trace of the run."""
+def runs_of(folder: Path, verbs: list[str]) -> list[str]:
+    """Where each of such tasks ran, by address, as Ray told the trace of the run."""
     events = json.loads((folder / "trace.json").read_text())["traceEvents"]
     names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     ran = (names[e["pid"]] for e in events if e["name"].split()[0].split(".")[0] in verbs)
-    return {name.removeprefix("Ray: node ") for name in ran if name.startswith("Ray: node ")}
+    return [name.removeprefix("Ray: node ") for name in ran if name.startswith("Ray: node ")]
+
+
+def nodes_of(folder: Path, verbs: list[str]) -> set[str]:
+    """Addresses of the nodes where such tasks ran."""
+    return set(runs_of(folder, verbs))
 
 
 @pytest.fixture(scope="module")
@@ -70,37 +76,48 @@ def digest(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def raylets(local_ray: None) -> Iterator[Cluster]:
-    """A Ray of a head without CPUs and two nodes with one each, which differ by address."""
+    """A Ray of a head without CPUs and two nodes with one each, which differ by address; the first
+    has the microscope."""
     small: dict[str, Any] = {"object_store_memory": STORE_BYTES}
     cluster = Cluster(True, head_node_args=small | {"num_cpus": 0, "include_dashboard": False})
     try:
-        for number in (2, 3):
-            cluster.add_node(num_cpus=1, node_ip_address=f"127.0.0.{number}", **small)
+        for address, microscopes in ((NEAR, 1), (FAR, 0)):
+            has = {"microscope": microscopes} if microscopes else {}
+            cluster.add_node(num_cpus=1, node_ip_address=address, resources=has, **small)
         yield cluster
     finally:
         cluster.shutdown()
 
 
-def test_several_raylets_give_the_same_answer(
-    digest: str, raylets: Cluster, tmp_path: Path
-) -> None:
-    """On a Ray of three nodes the scan ends with the digest of one machine; the two that have CPUs
-    share the work, and the head has none of it."""
-    folder = tmp_path / "run"
-
+def scan_on(cluster: Cluster, folder: Path, *options: str) -> None:
+    """Scan as a user would, from this machine."""
     run = subprocess.run(
-        [*PROGRAM, "--address", raylets.address, "--out", str(folder)],
+        [*PROGRAM, "--address", cluster.address, "--out", str(folder), *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=90,
         check=False,
     )
-
     assert run.returncode == 0, run.stderr
-    assert summary_of(folder)["digest"] == digest
-    both = {"127.0.0.2", "127.0.0.3"}
-    assert nodes_of(folder, WORK) == nodes_of(folder, [*WORK, *CAMERAS, *REST]) == both
+
+
+def test_several_raylets_give_the_same_answer(
+    digest: str, raylets: Cluster, tmp_path: Path
+) -> None:
+    """On a Ray of three nodes the scan ends with the digest of one machine; cameras are where the
+    microscope is, the two nodes that have CPUs share the work, and the head has none of it. Where
+    nothing is in a hurry a batch is stacked where it lies."""
+    scan_on(raylets, tmp_path / "run")
+    scan_on(raylets, tmp_path / "calm", "--stripes", "1", "--fields", "6", *PACED)
+
+    assert summary_of(tmp_path / "run")["digest"] == digest
+    assert nodes_of(tmp_path / "run", CAMERAS) == {NEAR}
+    assert nodes_of(tmp_path / "run", WORK) == {NEAR, FAR}
+    assert nodes_of(tmp_path / "run", REST) <= {NEAR, FAR}
+    stacked = runs_of(tmp_path / "calm", ["stack"])
+    assert len(stacked) == 6
+    assert stacked.count(NEAR) >= 5, stacked
 
 
 @dataclass
