@@ -5,11 +5,9 @@ Nothing moves before every position of a stack is known to lie within the limits
 the stages stand still, so that the stack can be asked for again. A core belongs to one process.
 """
 
-import hashlib
 import math
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -383,25 +381,21 @@ def _lock(wiring: Wiring) -> TextIO:
 
     One that was killed may take a moment to be gone; the system gives the lock back then.
     """
-    name = hashlib.sha256(str(wiring.config.resolve()).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir(), f"stripe-scan-{name}.lock")
+    if not wiring.config.is_file():
+        advice = "name a file saved by Micro-Manager's hardware configuration wizard"
+        raise _wrong(wiring.config, "a configuration file", "none", advice)
     try:
-        file = path.open("a+", encoding="utf-8")
+        file = wiring.config.open(encoding="utf-8")
     except OSError as error:
-        advice = "remove it if no scan is running"
-        raise _wrong(path, "a file that can be written", str(error.strerror), advice) from None
+        came, advice = str(error.strerror), "let whoever scans read it"
+        raise _wrong(wiring.config, "a configuration file", came, advice) from None
     deadline_s = time.monotonic() + wiring.timeout_s
     while not _locked(file):
         if time.monotonic() > deadline_s:
-            file.seek(0)
-            owner = f"one that process {file.read().strip()} drives"
             file.close()
-            advice = "wait until that scan is over, or stop it"
-            raise _wrong(wiring.config, "a microscope that nobody drives", owner, advice)
+            expected, came = "a microscope that nobody drives", "one that another process drives"
+            raise _wrong(wiring.config, expected, came, "wait until that scan is over, or stop it")
         time.sleep(10 * POLL_S)
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
     return file
 
 
@@ -420,9 +414,6 @@ def _load(wiring: Wiring) -> Any:
     except ModuleNotFoundError:
         advice = "pip install -r requirements-microscope.txt"
         raise UserMistake("micromanager", "the package pymmcore", "none", advice) from None
-    if not wiring.config.is_file():
-        advice = "name a file saved by Micro-Manager's hardware configuration wizard"
-        raise _wrong(wiring.config, "a configuration file", "none", advice)
     adapters = str(wiring.adapters or os.environ.get("MICROMANAGER_PATH") or wiring.config.parent)
     core = CMMCore()
     core.setDeviceAdapterSearchPaths([adapters])
