@@ -21,7 +21,7 @@ from results.charts import KINDS, Charts, as_json
 from results.columns import Columns, Geometry, Place
 from results.files import write_atomically
 from results.journal import JOURNAL, Event, Tail
-from results.places import place_of, read_bytes
+from results.places import is_url, place_of, read_bytes
 from results.preview import Preview
 from results.store import STACKED
 from results.summary import Summary, dispatch_waits_ms, end_s, in_words, latest, slips_ms, summarise
@@ -136,12 +136,15 @@ class Report:
 
     def _fixed(self) -> dict[str, Any]:
         """What the page says at its end, which no event changes."""
-        settings, folder = self.folder / SETTINGS_FILE, quote(str(self.folder))
+        folder = quote(self.place)
+        settings = self.folder / SETTINGS_FILE
+        # That of an object store is to be fetched: --config takes a file.
+        file = SETTINGS_FILE if is_url(self.place) else str(settings)
         return {
-            "folder": self.folder,
+            "folder": self.place,
             "settings": settings.read_text() if settings.exists() else "",
             "versions": self._one("begun").get("versions", {}),
-            "repeat": f"python main.py --config {quote(str(settings))}",
+            "repeat": f"python main.py --config {quote(file)}",
             "resume": f"python main.py --resume {folder}",
         }
 
