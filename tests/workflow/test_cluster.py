@@ -338,6 +338,7 @@ def test_a_job_is_submitted(digest: str, laboratory: Laboratory) -> None:
         *[RAY, "job", "submit", f"--address=http://{head.address}:8265", "--working-dir=."],
         *["--", *PROGRAM, "--out", str(folder)],
         cwd=home,
+        within_s=240,  # the folder is new to every process, and what it compiles is, too
     )
 
     (sent,) = head.seen(head.packages).glob("_ray_pkg_*/")
