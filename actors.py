@@ -114,7 +114,8 @@ def where_cameras_live(settings: Settings) -> dict[str, Any]:
         advice = f"start Ray on the microscope's computer with --labels={name}={label}"
         await_nodes(f"node of label {name}={label}", 1, lambda: _labelled(name, label), advice)
         return {"label_selector": {name: label}}
-    if not (settings.capture_on or _amount(name) or (real and len(alive_nodes()) > 1)):
+    needed_there = settings.capture_on or (real and len(alive_nodes()) > 1)
+    if not (needed_there or ray.cluster_resources().get(name)):
         return {"label_selector": beside_idle_heads()}
     needed = len(settings.configurations) or A_SHARE
     advice = (
@@ -145,10 +146,6 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 def _labelled(name: str, label: str) -> int:
     return sum(node["Labels"].get(name) == label for node in alive_nodes())
-
-
-def _amount(resource: str) -> float:
-    return float(ray.cluster_resources().get(resource, 0))
 
 
 def _free(resource: str) -> float:

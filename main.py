@@ -304,6 +304,7 @@ class Flow:
         self.anew: dict[ray.ObjectRef, Work] = {}
         self.nodes: set[str] = set()
         self.gone: set[str] = set()
+        self.away = NO_OPTIONS
         self.doubted: set[ray.ObjectRef] = set()
         self.exposures: dict[Field, ray.ObjectRef] = {}
         self.held_since_s: dict[int, float] = {}
@@ -364,8 +365,7 @@ class Flow:
         Once a node is gone Ray is told to keep off it: it may still await its answer to an earlier
         task of that kind, and tasks that ask for the same would wait in line behind that.
         """
-        away = {"label_selector": beside_idle_heads(self.gone)} if self.gone else NO_OPTIONS
-        ref = work(away)
+        ref = work(self.away)
         self.pending[ref], self.anew[ref] = then, work
 
     def begin_again(self, now_s: float) -> None:
@@ -388,8 +388,10 @@ class Flow:
     def lost_node(self) -> bool:
         """Whether Ray gave up a node since the last time."""
         before, self.nodes = self.nodes, {node["NodeID"] for node in alive_nodes()}
-        self.gone |= before - self.nodes
-        return bool(before - self.nodes)
+        if lost := before - self.nodes:
+            self.gone |= lost
+            self.away = {"label_selector": beside_idle_heads(self.gone)}
+        return bool(lost)
 
     def predict(self, detected: Sequence[tuple[int, int]]) -> AnswerRecord:
         """Make the scan's answer, again if a node is lost that may have been about to."""

@@ -70,9 +70,8 @@ def _prepare_simulated(settings: Settings) -> Setup:
 
 
 def _require_reach(settings: Settings) -> None:
-    """A sweep is widened to twice its length, and a z-stack may lie at its end."""
-    stack_um = (settings.planes or 1) * (settings.z_step_um or 1.0)
-    farthest_um = abs(settings.focus_center_um) + settings.focus_range_um + stack_um / 2
+    """Raise UserMistake unless every sweep and z-stack lies within the simulated drive's limits."""
+    farthest_um = max(map(abs, _heights_reached(settings)))
     if farthest_um > Z_LIMIT_UM:
         raise InputError(
             "focus_range_um, planes and z_step_um",
@@ -111,15 +110,18 @@ def _prepare_micromanager(settings: Settings, microscope: MicroManagerMicroscope
 
 def _require_all_in_reach(setup: Setup, microscope: MicroManagerMicroscope) -> None:
     """Raise UserMistake unless every field, sweep and z-stack lies within the stages' limits."""
-    settings = setup.settings
-    stack_um = (settings.planes or 1) * (settings.z_step_um or 1.0)
-    reach_um = WIDER * settings.focus_range_um / 2 + stack_um / 2
-    centre_um = settings.focus_center_um
     places = [(field.x_um, field.y_um) for field in setup.plan.fields]
     try:
-        microscope.require_reach(places, (centre_um - reach_um, centre_um + reach_um))
+        microscope.require_reach(places, _heights_reached(setup.settings))
     except CaptureError as error:
         raise InputError(*error.args) from None
+
+
+def _heights_reached(settings: Settings) -> tuple[float, float]:
+    """Least and greatest: a sweep may be widened, and a z-stack may lie at its end."""
+    stack_um = (settings.planes or 1) * (settings.z_step_um or 1.0)
+    reach_um = WIDER * settings.focus_range_um / 2 + stack_um / 2
+    return settings.focus_center_um - reach_um, settings.focus_center_um + reach_um
 
 
 def _prepare_replay(settings: Settings) -> Setup:

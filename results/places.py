@@ -96,7 +96,7 @@ def _told(place: Place) -> Iterator[None]:
     """Whatever keeps a store from answering is told as a StorageError."""
     try:
         yield
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError) as error:  # a time-out is an OSError
         raise unanswered(place, error) from error
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 import pytest
 
 from benchmarks.chaos import SLIDE, WORKERS, events_of, kill_worker, scan, struck
+from tests.workflow.left import digest_of
 
 SMALL = [*SLIDE, "--focus-samples", "1", "--settle-ms", "0"]
-
-
-def digest_of(folder: Path) -> str:
-    return str(json.loads((folder / "summary.json").read_text())["digest"])
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ import actors
 from benchmarks.chaos import SLIDE, events_of, scan
 from tests.microscope.devices import ADAPTERS, PRODUCT
 from tests.workflow.hosts import RAY, ROOT, Host, Network, await_true, network
+from tests.workflow.left import summary_of
 
 SMALL = [*SLIDE, "--focus-samples", "1", "--settle-ms", "0"]
 PROGRAM = [sys.executable, "main.py", *SMALL]
@@ -31,10 +32,6 @@ CAMERAS = ["CaptureActor", "capture"]
 REST = ["autofocus", "predict_scan"]  # which asks for no CPU
 STORE_BYTES = 150 * 10**6
 NEAR, FAR = "127.0.0.2", "127.0.0.3"  # where the microscope is, and where not
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "summary.json").read_text()))
 
 
 def events_in(folder: Path, kind: str) -> list[dict[str, Any]]:

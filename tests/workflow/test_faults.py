@@ -30,22 +30,13 @@ from results.table import PARTS
 from scan.records import DetectionJob, DetectionRecord, StackJob, StackRecord
 from tests.workflow import faults
 from tests.workflow.faults import Fault, Place, Script, with_script
+from tests.workflow.left import events_in, summary_of
 
 SMALL = ["--stripes", "2", "--fields", "3", "--planes", "7", "--field-px", "128"]
 QUICK = ["--plain", "--exposure-ms", "1"]
 SETTINGS = "settle_ms = 0\nfocus_samples = 2\nwatchdog_s = 3\n"
 
 Scan = Callable[..., tuple[int, dict[str, Any]]]
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "summary.json").read_text()))
-
-
-def events_in(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """The events of one kind in the journal."""
-    lines = (folder / "events.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
 def scan(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:

@@ -30,6 +30,7 @@ from results.journal import JOURNAL, read_journal
 from results.places import read_bytes
 from scan.errors import UserMistake
 from tests.results.stores import s3_store
+from tests.workflow.left import summary_of
 
 ROOT = Path(__file__).parents[2]
 LONGER = ["--stripes", "2", "--fields", "6", "--planes", "7", "--field-px", "192"]
@@ -299,10 +300,6 @@ def until(run: subprocess.Popen[str], begin: str) -> list[str]:
         if line.startswith(begin):
             break
     return lines
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "summary.json").read_text()))
 
 
 def begun_after(folder: Path, kind: str) -> list[float]:

@@ -37,6 +37,7 @@ from scan.errors import StorageError
 from scan.focusing import stack_heights
 from scan.records import DetectionJob, StackJob
 from tests.workflow import viewer
+from tests.workflow.left import events_in
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--plain", "--exposure-ms", "2"]
@@ -64,12 +65,6 @@ def objects_in(folder: Path) -> list[dict[str, float]]:
     """The rows of the object table."""
     with (folder / "objects.csv").open(newline="") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-def events_in(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """The events of one kind in the journal."""
-    lines = (folder / "events.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
 @pytest.fixture(scope="module")
