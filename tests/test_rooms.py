@@ -105,24 +105,3 @@ def test_functions_are_short() -> None:
 
     assert [name for name, length in functions() if length > 60] == []
     assert sum(length <= 30 for length in lengths) >= 0.9 * len(lengths)
-
-
-def code_lines(path: Path) -> int:
-    """Lines of a file that are neither blank nor comment nor docstring."""
-    text = path.read_text()
-    prose = {
-        line
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        for line in range(node.lineno, (node.end_lineno or 0) + 1)
-    }
-    lines = enumerate(text.splitlines(), 1)
-    return sum(
-        number not in prose and bool(line.strip()) and line.strip()[0] != "#"
-        for number, line in lines
-    )
-
-
-def test_the_product_is_small() -> None:
-    """The product can be read in an evening: 4,000 lines of code were wanted, this is the most."""
-    assert sum(map(code_lines, PRODUCT)) < 6700
