@@ -1,0 +1,252 @@
+"""The events of the journal: one frozen record for each kind, written and read as a line of JSON.
+
+The kinds and keys are a file format: a line of an earlier version is read, or counts as damaged.
+Unknown keys are ignored. Times that end in ``_s`` are wall-clock seconds.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from scan.plan import Field as ScanField
+
+
+class Event(BaseModel):
+    """What all events have: when they were written."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    time: float = 0.0
+
+    def to_json(self) -> str:
+        """The event as a line of JSON without its line break; keys that are None are left out."""
+        values = self.model_dump(mode="json")
+        return json.dumps({key: value for key, value in values.items() if value is not None})
+
+
+class CameraEvent(Event):
+    """An event of one camera."""
+
+    camera: int
+
+
+class FieldEvent(CameraEvent):
+    """An event of one field of view."""
+
+    stripe: int
+    field: int
+
+    @classmethod
+    def of(cls, field: ScanField, camera: int, **facts: Any) -> Self:
+        """The event for a field of the plan."""
+        return cls(stripe=field.stripe, field=field.field, camera=camera, **facts)
+
+
+class Work(BaseModel):
+    """When a task's function began and ended, and its CPU seconds."""
+
+    began_s: float
+    ended_s: float
+    cpu_s: float
+
+
+class Begun(Event):
+    """The first line of every run into a folder: what is scanned, and by what."""
+
+    event: Literal["begun"] = "begun"
+    process_began_s: float
+    stripes: tuple[int, ...]
+    layout: str
+    fields: int
+    row_cuts: tuple[int, ...]
+    column_cuts: tuple[int, ...]
+    pixel_size_um: float
+    cameras: int
+    versions: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+
+class RayStarted(Event):
+    """Ray is there: its size, and what the scan makes of it."""
+
+    event: Literal["ray"] = "ray"
+    up_s: float
+    cpus: int
+    object_store_bytes: int
+    batch_bytes: int
+    credits: int
+
+
+class Resumed(Event):
+    """How many fields of each stripe an earlier run left."""
+
+    event: Literal["resumed"] = "resumed"
+    stacked: tuple[int, ...]
+    detected: tuple[int, ...]
+
+
+class Warned(Event):
+    """A warning."""
+
+    event: Literal["warning"] = "warning"
+    message: str
+
+
+class Stressed(Event):
+    """The stress test runs: foreign processes, and seconds added to each stacking task."""
+
+    event: Literal["stressed"] = "stressed"
+    burners: int
+    seconds: float
+
+
+class WarmedUp(Event, Work):
+    """A worker process has imported and compiled what tasks need."""
+
+    event: Literal["warmed"] = "warmed"
+
+
+class Focused(Event):
+    """The focus surface: heights by (stripe, field, z_um), and what became of the samples."""
+
+    event: Literal["focused"] = "focused"
+    first_exposure_s: float
+    sweeping_s: tuple[float, ...]
+    sampled: int
+    kept: int
+    rejected: tuple[Mapping[str, Any], ...]
+    surface: str
+    residual_um: float
+    centres_um: tuple[tuple[int, int, float], ...]
+    samples: tuple[tuple[int, int, float], ...] = ()
+
+
+class Described(Event, Work):
+    """The statistics that detection uses; they are the further keys."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    event: Literal["described"] = "described"
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """The statistics by name."""
+        return dict(self.model_extra or {})
+
+
+class Captured(FieldEvent):
+    """A batch lies in the object store."""
+
+    event: Literal["captured"] = "captured"
+    began_s: float
+    ended_s: float
+    slips_ms: tuple[float, ...]
+    process: int
+    in_flight: int
+
+
+class Stacked(FieldEvent, Work):
+    """A field's core lies in the mosaics, with these checksums of image and depth."""
+
+    event: Literal["stacked"] = "stacked"
+    asked_s: float
+    in_flight: int
+    checksums: tuple[int, ...]
+
+
+class Detected(FieldEvent, Work):
+    """A field's objects lie on disk, with these checksums of labels and rows."""
+
+    event: Literal["detected"] = "detected"
+    asked_s: float
+    objects: int
+    checksums: tuple[int, ...]
+
+
+class Lost(FieldEvent):
+    """A field will not be in the answer."""
+
+    event: Literal["lost"] = "lost"
+    reason: str
+
+
+class Retried(Event):
+    """A step failed and is done again."""
+
+    event: Literal["retried"] = "retried"
+    step: str
+    reason: str = ""
+    stripe: int | None = None
+    field: int | None = None
+    camera: int | None = None
+
+
+class Restarted(CameraEvent):
+    """A camera's process was started again."""
+
+    event: Literal["restarted"] = "restarted"
+    reason: str
+
+
+class Throttled(CameraEvent):
+    """A camera stood still for want of credits."""
+
+    event: Literal["held"] = "held"
+    began_s: float
+    ended_s: float
+
+
+class Stopping(Event):
+    """The run was asked to stop."""
+
+    event: Literal["stopping"] = "stopping"
+
+
+class Failed(Event):
+    """The run ended by an error."""
+
+    event: Literal["failed"] = "failed"
+    reason: str
+
+
+class Predicted(Event):
+    """The table of the whole scan lies on disk."""
+
+    event: Literal["predicted"] = "predicted"
+    objects: int
+    answered_s: float
+    digest: str
+
+
+class Finished(Event):
+    """The last line of a run that was not killed."""
+
+    event: Literal["finished"] = "finished"
+    status: str
+    peak_batches_in_flight: int = 0
+    spilled_mb: float | None = None
+    driver_cpu_s: float | None = None
+
+
+class Damaged(Event):
+    """A line that is not one of these events."""
+
+    event: Literal["damaged"] = "damaged"
+
+
+_KINDS = (
+    Begun | RayStarted | Resumed | Warned | Stressed | WarmedUp | Focused | Described | Captured
+    | Stacked | Detected | Lost | Retried | Restarted | Throttled | Stopping | Failed | Predicted
+    | Finished | Damaged
+)  # fmt: skip
+_PARSER: TypeAdapter[Any] = TypeAdapter(Annotated[_KINDS, Field(discriminator="event")])
+
+
+def parse(line: str | bytes) -> Event:
+    """The event of a line; Damaged if it is none."""
+    try:
+        return _PARSER.validate_json(line)
+    except ValidationError:
+        return Damaged()
