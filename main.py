@@ -83,17 +83,17 @@ from imaging.ownership import label_dtype
 from microscope.opening import Setup, prepare
 from prediction import Predictor, statistics_from
 from prediction.opening import open_predictor
+from report.live import live_view
+from report.progress import progress
+from report.trace import write_trace
 from results.files import write_atomically
 from results.healing import sweep_strays, verify
 from results.journal import JOURNAL, Journal, read_journal
-from results.live import live_view
 from results.places import has_answered, is_url, leave_mark, place_of, remove_marks, staged
-from results.progress import progress
 from results.run_folder import choose_folder, owned, require_room, versions
 from results.store import create_mosaics, needed_bytes
 from results.summary import Summary, in_words, summarise, write_summary
 from results.table import remove_parts
-from results.trace import write_trace
 from scan.cameras import CameraCare
 from scan.credits import Credits, credits_for
 from scan.errors import InputError, ScanError, StorageError, UserMistake
@@ -979,7 +979,7 @@ def leave_summary(folder: Path) -> Summary:
 
 def leave_report(folder: Path) -> Path:
     """The report of a run folder, from what lies in it; written beside the results."""
-    from results.report import write_report  # half a second that the first exposure need not wait
+    from report.report import write_report  # half a second that the first exposure need not wait
 
     return write_report(folder)
 

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("scan", "microscope", "imaging", "prediction", "results")
+ROOMS = ("scan", "microscope", "imaging", "prediction", "results", "report")
 FORBIDDEN = {
     "main.py": {"numpy", "cv2", "scipy", "skimage", "numba"},
-    "actors.py": {"tasks", "prediction", "results"},
-    "tasks.py": {"actors", "microscope"},
+    "actors.py": {"tasks", "prediction", "results", "report"},
+    "tasks.py": {"actors", "microscope", "report"},
     "config.py": {"main", "actors", "tasks", *ROOMS},
-    "scan": {"ray", "imaging", "prediction", "results", "microscope"},
-    "microscope": {"ray", "results", "imaging", "prediction"},
-    "imaging": {"ray", "results", "prediction", "microscope", "time", "pathlib", "os"},
-    "prediction": {"ray", "results", "microscope", "time"},
-    "results": {"ray", "imaging", "prediction", "microscope"},
+    "scan": {"ray", "imaging", "prediction", "results", "report", "microscope"},
+    "microscope": {"ray", "results", "report", "imaging", "prediction"},
+    "imaging": {"ray", "results", "report", "prediction", "microscope", "time", "pathlib", "os"},
+    "prediction": {"ray", "results", "report", "microscope", "time"},
+    "results": {"ray", "imaging", "prediction", "microscope", "report"},
+    "report": {"ray", "imaging", "prediction", "microscope"},
 }
 REQUIRED = {  # import name of each requirement
     "bioimageio.core": "bioimageio",

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from report.progress import LiveProgress, PlainProgress
 from results.journal import JOURNAL, Event, Journal, read_journal
-from results.progress import LiveProgress, PlainProgress
 from results.summary import TOLD_SAMPLES, in_words, summarise
 from scan.errors import StorageError
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from skimage.segmentation import find_boundaries
 
-from results import preview
-from results.preview import Preview
+from report import preview
+from report.preview import Preview
 from results.store import DEPTH, LABELS, STACKED, read_region, shape_of
-from tests.results.runs import FakeRun
+from tests.report.runs import FakeRun
 
 LAYERS = ("image", "depth", "outlines")
 SHAPES = {  # fields of each stripe, edges of a frame, most pixels, longest edge: level and step

@@ -21,7 +21,7 @@ from bokeh.palettes import Colorblind8, Viridis256
 from bokeh.plotting import figure
 from bokeh.transform import factor_cmap, linear_cmap
 
-from results.columns import Columns, Geometry
+from report.columns import Columns, Geometry
 
 KINDS = {  # of bars in the timeline, in colours that the colour-blind tell apart
     "autofocus": Colorblind8[4],

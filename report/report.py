@@ -16,13 +16,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 from config import SETTINGS_FILE
-from results import columns
-from results.charts import KINDS, Charts, as_json
-from results.columns import Columns, Geometry, Place
+from report import columns
+from report.charts import KINDS, Charts, as_json
+from report.columns import Columns, Geometry, Place
+from report.preview import Preview
 from results.files import write_atomically
 from results.journal import JOURNAL, Event, Tail
 from results.places import is_url, place_of, read_bytes
-from results.preview import Preview
 from results.store import STACKED
 from results.summary import Summary, dispatch_waits_ms, end_s, in_words, latest, slips_ms, summarise
 from results.table import read_part, read_table
@@ -304,7 +304,7 @@ def _numbers(summary: Summary) -> Iterator[tuple[str, str, str]]:
 
 @cache
 def _template() -> Template:
-    loader = PackageLoader("results", "page")
+    loader = PackageLoader("report", "page")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # Bokeh's have an order
     return environment.get_template("report.html")

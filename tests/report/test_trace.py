@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from report.trace import TRACE, trace_of, write_trace
 from results.journal import JOURNAL, Event, Journal
 from results.summary import in_slots
-from results.trace import TRACE, trace_of, write_trace
 from tests.results.test_journal import events_of_a_scan, resumed_scan
 
 RAY: list[Event] = [  # as ray.timeline() gives it; the journal's first run began at 100 s

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from results import columns
-from results.columns import Geometry
+from report import columns
+from report.columns import Geometry
 from results.journal import Event
 
 BEGUN: Event = {

@@ -23,9 +23,9 @@ from playwright.sync_api import Browser
 
 import main
 from config import SettingsError, parse
-from results.live import LOWEST, live_view
+from report.live import LOWEST, live_view
 from scan.errors import UserMistake
-from tests.results.runs import FakeRun
+from tests.report.runs import FakeRun
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 30
@@ -185,7 +185,7 @@ def test_the_server_is_modest_and_ends(tmp_path: Path, capsys: pytest.CaptureFix
 OWNER = """
 import sys
 from pathlib import Path
-from results.live import live_view
+from report.live import live_view
 with live_view(Path(sys.argv[1]), ("127.0.0.1", 0)):
     sys.stdin.read()
 """

@@ -31,7 +31,7 @@ def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
         address, port = listener.getsockname()[:2]
         given = (str(folder), str(listener.fileno()), str(_size(folder)))
         server = subprocess.Popen(
-            [sys.executable, "-m", "results.live", *given],
+            [sys.executable, "-m", "report.live", *given],
             stdin=subprocess.PIPE,  # its end tells the server that we ended, however that came
             stderr=subprocess.DEVNULL,  # the screen is the scan's
             pass_fds=[listener.fileno()],
@@ -76,6 +76,6 @@ def _await_run(folder: Path, size_before: int) -> None:
 
 if __name__ == "__main__":
     _await_run(Path(sys.argv[1]), int(sys.argv[3]))
-    from results.server import run
+    from report.server import run
 
     run(Path(sys.argv[1]), int(sys.argv[2]))

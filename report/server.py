@@ -13,7 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
-from results.report import LAYERS, Report
+from report.report import LAYERS, Report
 
 OURSELVES = r"(localhost|127\.\d+\.\d+\.\d+)"
 IDLE_S = 60

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from results.preview import SHOWN
-from results.report import REPORT, write_report
+from report.preview import SHOWN
+from report.report import REPORT, write_report
 from results.summary import SUMMARY
-from tests.results.runs import PIXEL_UM, FakeRun, complete_run, troubled_run
+from tests.report.runs import PIXEL_UM, FakeRun, complete_run, troubled_run
 
 LOOKS: dict[str, tuple[str, dict[str, Any]]] = {  # run, settings of the browser
     "light": ("troubled", {"color_scheme": "light"}),

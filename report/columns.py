@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from report.trace import MOMENTS, place_of, spans
 from results.journal import Event
-from results.trace import MOMENTS, place_of, spans
 
 Columns = dict[str, Any]
 Place = tuple[int, int]

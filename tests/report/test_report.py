@@ -18,12 +18,12 @@ import pytest
 from config import parse, validate
 from imaging.pyramid import nearest_pyramid
 from main import main
-from results import preview
+from report import preview
+from report.report import LAYERS, MOST_NAMED, REPORT, Report, write_report
 from results.journal import JOURNAL
-from results.report import LAYERS, MOST_NAMED, REPORT, Report, write_report
 from results.store import LABELS, level_count, write_core
 from results.table import TABLE
-from tests.results.runs import FakeRun, complete_run, troubled_run
+from tests.report.runs import FakeRun, complete_run, troubled_run
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><script>alert(1)</script> \"'& {{ 7*7 }} <img src=x onerror=alert(2)>"
@@ -112,7 +112,7 @@ def test_a_report_is_made_again_byte_for_byte(tmp_path: Path) -> None:
     and prints where they are."""
     run = tmp_path / "my runs" / "r"
     troubled_run(run)
-    writes = "import sys; from pathlib import Path; from results.report import write_report\n"
+    writes = "import sys; from pathlib import Path; from report.report import write_report\n"
     subprocess.run(
         [sys.executable, "-c", writes + "write_report(Path(sys.argv[1]))", run],
         cwd=ROOT,

@@ -1,0 +1,1 @@
+"""What people look at: report, live view, trace and terminal progress, made from a run folder."""
