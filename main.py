@@ -87,13 +87,13 @@ from report.live import live_view
 from report.progress import progress
 from report.trace import write_trace
 from results.files import write_atomically
-from results.healing import sweep_strays, verify
 from results.journal import JOURNAL, Journal, read_journal
 from results.places import has_answered, is_url, leave_mark, place_of, remove_marks, staged
-from results.run_folder import choose_folder, owned, require_room, versions
+from results.run_folder import check_disk_space, choose_folder, run_lock, versions
 from results.store import create_mosaics, needed_bytes
-from results.summary import Summary, in_words, summarise, write_summary
+from results.summary import Summary, format_summary, summarise, write_summary
 from results.table import remove_parts
+from results.verification import remove_temp_files, verify
 from scan.cameras import CameraCare
 from scan.credits import Credits, credits_for
 from scan.errors import InputError, ScanError, StorageError, UserMistake
@@ -940,7 +940,7 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
         leave_report(folder)
         return leave_summary(folder)
     if not is_url(place_of(folder)):
-        require_room(folder, needed_bytes(setup.plan, setup.dtype, len(past.stacked)))
+        check_disk_space(folder, needed_bytes(setup.plan, setup.dtype, len(past.stacked)))
     stop = Stop()
     with progress(plain) as show, ray_running(setup.settings), stop.heeded():
         up_s = time.time()
@@ -1008,7 +1008,7 @@ def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
             if name not in begun:
                 expected, came = "a run of this program", "one of another version"
             raise InputError(subject, expected, came, advice)
-    sweep_strays(folder)
+    remove_temp_files(folder)
     past, place = Past.of(events, setup.plan), place_of(folder)
     if past.focused:
         print(f"reading back {len(past.stacked)} fields of {len(setup.plan.fields)}")
@@ -1104,9 +1104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             folder = call.resume or choose_folder(call.out)
             place = place_of(folder)
             predictor = open_predictor(call.settings.predictor, setup.dtype)
-            with owned(folder), live_view(folder.resolve(), call.live):
+            with run_lock(folder), live_view(folder.resolve(), call.live):
                 summary = perform(setup, predictor, folder, call.plain)
-            print(*in_words(summary), sep="\n")
+            print(*format_summary(summary), sep="\n")
             if summary["status"] != COMPLETE:
                 print(f"to go on from here: python main.py --resume {place}")
             print(place)

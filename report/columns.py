@@ -12,18 +12,18 @@ from results.journal import Event
 Columns = dict[str, Any]
 Place = tuple[int, int]
 
-MOST_BARS = 8_000  # of the timeline; more become one where they follow closely
-MOST_FIELDS = 5_000  # whose borders are drawn; those of more would cover the mosaic
-MOST_OBJECTS = 20_000  # that tell their numbers under the pointer
-MOST_MARKS = 2_000  # of lost fields, of faults, of samples
-MOST_HEIGHTS = 20_000  # of the focus surface
+MAX_BARS = 8_000  # of the timeline; more become one where they follow closely
+MAX_BORDERS = 5_000  # whose borders are drawn; those of more would cover the mosaic
+MAX_OBJECTS = 20_000  # that tell their numbers under the pointer
+MAX_MARKS = 2_000  # of lost fields, of faults, of samples
+MAX_HEIGHTS = 20_000  # of the focus surface
 BINS = 30
 FIELD = {"name": "", "state": "planned", "reason": "", "objects": 0}
 BOX = ("left", "right", "top", "bottom")
 SAMPLE = ("name", "x_um", "y_um", "z_um")
 BAR = ("lane", "left", "right", "text", "kind")
-LONGEST_S = 1e8  # of a gap between bars: they are joined before
-LEAST_MS = 0.01  # shown on a logarithmic scale
+MAX_GAP_S = 1e8  # of a gap between bars: they are joined before
+MIN_MS = 0.01  # shown on a logarithmic scale
 
 
 class Geometry:
@@ -63,13 +63,13 @@ def histogram(values: ArrayLike, scale: str = "linear") -> Columns:
     if not found.size:
         return {"left": [], "right": [], "count": []}
     if scale == "log":
-        found = np.maximum(found, LEAST_MS)
+        found = np.maximum(found, MIN_MS)
         edges = np.geomspace(found.min(), found.max() * 1.001, BINS)
     elif np.issubdtype(found.dtype, np.integer):
         step = np.ptp(found) // BINS + 1
         edges = np.arange(found.min(), found.max() + step + 1, step) - 0.5
     else:
-        pad = max(1e-6 * float(np.abs(found).max()), LEAST_MS)  # so that equal values have a bin
+        pad = max(1e-6 * float(np.abs(found).max()), MIN_MS)  # so that equal values have a bin
         edges = np.linspace(found.min() - pad, found.max() + pad, BINS + 1)
     counts, _ = np.histogram(found, edges)
     return {"left": edges[:-1], "right": edges[1:], "count": counts}
@@ -77,7 +77,7 @@ def histogram(values: ArrayLike, scale: str = "linear") -> Columns:
 
 def objects(rows: Mapping[str, NDArray[np.float64]], pixel_um: float) -> Columns:
     """Objects for the mosaic, evenly chosen where they are too many."""
-    chosen = slice(None, None, len(rows["label"]) // MOST_OBJECTS + 1)
+    chosen = slice(None, None, len(rows["label"]) // MAX_OBJECTS + 1)
     columns: Columns = {
         name: np.nan_to_num(values[chosen]).astype(np.float32 if name != "label" else np.float64)
         for name, values in rows.items()
@@ -94,7 +94,7 @@ def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
         if event["event"] in ("captured", "stacked", "detected", "lost"):
             told = {"objects": event.get("objects", 0), "reason": event.get("reason", "")}
             state[event["stripe"], event["field"]] = {"state": event["event"], **told}
-    shown = geometry.places() if sum(geometry.counts) <= MOST_FIELDS else ()
+    shown = geometry.places() if sum(geometry.counts) <= MAX_BORDERS else ()
     lost = [place for place in sorted(state) if state[place]["state"] == "lost"]
     stripes = [
         geometry.core((k, 0)) | {"right": float(geometry.columns_um[count])}
@@ -118,7 +118,7 @@ def _name(place: Place) -> str:
 
 def _some(marks: Sequence[Any]) -> Sequence[Any]:
     """Not too many marks, evenly chosen."""
-    return marks[:: len(marks) // MOST_MARKS + 1]
+    return marks[:: len(marks) // MAX_MARKS + 1]
 
 
 def _table(rows: Iterable[Columns], names: Iterable[str]) -> Columns:
@@ -136,7 +136,7 @@ def focus(geometry: Geometry, focused: Event) -> dict[str, Columns]:
         for s, f, z_um in focused.get("samples", ())
     ]
     heights = {(s, f): z for s, f, z in focused.get("centres_um", ())}
-    every = sum(geometry.counts) // MOST_HEIGHTS + 1
+    every = sum(geometry.counts) // MAX_HEIGHTS + 1
     shown = list(heights)[::every]
     profiles = [list(range(0, count, every)) for count in geometry.counts]
     return {
@@ -203,7 +203,7 @@ def _order(bar: Columns) -> tuple[str, str, float]:
 def _fewer(bars: list[Columns]) -> list[Columns]:
     """Not too many bars: those that follow closely in a lane become one."""
     bars, gap_s = sorted(bars, key=_order), 1e-3
-    while len(bars) > MOST_BARS and gap_s < LONGEST_S:
+    while len(bars) > MAX_BARS and gap_s < MAX_GAP_S:
         bars, gap_s = _joined(bars, gap_s), 2 * gap_s
     return bars
 

@@ -16,9 +16,9 @@ from select import select
 from results.journal import JOURNAL
 from scan.errors import UserMistake
 
-LOOK_S = 0.2
-LAST_WORD_S = 3.0  # for pages to hear that the run is over
-LOWEST = 19  # niceness
+POLL_INTERVAL_S = 0.2
+SHUTDOWN_WAIT_S = 3.0  # for pages to hear that the run is over
+LOWEST_PRIORITY = 19  # niceness
 
 
 @contextmanager
@@ -38,9 +38,9 @@ def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
             cwd=Path(__file__).parents[1],
             start_new_session=True,  # Ctrl-C is for the scan
         )
-    os.setpriority(os.PRIO_PROCESS, server.pid, LOWEST)
+    os.setpriority(os.PRIO_PROCESS, server.pid, LOWEST_PRIORITY)
     with suppress(OSError):  # where sessions are weighed against each other: this one, too
-        Path(f"/proc/{server.pid}/autogroup").write_text(str(LOWEST))
+        Path(f"/proc/{server.pid}/autogroup").write_text(str(LOWEST_PRIORITY))
     print(f"live view at http://{address}:{port}", flush=True)
     try:
         yield
@@ -48,7 +48,7 @@ def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
         assert server.stdin
         server.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            server.wait(LAST_WORD_S)
+            server.wait(SHUTDOWN_WAIT_S)
         server.kill()
         server.wait()
 
@@ -70,7 +70,7 @@ def _size(folder: Path) -> int:
 def _await_run(folder: Path, size_before: int) -> None:
     """Wait until Ray is up, which imports and pages would delay; end if the scan ends before."""
     while _size(folder) == size_before:
-        if select([sys.stdin], [], [], LOOK_S)[0]:
+        if select([sys.stdin], [], [], POLL_INTERVAL_S)[0]:
             sys.exit()
 
 

@@ -14,18 +14,18 @@ Array = NDArray[Any]
 Place = tuple[int, int]
 
 SHOWN = (0.5, 99.8)  # percentiles that become black and white: grain stays dark, a speck is no sun
-MOST_PIXELS = 6_000_000
-LONGEST_EDGE = 16_000  # WebP ends at 16,383 pixels; one long stripe gets there with few of them
-MOST_BYTES = {".jpg": 2_000_000, ".webp": 800_000}  # one, two, and the charts: 10 MB as text
+MAX_PIXELS = 6_000_000
+MAX_EDGE_PX = 16_000  # WebP ends at 16,383 pixels; one long stripe gets there with few of them
+MAX_BYTES = {".jpg": 2_000_000, ".webp": 800_000}  # one, two, and the charts: 10 MB as text
 SAMPLED = 200_000  # pixels tell the percentiles as well as all of them
 OUTLINE_BGRA = (0, 220, 255, 255)  # yellow, seen on any grey
-LEAST_SPAN = 1e-30  # between black and white
+MIN_SPAN = 1e-30  # between black and white
 SEEN_PX = 1_000  # of a page, across
 LOSSLESS = 101  # OpenCV's word for it
 
 
 class Preview:
-    """The mosaic, its depth map and the outlines of its objects, in at most `MOST_PIXELS` each.
+    """The mosaic, its depth map and the outlines of its objects, in at most `MAX_PIXELS` each.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Preview:
 def _coarseness(place: str) -> tuple[int, int]:
     """The finest level that is small enough; every how many pixels of it, if the last is not."""
     shapes = [shape_of(place, level) for level in range(level_count(place))]
-    excess = [max(sqrt(prod(k) / MOST_PIXELS), max(k) / LONGEST_EDGE) for k in shapes]
+    excess = [max(sqrt(prod(k) / MAX_PIXELS), max(k) / MAX_EDGE_PX) for k in shapes]
     level = next((level for level, times in enumerate(excess) if times <= 1), len(shapes) - 1)
     return level, ceil(excess[level])
 
@@ -110,7 +110,7 @@ def _ends(values: Array) -> tuple[float, float]:
 
 
 def _stretched(values: Array, low: float, high: float) -> NDArray[np.uint8]:
-    scaled = (values - low) * (255 / max(high - low, LEAST_SPAN))
+    scaled = (values - low) * (255 / max(high - low, MIN_SPAN))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
@@ -127,7 +127,7 @@ def _rims(labels: Array) -> NDArray[np.bool_]:
 def _encoded(kind: str, picture: Array, *options: int) -> bytes:
     """The picture as a file; one that would be too large is halved in size until it is not."""
     data = bytes(cv2.imencode(kind, picture, options)[1])
-    if len(data) <= MOST_BYTES[kind]:
+    if len(data) <= MAX_BYTES[kind]:
         return data
     half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return _encoded(kind, half, *options)

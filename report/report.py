@@ -24,13 +24,21 @@ from results.files import write_atomically
 from results.journal import JOURNAL, Event, Tail
 from results.places import is_url, place_of, read_bytes
 from results.store import STACKED
-from results.summary import Summary, dispatch_waits_ms, end_s, in_words, latest, slips_ms, summarise
+from results.summary import (
+    Summary,
+    dispatch_waits_ms,
+    end_s,
+    format_summary,
+    latest,
+    slips_ms,
+    summarise,
+)
 from results.table import read_part, read_table
 from scan.errors import InputError
 
 REPORT = "report.html"
 TOLD = {"row_cuts", "cameras"}  # at the beginning of a run; an older program left others
-MOST_NAMED = 100  # lost fields, faults
+MAX_NAMED = 100  # lost fields, faults
 NUMBERS = {  # of the summary: what they are called on the page, and how they are written
     "fields.detected": ("fields searched", ",d"),
     "fields.planned": ("fields planned", ",d"),
@@ -128,9 +136,11 @@ class Report:
         return {
             "status": summary["status"],
             "verdict": _verdict(summary),
-            "details": [line for line in in_words(summary)[1:] if not line.startswith("lost: ")],
-            "faults": faults[-MOST_NAMED:],
-            "more_faults": max(0, len(faults) - MOST_NAMED),
+            "details": [
+                line for line in format_summary(summary)[1:] if not line.startswith("lost: ")
+            ],
+            "faults": faults[-MAX_NAMED:],
+            "more_faults": max(0, len(faults) - MAX_NAMED),
             "numbers": list(_numbers(summary)),
         }
 
@@ -284,9 +294,9 @@ def _verdict(summary: Summary) -> str:
     if not summary["fields"]["planned"]:
         return "starting Ray" if summary["status"] == "running" else "no run began here"
     names = [f"stripe {lost['stripe']} field {lost['field']}" for lost in summary["fields"]["lost"]]
-    more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
-    told = ", ".join(names[:MOST_NAMED] + more)
-    return in_words(summary)[0] + (f"; lost: {told}" if told else "")
+    more = [f"{len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
+    told = ", ".join(names[:MAX_NAMED] + more)
+    return format_summary(summary)[0] + (f"; lost: {told}" if told else "")
 
 
 def _numbers(summary: Summary) -> Iterator[tuple[str, str, str]]:

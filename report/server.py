@@ -17,7 +17,7 @@ from report.report import LAYERS, Report
 
 OURSELVES = r"(localhost|127\.\d+\.\d+\.\d+)"
 IDLE_S = 60
-LOOK_S = 0.5  # how often the journal is looked at
+POLL_INTERVAL_S = 0.5  # how often the journal is looked at
 SHARE = 0.1  # of one CPU, at most
 FIXED = ("surface", "profile", "kept", "rejected")  # once autofocus is over
 
@@ -107,7 +107,7 @@ class _Events(_Handler):
                 if over:
                     await self._send("event: over\ndata:\n\n")
                     return
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_INTERVAL_S)
             await self._send("event: reload\ndata:\n\n")
 
     async def _tell(self, parts: dict[tuple[str, str], str]) -> None:
@@ -140,12 +140,12 @@ async def serve(live: Live, listener: socket.socket) -> None:
     while not ended.is_set():
         with suppress(asyncio.TimeoutError, OSError):  # too many pages leave no file to open
             live.update()
-            await asyncio.wait_for(ended.wait(), LOOK_S)
+            await asyncio.wait_for(ended.wait(), POLL_INTERVAL_S)
     loop.remove_reader(sys.stdin.fileno())
     live.update()
     live.over = True
     server.stop()
-    await asyncio.sleep(2 * LOOK_S)
+    await asyncio.sleep(2 * POLL_INTERVAL_S)
     await server.close_all_connections()
 
 

@@ -44,7 +44,7 @@ def _by_time() -> Path:
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Own a run folder, made if need be: of two runs the second is refused, naming the first.
 
     The system gives the lock back when its owner dies, however that comes about. A folder in which
@@ -87,7 +87,7 @@ def _lock(folder: Path, file: TextIO) -> None:
     file.flush()
 
 
-def require_room(folder: Path, needed_bytes: int) -> None:
+def check_disk_space(folder: Path, needed_bytes: int) -> None:
     """Raise InputError unless the disk has room for so much."""
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:

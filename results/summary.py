@@ -17,7 +17,7 @@ from results.files import write_atomically
 from results.journal import Event
 
 SUMMARY = "summary.json"
-TOLD_SAMPLES = 6  # a large scan has hundreds; all of them stand in the file
+MAX_LISTED_SAMPLES = 6  # a large scan has hundreds; all of them stand in the file
 WORK = ("warmed", "described", "stacked", "detected")  # tasks that take a CPU slot
 Summary = dict[str, Any]
 
@@ -27,7 +27,7 @@ def summarise(events: Sequence[Event]) -> Summary:
     came. Where a run was resumed, times are those of the last one."""
     last = latest(events)
     one = {event["event"]: event for event in last}  # for events that happen once
-    ever, many = _Many(events), _Many(last)
+    ever, many = EventIndex(events), EventIndex(last)
     return {
         "status": one.get("finished", {}).get("status", "failed"),
         "reason": one.get("failed", {}).get("reason"),
@@ -60,7 +60,7 @@ def end_s(events: Sequence[Event]) -> float:
     return next((float(event["time"]) for event in reversed(events) if "time" in event), 0.0)
 
 
-class _Many:
+class EventIndex:
     """Events by kind."""
 
     def __init__(self, events: Iterable[Event]) -> None:
@@ -78,7 +78,7 @@ def _places(events: Iterable[Event]) -> set[tuple[int, int]]:
     return {(event["stripe"], event["field"]) for event in events}
 
 
-def _fields(one: dict[str, Event], ever: _Many, many: _Many) -> dict[str, Any]:
+def _fields(one: dict[str, Event], ever: EventIndex, many: EventIndex) -> dict[str, Any]:
     planned = one.get("begun", {}).get("fields", 0)
     counts = {kind: len(_places(ever[kind])) for kind in ("captured", "stacked", "detected")}
     by_name = sorted(many["lost"], key=lambda event: (event["stripe"], event["field"]))
@@ -87,13 +87,13 @@ def _fields(one: dict[str, Event], ever: _Many, many: _Many) -> dict[str, Any]:
     return {"planned": planned, **counts, "lost": lost, "resumed": resumed}
 
 
-def _retries(many: _Many) -> dict[str, int]:
+def _retries(many: EventIndex) -> dict[str, int]:
     steps = [event["step"] for event in many["retried"]]
     counts = {step: steps.count(step) for step in ("focus", "capture", "stack", "detect")}
     return {**counts, "actor_restarts": len(many["restarted"])}
 
 
-def _timing(one: dict[str, Event], many: _Many) -> dict[str, float]:
+def _timing(one: dict[str, Event], many: EventIndex) -> dict[str, float]:
     begun, up, focused = (one.get(kind) for kind in ("begun", "ray", "focused"))
     exposed_s = [focused["first_exposure_s"]] if focused else []
     exposed_s += [event["began_s"] for event in many["captured"]]
@@ -110,7 +110,7 @@ def _timing(one: dict[str, Event], many: _Many) -> dict[str, float]:
     return {name: round(value, 4) for name, value in timing.items()}
 
 
-def _until_answer(one: dict[str, Event], many: _Many, last_s: float) -> dict[str, float]:
+def _until_answer(one: dict[str, Event], many: EventIndex, last_s: float) -> dict[str, float]:
     if "predicted" not in one:
         return {}
     answered_s, bound_s = one["predicted"]["answered_s"], lower_bound_s(one, many)
@@ -118,7 +118,7 @@ def _until_answer(one: dict[str, Event], many: _Many, last_s: float) -> dict[str
     return {"answer": answered_s - last_s, "lower_bound": bound_s, "ratio": workflow_s / bound_s}
 
 
-def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
+def lower_bound_s(one: dict[str, Event], many: EventIndex) -> float:
     """The least workflow time that the measured captures and CPU seconds allow.
 
     Cameras: the slowest camera's sweeps and captures back to back, then the stacking and detection
@@ -136,7 +136,7 @@ def lower_bound_s(one: dict[str, Event], many: _Many) -> float:
     return float(max(by_cameras, by_cpus))
 
 
-def _dispatch(one: dict[str, Event], many: _Many) -> dict[str, dict[str, float]]:
+def _dispatch(one: dict[str, Event], many: EventIndex) -> dict[str, dict[str, float]]:
     """Time from a batch being complete to its stacking; idle where a CPU was free just then.
 
     `slot_free` counts all of them, from when both the batch was complete and a CPU slot was free.
@@ -192,7 +192,7 @@ def in_slots(
         yield task, slot, since_s
 
 
-def _demand(many: _Many, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
+def _demand(many: EventIndex, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
     """How many tasks ran, or waited for a CPU, just before each moment."""
     work = [event for kind in WORK for event in many[kind]]
     asked = np.sort([event.get("asked_s", event["began_s"]) for event in work])
@@ -200,7 +200,7 @@ def _demand(many: _Many, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.searchsorted(asked, moments_s) - np.searchsorted(ended, moments_s)
 
 
-def _slip(many: _Many) -> dict[str, float]:
+def _slip(many: EventIndex) -> dict[str, float]:
     spread = _spread(slips_ms(many.all), (50, 99))
     return {name: value for name, value in spread.items() if name != "n"}
 
@@ -225,7 +225,7 @@ def _holds(held: Sequence[Event]) -> dict[str, float]:
     return {"n": len(held), "seconds": round(sum(e["ended_s"] - e["began_s"] for e in held), 3)}
 
 
-def _memory(one: dict[str, Event], many: _Many) -> dict[str, Any]:
+def _memory(one: dict[str, Event], many: EventIndex) -> dict[str, Any]:
     up, finished = one.get("ray", {}), one.get("finished", {})
     seen = max((event.get("in_flight", 0) for event in many["captured"]), default=0)
     peak = finished.get("peak_batches_in_flight", seen)
@@ -243,7 +243,7 @@ def write_summary(folder: Path, summary: Summary) -> None:
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
-def in_words(summary: Summary) -> list[str]:
+def format_summary(summary: Summary) -> list[str]:
     """The summary as a person reads it, a line each; the lost fields stand last, by name."""
     fields, timing, focus = summary["fields"], summary["timing"], summary["z_positions"]
     ready, slip = summary["dispatch_ms"]["slot_free"], summary["exposure_slip_ms"]
@@ -312,7 +312,7 @@ def _dropped(rejected: Sequence[Event]) -> list[str]:
     """The samples that the focus surface does not go through, and why; the first few by name."""
     told = [
         f"    without stripe {sample['stripe']} field {sample['field']}: {sample['reason']}"
-        for sample in rejected[:TOLD_SAMPLES]
+        for sample in rejected[:MAX_LISTED_SAMPLES]
     ]
     more = len(rejected) - len(told)
     return [*told, f"    and {more} more, in {SUMMARY}"] if more else told

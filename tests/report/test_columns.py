@@ -48,7 +48,7 @@ def counted_once(values: list[Any], scale: str) -> None:
     """Every value lies in just one bin, and every bin counts what lies in it."""
     found = columns.histogram(values, scale)
     left, right, count = (np.asarray(found[name]) for name in ("left", "right", "count"))
-    shown = np.maximum(values, columns.LEAST_MS) if scale == "log" else np.asarray(values)
+    shown = np.maximum(values, columns.MIN_MS) if scale == "log" else np.asarray(values)
 
     assert (left < right).all()
     np.testing.assert_array_equal(left[1:], right[:-1])
@@ -116,7 +116,7 @@ EVENTS = st.lists(
 def bars_of(events: Iterable[Event], most: int) -> list[dict[str, Any]]:
     """The bars of a timeline with room for so many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "MOST_BARS", most)
+        patch.setattr(columns, "MAX_BARS", most)
         found = columns.timeline([BEGUN, RAY, *events], KINDS)["timeline"]
     return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
@@ -273,8 +273,8 @@ def test_borders_lie_between_pixels() -> None:
 
 def test_many_fields_have_no_borders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more fields than one can see only stripes are drawn, and every k-th of those lost."""
-    monkeypatch.setattr(columns, "MOST_FIELDS", 4)
-    monkeypatch.setattr(columns, "MOST_MARKS", 2)
+    monkeypatch.setattr(columns, "MAX_BORDERS", 4)
+    monkeypatch.setattr(columns, "MAX_MARKS", 2)
     lost = [told("lost", 0, field, reason="dead") for field in range(3)]
 
     found = columns.fields(Geometry(BEGUN), lost)
@@ -338,7 +338,7 @@ def test_objects_are_limited(number: int, most: int) -> None:
     labels = np.arange(1.0, number + 1)
     names = ("label", "x_um", "y_um", "z_um", "diameter_um", "intensity", "score")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "MOST_OBJECTS", most)
+        patch.setattr(columns, "MAX_OBJECTS", most)
         found = columns.objects(dict.fromkeys(names, labels), 0.5)
 
     assert len(found["label"]) <= most

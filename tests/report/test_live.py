@@ -23,7 +23,7 @@ from playwright.sync_api import Browser
 
 import main
 from config import SettingsError, parse
-from report.live import LOWEST, live_view
+from report.live import LOWEST_PRIORITY, live_view
 from scan.errors import UserMistake
 from tests.report.runs import FakeRun
 
@@ -176,7 +176,7 @@ def test_the_server_is_modest_and_ends(tmp_path: Path, capsys: pytest.CaptureFix
     before = psutil.Process().children()
     with suppress(ZeroDivisionError), served(tmp_path, capsys):
         (server,) = set(psutil.Process().children()) - set(before)
-        assert server.nice() == LOWEST
+        assert server.nice() == LOWEST_PRIORITY
         raise ZeroDivisionError
 
     assert not server.is_running()

@@ -71,8 +71,8 @@ def test_pictures_are_every_kth_pixel_of_a_level(
 ) -> None:  # fmt: skip
     """Every layer shows every k-th pixel of the finest level that is small enough, field by field,
     and outlines are the inner boundaries of labels."""
-    monkeypatch.setattr(preview, "MOST_PIXELS", most)
-    monkeypatch.setattr(preview, "LONGEST_EDGE", longest)
+    monkeypatch.setattr(preview, "MAX_PIXELS", most)
+    monkeypatch.setattr(preview, "MAX_EDGE_PX", longest)
     run = begun(tmp_path, counts=counts, frame_px=frame_px)
     pictures = preview_of(run)
     fill(run, pictures)
@@ -143,7 +143,7 @@ def test_a_noisy_picture_shrinks_until_it_fits(
 ) -> None:
     """However noisy a mosaic is, no picture is larger than the page has room for, and none is
     smaller than a quarter of that; it keeps its shape and its brightness."""
-    monkeypatch.setattr(preview, "MOST_BYTES", dict.fromkeys(preview.MOST_BYTES, most_bytes))
+    monkeypatch.setattr(preview, "MAX_BYTES", dict.fromkeys(preview.MAX_BYTES, most_bytes))
     run = begun(tmp_path)
     rng = np.random.default_rng(2)
     run.image = rng.integers(0, 60_000, run.image.shape).astype(np.uint16)

@@ -19,7 +19,7 @@ from config import parse, validate
 from imaging.pyramid import nearest_pyramid
 from main import main
 from report import preview
-from report.report import LAYERS, MOST_NAMED, REPORT, Report, write_report
+from report.report import LAYERS, MAX_NAMED, REPORT, Report, write_report
 from results.journal import JOURNAL
 from results.store import LABELS, level_count, write_core
 from results.table import TABLE
@@ -230,7 +230,7 @@ def test_a_complete_run_is_not_to_be_resumed(tmp_path: Path) -> None:
     assert [text for text in shown(page_of(tmp_path), "pre") if "--resume" in text] == []
 
 
-@pytest.mark.parametrize("lost", [1, MOST_NAMED, MOST_NAMED + 1, MOST_NAMED + 30])
+@pytest.mark.parametrize("lost", [1, MAX_NAMED, MAX_NAMED + 1, MAX_NAMED + 30])
 def test_lost_fields_are_named_in_the_verdict(tmp_path: Path, lost: int) -> None:
     """The verdict names the lost fields; of very many the first, and how many more there are."""
     run = FakeRun(tmp_path, counts=(lost,), squares=0, frame_px=(64, 64))
@@ -239,8 +239,8 @@ def test_lost_fields_are_named_in_the_verdict(tmp_path: Path, lost: int) -> None
         run.lose(field, "dead")
 
     verdict = Report(tmp_path).texts()["verdict"]
-    names = [f"stripe 0 field {k}" for k in range(min(lost, MOST_NAMED))]
-    more = [f"{lost - MOST_NAMED} more"] if lost > MOST_NAMED else []
+    names = [f"stripe 0 field {k}" for k in range(min(lost, MAX_NAMED))]
+    more = [f"{lost - MAX_NAMED} more"] if lost > MAX_NAMED else []
     assert verdict.split("; lost: ")[1] == ", ".join(names + more)
 
 
@@ -248,11 +248,11 @@ def test_many_faults_are_listed_from_the_end(tmp_path: Path) -> None:
     """The last faults are told, and how many came before."""
     run = FakeRun(tmp_path)
     run.begin()
-    for number in range(MOST_NAMED + 5):
+    for number in range(MAX_NAMED + 5):
         run.journal.write("warning", message=f"number {number}")
 
     texts = Report(tmp_path).texts()
-    assert texts["faults"] == [f"warning: number {k}" for k in range(5, MOST_NAMED + 5)]
+    assert texts["faults"] == [f"warning: number {k}" for k in range(5, MAX_NAMED + 5)]
     assert texts["more_faults"] == 5
 
 
@@ -338,7 +338,7 @@ def test_a_report_is_small_whatever_the_scan(tmp_path: Path) -> None:
     page = report.page()
 
     drawn = [len(report.show(layer)) for layer in LAYERS]
-    most = (preview.MOST_BYTES[".jpg"] + 2 * preview.MOST_BYTES[".webp"]) * 4 / 3
+    most = (preview.MAX_BYTES[".jpg"] + 2 * preview.MAX_BYTES[".webp"]) * 4 / 3
     assert min(drawn) > 100_000  # there is something to be small about
     assert sum(drawn) < most + 1000
     assert len(page.encode()) - sum(drawn) + most < 10_000_000

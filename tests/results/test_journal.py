@@ -12,7 +12,7 @@ import pytest
 
 from report.progress import LiveProgress, PlainProgress
 from results.journal import JOURNAL, Event, Journal, read_journal
-from results.summary import TOLD_SAMPLES, in_words, summarise
+from results.summary import MAX_LISTED_SAMPLES, format_summary, summarise
 from scan.errors import StorageError
 
 
@@ -210,18 +210,18 @@ def test_a_run_cut_short_is_summarised(length: int) -> None:
     summary = summarise(events_of_a_scan()[:length])
 
     assert summary["status"] == "failed"
-    assert in_words(summary)
+    assert format_summary(summary)
 
 
 def test_lost_fields_stand_last_by_name() -> None:
     """The words for people begin with the verdict and end with the fields that were lost."""
-    lines = in_words(summarise(events_of_a_scan()))
+    lines = format_summary(summarise(events_of_a_scan()))
 
     assert lines[0].startswith("partial: 2 of 3 fields, 7 objects")
     assert lines[-1] == "lost: stripe 0 field 2: camera"
 
 
-@pytest.mark.parametrize(("dropped", "told"), [(0, 0), (2, 2), (40, TOLD_SAMPLES + 1)])
+@pytest.mark.parametrize(("dropped", "told"), [(0, 0), (2, 2), (40, MAX_LISTED_SAMPLES + 1)])
 def test_dropped_focus_samples_are_told_with_their_reason(dropped: int, told: int) -> None:
     """The words name the samples that the surface left out and why; of many, the first few."""
     events = events_of_a_scan()
@@ -231,10 +231,10 @@ def test_dropped_focus_samples_are_told_with_their_reason(dropped: int, told: in
     ]
 
     summary = summarise(events)
-    lines = [line for line in in_words(summary) if line.startswith("    ")]
+    lines = [line for line in format_summary(summary) if line.startswith("    ")]
 
     assert len(lines) == told
-    assert all("no contrast" in line for line in lines[:TOLD_SAMPLES])
+    assert all("no contrast" in line for line in lines[:MAX_LISTED_SAMPLES])
     assert summary["z_positions"]["rejected"] == focused["rejected"]
 
 
@@ -281,7 +281,7 @@ def test_a_resumed_run_tells_its_own_times_and_all_faults() -> None:
     assert summary["z_positions"]["surface"] == "plane"
     assert summary["timing"]["startup"] == 3.0
     assert summary["timing"]["answer"] == 1.0
-    assert "2 fields from before" in "\n".join(in_words(summary))
+    assert "2 fields from before" in "\n".join(format_summary(summary))
 
 
 @pytest.mark.parametrize("display", [PlainProgress, LiveProgress])

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from results.run_folder import LOCK, choose_folder, owned, require_room
+from results.run_folder import LOCK, check_disk_space, choose_folder, run_lock
 from scan.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 OWNER = """
 import sys, signal
 from pathlib import Path
-from results.run_folder import owned
-with owned(Path(sys.argv[1])):
-    print("owned", flush=True)
+from results.run_folder import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("run_lock", flush=True)
     signal.pause()
 """
 
@@ -30,7 +30,7 @@ def owner_of(folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", OWNER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "owned\n"
+    assert process.stdout.readline() == "run_lock\n"
     return process
 
 
@@ -39,13 +39,13 @@ def test_two_runs_cannot_own_one_folder(tmp_path: Path) -> None:
     with owner_of(tmp_path / "run") as other:
         with (
             pytest.raises(InputError, match=f"in use by process {other.pid} on "),
-            owned(tmp_path / "run"),
+            run_lock(tmp_path / "run"),
         ):
             pass
         other.send_signal(signal.SIGKILL)
 
     assert (tmp_path / "run" / LOCK).exists()
-    with owned(tmp_path / "run"):
+    with run_lock(tmp_path / "run"):
         assert f"process {os.getpid()} " in (tmp_path / "run" / LOCK).read_text()
 
 
@@ -55,7 +55,7 @@ def test_a_folder_is_given_back(tmp_path: Path, error: type[BaseException] | Non
     for name, result in (("empty", ""), ("full", "events.jsonl")):
         folder = tmp_path / name
         try:
-            with owned(folder):
+            with run_lock(folder):
                 if result:
                     (folder / result).touch()
                 if error:
@@ -90,7 +90,7 @@ def test_two_runs_of_one_second_get_two_folders(
 
 def test_room_is_asked_for_before_the_scan(tmp_path: Path) -> None:
     """What does not fit on the disk is refused with both numbers."""
-    require_room(tmp_path, 1000)
+    check_disk_space(tmp_path, 1000)
 
     with pytest.raises(InputError, match=r"room for 10+ bytes of results, got \d+ bytes free"):
-        require_room(tmp_path, 10**17)
+        check_disk_space(tmp_path, 10**17)

@@ -16,7 +16,6 @@ from ome_zarr_models import open_ome_zarr
 
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from results.digest import digest_of
-from results.healing import sweep_strays
 from results.store import (
     DEPTH,
     LABELS,
@@ -28,6 +27,7 @@ from results.store import (
     write_core,
 )
 from results.table import TABLE
+from results.verification import remove_temp_files
 from scan.errors import StorageError
 from scan.plan import ScanPlan, make_plan
 
@@ -187,7 +187,7 @@ def test_a_full_disk_is_told_with_its_numbers(tmp_path: Path, plan: ScanPlan) ->
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    sweep_strays(tmp_path)
+    remove_temp_files(tmp_path)
     yaozarrs.validate_zarr_store(str(tmp_path / DEPTH))
     assert not list(tmp_path.rglob("*.__lock"))
 
@@ -221,7 +221,7 @@ def test_a_store_killed_between_any_two_files_is_finished(tmp_path: Path, plan: 
             shutil.copyfile(path, copy)
         copy.rename(copy.with_name(f"{copy.name}.__lock")).write_bytes(path.read_bytes()[:-5])
 
-        sweep_strays(torn)
+        remove_temp_files(torn)
         create(torn, plan)
         fill(torn, plan, list(range(6)))
 

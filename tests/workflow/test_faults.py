@@ -25,7 +25,7 @@ import tasks
 from microscope import Microscope
 from microscope.opening import Setup, open_simulated
 from results.digest import digest_of
-from results.summary import in_words
+from results.summary import format_summary
 from results.table import PARTS
 from scan.records import DetectionJob, DetectionRecord, StackJob, StackRecord
 from tests.workflow import faults
@@ -250,7 +250,7 @@ def test_stress_changes_the_times_alone(calm: Path, tmp_path: Path) -> None:
     assert summary_of(calm)["stress"] is None
     assert summary["dispatch_ms"]["slot_free"]["n"] == 6
     assert min(burnt_s) >= 0.3
-    assert any(line.startswith("under stress (") for line in in_words(summary))
+    assert any(line.startswith("under stress (") for line in format_summary(summary))
     assert not [each for each in psutil.Process().children() if "sum(range" in str(each.cmdline())]
 
 

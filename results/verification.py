@@ -1,4 +1,4 @@
-"""A folder that a run left behind, made ready to go on: what is torn is removed, not believed."""
+"""Check what an earlier run left in its folder before a resume relies on it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from scan.plan import Field
 STRAYS = ("*.__lock", ".*.partial")  # of the store and of small files, left by whoever was killed
 
 
-def sweep_strays(folder: Path) -> None:
+def remove_temp_files(folder: Path) -> None:
     """Remove the temporary files of writers that are gone."""
     for pattern in STRAYS:
         for stray in folder.rglob(pattern):
