@@ -88,8 +88,9 @@ from report.progress import progress
 from report.trace import write_trace
 from results.files import write_atomically
 from results.journal import JOURNAL, Journal, read_journal
-from results.places import has_answered, is_url, leave_mark, place_of, remove_marks, staged
-from results.run_folder import check_disk_space, choose_folder, run_lock, versions
+from results.run_folder import choose_folder, run_lock, versions
+from results.storage import location_of as place_of
+from results.storage import storage_at
 from results.store import create_mosaics, needed_bytes
 from results.summary import Summary, format_summary, summarise, write_summary
 from results.table import remove_parts
@@ -799,23 +800,19 @@ def require_shared(folder: Path) -> None:
     nodes, place = alive_nodes(), place_of(folder)
     if len(nodes) == 1 and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
         return
-    if not (is_url(place) or folder.is_absolute()):
-        expected = "an absolute path on storage that all nodes share"
-        advice = "give --out /shared/run, or a URL such as s3://bucket/run"
-        raise UserMistake(f"--out {folder}", expected, "a relative one", advice)
-    leave_mark(place)
+    storage = storage_at(place)
+    storage.check_same_on_all_nodes()
+    storage.write_probe()
     try:
         # All at once: each may have to start a process.
         asked = [ask(place, node) for node in nodes]
         answers = zip(nodes, asked, strict=True)
         strangers = [told for node, ref in answers if (told := estranged(place, node, ref))]
     finally:
-        remove_marks(place, [node["NodeID"] for node in nodes])
+        storage.remove_probes([node["NodeID"] for node in nodes])
     if strangers:
         expected = f"one folder on all {len(nodes)} nodes"
-        advice = "give --out on storage that all nodes share, or a URL such as s3://bucket/run"
-        if is_url(place):
-            advice = "give every node AWS_ENDPOINT_URL and credentials, and a way to the store"
+        advice = storage.sharing_hint
         came = "; ".join(dict.fromkeys(strangers))[:MOST_TOLD]
         raise UserMistake(place, expected, came, advice)
 
@@ -833,7 +830,7 @@ def estranged(place: str, node: Mapping[str, Any], asked: ray.ObjectRef) -> str:
         seen = ray.get(asked, timeout=PROBE_S)
     except RayError as error:
         return f"{reason_of(error)} {where}"
-    if seen and has_answered(place, node["NodeID"]):
+    if seen and storage_at(place).probe_answered(node["NodeID"]):
         return ""
     return f"another one {where} ({node['NodeManagerAddress']})"
 
@@ -939,8 +936,8 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
         remove_parts(place_of(folder))
         leave_report(folder)
         return leave_summary(folder)
-    if not is_url(place_of(folder)):
-        check_disk_space(folder, needed_bytes(setup.plan, setup.dtype, len(past.stacked)))
+    needed = needed_bytes(setup.plan, setup.dtype, len(past.stacked))
+    storage_at(place_of(folder)).check_disk_space(needed)
     stop = Stop()
     with progress(plain) as show, ray_running(setup.settings), stop.heeded():
         up_s = time.time()
@@ -1092,7 +1089,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ExitStack() as around:
             call = parse(
                 sys.argv[1:] if argv is None else argv,
-                lambda place: around.enter_context(staged(place)),
+                lambda place: around.enter_context(storage_at(place).local_folder()),
             )
             if call.report:
                 leave_report(call.report)

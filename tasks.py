@@ -29,7 +29,7 @@ from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.zpositions import z_positions
 from prediction import Predictor
 from results.digest import digest_of
-from results.places import answer_mark
+from results.storage import storage_at
 from results.store import DEPTH, LABELS, STACKED, level_count, read_region, shape_of, write_core
 from results.table import join_parts, write_part
 from scan.focusing import (
@@ -264,7 +264,7 @@ def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerReco
 @ray.remote(num_cpus=0, max_retries=0)
 def try_place(place: str, node: str) -> bool:
     """Whether a node sees what the driver wrote at the place of the results; it writes, too."""
-    return answer_mark(place, node)
+    return storage_at(place).answer_probe(node)
 
 
 # ----------------------------------------------------------------------------------- warm_up

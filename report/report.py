@@ -22,7 +22,7 @@ from report.columns import Columns, Geometry, Place
 from report.preview import Preview
 from results.files import write_atomically
 from results.journal import JOURNAL, Event, Tail
-from results.places import is_url, place_of, read_bytes
+from results.storage import location_of, storage_at
 from results.store import STACKED
 from results.summary import (
     Summary,
@@ -93,7 +93,8 @@ class Report:
 
     def __init__(self, folder: Path, running: bool = False) -> None:
         self.folder, self.running = folder.resolve(), running
-        self.place = place_of(self.folder)
+        self.place = location_of(self.folder)
+        self._storage = storage_at(self.place)
         self._tail = Tail(folder / JOURNAL)
         self._events: list[Event] = []
         self._parts: dict[Place, dict[str, NDArray[np.float64]]] = {}
@@ -148,8 +149,7 @@ class Report:
         """What the page says at its end, which no event changes."""
         folder = quote(self.place)
         settings = self.folder / SETTINGS_FILE
-        # That of an object store is to be fetched: --config takes a file.
-        file = SETTINGS_FILE if is_url(self.place) else str(settings)
+        file = self._storage.path_to_quote(SETTINGS_FILE)
         return {
             "folder": self.place,
             "settings": settings.read_text() if settings.exists() else "",
@@ -218,7 +218,7 @@ class Report:
         return self._preview
 
     def _has_mosaics(self) -> bool:
-        return read_bytes(f"{self.place}/{STACKED}/zarr.json") is not None
+        return self._storage.read_bytes(f"{STACKED}/zarr.json") is not None
 
     def _pictures(self, geometry: Geometry) -> Columns:
         """Where the page finds the layers of the mosaic, and where they lie on it, in µm."""

@@ -4,14 +4,14 @@ import hashlib
 
 import numpy as np
 
-from results.places import Place, read_bytes
+from results.storage import Location, storage_at
 from results.store import DEPTH, LABELS, STACKED, read_region, shape_of
 from results.table import TABLE
 
 BAND_PX = 1024  # rows read at a time: bounds the memory, does not change the digest
 
 
-def digest_of(folder: Place) -> str:
+def digest_of(folder: Location) -> str:
     """sha256 over the pixels of stacked, depth and labels and the rows of the table, from disk."""
     digest = hashlib.sha256()
     for name in (STACKED, DEPTH, LABELS):
@@ -20,5 +20,5 @@ def digest_of(folder: Place) -> str:
             across = slice(top, min(rows, top + BAND_PX)), slice(0, columns)
             band = read_region(f"{folder}/{name}", *across)
             digest.update(np.ascontiguousarray(band).data)
-    digest.update(read_bytes(f"{folder}/{TABLE}") or b"")
+    digest.update(storage_at(folder).read_bytes(TABLE) or b"")
     return digest.hexdigest()

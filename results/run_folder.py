@@ -1,7 +1,6 @@
 """The run folder: a new one for every run, or one that is resumed; never two runs in one."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TextIO
 
-from results.places import POINTER, place_of
+from results.storage import POINTER, location_of
 from scan.errors import InputError
 
 LOCK = ".lock"
@@ -28,7 +27,7 @@ def choose_folder(out: Path | None) -> Path:
     if folder.exists() and (not folder.is_dir() or any(map(_is_result, folder.iterdir()))):
         advice = "choose another --out, or give it to --resume if a run stopped in it"
         raise InputError(
-            place_of(folder), "a new or empty folder", "one that holds something", advice
+            location_of(folder), "a new or empty folder", "one that holds something", advice
         )
     return folder
 
@@ -85,15 +84,6 @@ def _lock(folder: Path, file: TextIO) -> None:
     began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {began}\n")
     file.flush()
-
-
-def check_disk_space(folder: Path, needed_bytes: int) -> None:
-    """Raise InputError unless the disk has room for so much."""
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < needed_bytes:
-        expected = f"room for {needed_bytes} bytes of results"
-        came = f"{free_bytes} bytes free"
-        raise InputError(str(folder), expected, came, "make room, or scan fewer or smaller fields")
 
 
 def versions() -> dict[str, str]:

@@ -5,12 +5,8 @@ a repeated write gives the same bytes. Metadata follows OME-Zarr 0.5 (ngff.openm
 """
 
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from errno import ENOENT
+from collections.abc import Sequence
 from functools import cache, reduce
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -18,8 +14,7 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
-from results.files import not_written
-from results.places import Place, awaited, is_url, kvstore, read_bytes, unanswered, write_bytes
+from results.storage import Location, missing, storage_at
 from scan.errors import StorageError
 from scan.plan import ScanPlan
 
@@ -32,7 +27,7 @@ NGFF_VERSION = "0.5"
 
 
 def create_mosaics(
-    folder: Place, plan: ScanPlan, dtype: np.dtype[Any], label_dtype: np.dtype[Any]
+    folder: Location, plan: ScanPlan, dtype: np.dtype[Any], label_dtype: np.dtype[Any]
 ) -> None:
     """Create the three mosaics, empty; those of the same plan that are there already stay."""
     _create_image(f"{folder}/{STACKED}", plan, dtype, {})
@@ -43,34 +38,24 @@ def create_mosaics(
 
 
 def _create_image(place: str, plan: ScanPlan, dtype: np.dtype[Any], extra: dict[str, Any]) -> None:
+    storage = storage_at(place)
     _write_group(place, _multiscale(place.rpartition("/")[2], plan) | extra)
     for level in range(plan.levels):
-        spec = _array_spec(f"{place}/{level}", plan, level, dtype)
-        with _told(place, 0):
+        spec = _array_spec(place, plan, level, dtype)
+        with storage.writing():
             try:
-                awaited(ts.open(spec, create=True, open=True), place)
-            except ValueError:  # its description is torn: only that is made anew, pixels stay
-                Path(place, str(level), "zarr.json").unlink()
-                ts.open(spec, create=True, open=True).result()
+                storage.result(ts.open(spec, create=True, open=True))
+            except ValueError:  # its metadata is torn: only that is written again, pixels stay
+                storage.remove(f"{level}/zarr.json")
+                storage.result(ts.open(spec, create=True, open=True))
 
 
 def _write_group(place: str, ome: dict[str, Any]) -> None:
-    with _told(place, 0):
-        if not is_url(place):
-            Path(place).mkdir(parents=True, exist_ok=True)
+    storage = storage_at(place)
+    with storage.writing():
+        storage.create()
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
-    write_bytes(f"{place}/zarr.json", json.dumps(group, indent=2).encode())
-
-
-@contextmanager
-def _told(place: Place, needed_bytes: int) -> Iterator[None]:
-    """Whatever keeps the store from writing is told as a StorageError."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # tensorstore tells a full disk as a ValueError
-        if is_url(place):
-            raise unanswered(place, error) from error
-        raise not_written(Path(place), needed_bytes, error) from error
+    storage.write_bytes("zarr.json", json.dumps(group, indent=2).encode())
 
 
 def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any], stacked: int) -> int:
@@ -102,7 +87,7 @@ def _dataset(level: int, pixel_um: float) -> dict[str, Any]:
 
 def _array_spec(place: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     chunk = [edge >> level for edge in plan.chunk_shape]
-    return _open_spec(place) | {
+    return _open_spec(place, str(level)) | {
         "metadata": {
             "shape": [-(-edge >> level) for edge in plan.mosaic_shape],
             "data_type": dtype.name,
@@ -120,23 +105,24 @@ def _array_spec(place: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) ->
     }
 
 
-def _open_spec(place: str) -> dict[str, Any]:
-    return {"driver": "zarr3", "kvstore": kvstore(place)}
+def _open_spec(place: Location, level: str) -> dict[str, Any]:
+    return {"driver": "zarr3", "kvstore": storage_at(place).kvstore(level)}
 
 
 @cache
-def _levels(place: Place) -> tuple[Any, ...]:
+def _levels(place: Location) -> tuple[Any, ...]:
     """The open arrays of an image, kept for the life of the process: opening costs time."""
-    with _told(place, 0):
-        if (group := read_bytes(f"{place}/zarr.json")) is None:
-            raise FileNotFoundError(ENOENT, os.strerror(ENOENT))
+    storage = storage_at(place)
+    with storage.writing():
+        if (group := storage.read_bytes("zarr.json")) is None:
+            raise missing("zarr.json")
     datasets = json.loads(group)["attributes"]["ome"]["multiscales"][0]["datasets"]
-    opening = [ts.open(_open_spec(f"{place}/{dataset['path']}")) for dataset in datasets]
-    with _told(place, 0):
-        return tuple(awaited(future, place) for future in opening)
+    opening = [ts.open(_open_spec(place, dataset["path"])) for dataset in datasets]
+    with storage.writing():
+        return tuple(storage.result(future) for future in opening)
 
 
-def write_core(place: Place, rows: slice, columns: slice, levels: Sequence[Array]) -> int:
+def write_core(place: Location, rows: slice, columns: slice, levels: Sequence[Array]) -> int:
     """Write a core to an image of the store, every level; returns when it is on disk.
 
     Returns the checksum of its pixels; StorageError when they cannot be written.
@@ -147,19 +133,19 @@ def write_core(place: Place, rows: slice, columns: slice, levels: Sequence[Array
     rows, columns : the core in pixels of level 0.
     levels : the core's pixels, one array per level.
     """
-    with _told(place, sum(pixels.nbytes for pixels in levels)):
-        if not is_url(place):  # the store would make a new folder where the old one is gone
-            Path(place, "zarr.json").stat()
+    storage = storage_at(place)
+    with storage.writing(sum(pixels.nbytes for pixels in levels)):
+        storage.check_not_removed("zarr.json")  # tensorstore would create a new folder
         writing = [
             window.write(pixels)
             for window, pixels in zip(_windows(place, rows, columns), levels, strict=True)
         ]
         for future in writing:
-            awaited(future, place)
+            storage.result(future)
     return _checksum(levels)
 
 
-def _windows(place: Place, rows: slice, columns: slice) -> list[Any]:
+def _windows(place: Location, rows: slice, columns: slice) -> list[Any]:
     """A core in every level of an image."""
     levels = enumerate(_levels(place))
     return [array[_coarser(rows, level), _coarser(columns, level)] for level, array in levels]
@@ -173,25 +159,26 @@ def _checksum(levels: Sequence[Array]) -> int:
     return reduce(lambda crc, pixels: crc32(np.ascontiguousarray(pixels).data, crc), levels, 0)
 
 
-def checksum_of(place: Place, rows: slice, columns: slice) -> int | None:
+def checksum_of(place: Location, rows: slice, columns: slice) -> int | None:
     """The checksum of a core as it lies on disk; None where it cannot be read."""
     try:
-        return _checksum([awaited(w.read(), place) for w in _windows(place, rows, columns)])
+        wait = storage_at(place).result
+        return _checksum([wait(w.read()) for w in _windows(place, rows, columns)])
     except (StorageError, OSError, ValueError, KeyError):
         return None
 
 
-def level_count(place: Place) -> int:
+def level_count(place: Location) -> int:
     """How many pyramid levels an image has."""
     return len(_levels(place))
 
 
-def read_region(place: Place, rows: slice, columns: slice, level: int = 0) -> Array:
+def read_region(place: Location, rows: slice, columns: slice, level: int = 0) -> Array:
     """Pixels of a level of an image; what was never written is zero."""
-    return np.asarray(awaited(_levels(place)[level][rows, columns].read(), place))
+    return np.asarray(storage_at(place).result(_levels(place)[level][rows, columns].read()))
 
 
-def shape_of(place: Place, level: int = 0) -> tuple[int, int]:
+def shape_of(place: Location, level: int = 0) -> tuple[int, int]:
     """Rows and columns of a level of an image."""
     rows, columns = _levels(place)[level].shape
     return int(rows), int(columns)

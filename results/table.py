@@ -6,18 +6,14 @@ the whole table is the parts in the order of their labels, so it does not depend
 
 import csv
 import io
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from errno import ENOENT
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from results.places import Place, is_url, read_bytes, remove_under, write_bytes
+from results.storage import Location, Storage, missing, storage_at
 
 TABLE = "objects.csv"
 PARTS = ".parts"
@@ -27,22 +23,19 @@ LAST_COLUMNS = ("score", "touches_border")
 Columns = Mapping[str, NDArray[Any]]
 
 
-def write_part(folder: Place, stripe: int, field: int, columns: Columns) -> int:
+def write_part(folder: Location, stripe: int, field: int, columns: Columns) -> int:
     """Write the rows of one field, again gives the same bytes; returns their checksum."""
-    if not is_url(folder):
-        with suppress(OSError):  # what keeps a folder from being made is told by the write
-            Path(folder, PARTS).mkdir(exist_ok=True)
-    return write_bytes(_part(folder, stripe, field), _as_csv(columns).encode())
+    return storage_at(folder).write_bytes(_part(stripe, field), _as_csv(columns).encode())
 
 
-def part_checksum(folder: Place, stripe: int, field: int) -> int | None:
+def part_checksum(folder: Location, stripe: int, field: int) -> int | None:
     """The checksum of a field's rows as they lie on disk; None where there are none."""
-    part = read_bytes(_part(folder, stripe, field))
+    part = storage_at(folder).read_bytes(_part(stripe, field))
     return None if part is None else crc32(part)
 
 
-def _part(folder: Place, stripe: int, field: int) -> str:
-    return f"{folder}/{PARTS}/stripe{stripe:03d}-field{field:05d}.csv"
+def _part(stripe: int, field: int) -> str:
+    return f"{PARTS}/stripe{stripe:03d}-field{field:05d}.csv"
 
 
 def _as_csv(columns: Columns) -> str:
@@ -64,35 +57,36 @@ def _joined(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def join_parts(folder: Place, fields: Sequence[tuple[int, int]]) -> int:
+def join_parts(folder: Location, fields: Sequence[tuple[int, int]]) -> int:
     """Write the table of the whole scan from the parts of its fields; returns its rows."""
+    storage = storage_at(folder)
     header: Sequence[str] = FIRST_COLUMNS + LAST_COLUMNS
     rows: list[list[str]] = []
     for stripe, field in fields:
-        place = _part(folder, stripe, field)
-        if (part := read_bytes(place)) is None:
-            raise FileNotFoundError(ENOENT, "rows of a field are gone", place)
+        name = _part(stripe, field)
+        if (part := storage.read_bytes(name)) is None:
+            raise missing(f"{folder}/{name}")
         header, *more = csv.reader(part.decode().splitlines())
         rows += more
     rows.sort(key=lambda row: int(row[0]))  # by label
-    write_bytes(f"{folder}/{TABLE}", _joined(header, rows).encode())
+    storage.write_bytes(TABLE, _joined(header, rows).encode())
     return len(rows)
 
 
-def read_table(folder: Place, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def read_table(folder: Location, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """Some columns of the table as numbers."""
-    return _numbers(f"{folder}/{TABLE}", names)
+    return _numbers(storage_at(folder), TABLE, names)
 
 
 def read_part(
-    folder: Place, stripe: int, field: int, names: Sequence[str]
+    folder: Location, stripe: int, field: int, names: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """Some columns of one field's part of the table as numbers."""
-    return _numbers(_part(folder, stripe, field), names)
+    return _numbers(storage_at(folder), _part(stripe, field), names)
 
 
-def _numbers(place: str, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    text = (read_bytes(place) or b"").decode()  # it may be joined just now
+def _numbers(storage: Storage, name: str, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    text = (storage.read_bytes(name) or b"").decode()  # it may be joined just now
     header, _, rows = text.partition("\n")
     if not rows:
         return {name: np.empty(0) for name in names}
@@ -101,9 +95,6 @@ def _numbers(place: str, names: Sequence[str]) -> dict[str, NDArray[np.float64]]
     return dict(zip(names, values.T, strict=True))
 
 
-def remove_parts(folder: Place) -> None:
+def remove_parts(folder: Location) -> None:
     """Remove the parts, once the table says it all and no field is left to add."""
-    if is_url(folder):
-        remove_under(f"{folder}/{PARTS}")
-    else:
-        shutil.rmtree(Path(folder, PARTS), ignore_errors=True)
+    storage_at(folder).remove_tree(PARTS)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from results.places import Place
+from results.storage import Location
 from results.store import DEPTH, LABELS, STACKED, checksum_of
 from results.table import part_checksum
 from scan.past import Past
@@ -18,7 +18,7 @@ def remove_temp_files(folder: Path) -> None:
             stray.unlink(missing_ok=True)
 
 
-def verify(folder: Place, past: Past) -> None:
+def verify(folder: Location, past: Past) -> None:
     """Read what the journal says is on disk and forget what is not there as it was written."""
     for field, checksums in list(past.stacked.items()):
         if list(checksums) != [_core(folder, name, field) for name in (STACKED, DEPTH)]:
@@ -29,5 +29,5 @@ def verify(folder: Place, past: Past) -> None:
             del past.detected[field]
 
 
-def _core(folder: Place, name: str, field: Field) -> int | None:
+def _core(folder: Location, name: str, field: Field) -> int | None:
     return checksum_of(f"{folder}/{name}", slice(*field.rows), slice(*field.columns))

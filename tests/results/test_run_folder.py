@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from results.run_folder import LOCK, check_disk_space, choose_folder, run_lock
+from results.run_folder import LOCK, choose_folder, run_lock
 from scan.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -86,11 +86,3 @@ def test_two_runs_of_one_second_get_two_folders(
         chosen.add(folder)
 
     assert len(chosen) == 3
-
-
-def test_room_is_asked_for_before_the_scan(tmp_path: Path) -> None:
-    """What does not fit on the disk is refused with both numbers."""
-    check_disk_space(tmp_path, 1000)
-
-    with pytest.raises(InputError, match=r"room for 10+ bytes of results, got \d+ bytes free"):
-        check_disk_space(tmp_path, 10**17)

@@ -27,7 +27,7 @@ from ray.exceptions import AuthenticationError
 import main
 from config import validate
 from results.journal import JOURNAL, read_journal
-from results.places import read_bytes
+from results.storage import storage_at
 from scan.errors import UserMistake
 from tests.results.stores import s3_store
 from tests.workflow.left import summary_of
@@ -405,14 +405,14 @@ def test_a_scan_into_an_object_store_is_resumed(
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         with started(url, "--num-cpus", "1") as run:
-            while b'"stacked"' not in (read_bytes(f"{url}/events.jsonl") or b""):
+            while b'"stacked"' not in (storage_at(url).read_bytes("events.jsonl") or b""):
                 assert run.poll() is None
                 time.sleep(0.05)
             run.kill()
         refused = program("--plain", *LONGER, "--out", url)
         resumed = program("--plain", "--resume", url)
-        summary = json.loads(read_bytes(f"{url}/summary.json") or b"{}")
-        table, report = read_bytes(f"{url}/objects.csv"), read_bytes(f"{url}/report.html")
+        summary = json.loads(storage_at(url).read_bytes("summary.json") or b"{}")
+        table, report = map(storage_at(url).read_bytes, ("objects.csv", "report.html"))
 
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"{url}: expected a new or empty folder")

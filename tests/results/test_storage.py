@@ -1,4 +1,4 @@
-"""Where results lie: folders and object stores take, give and forget the same things."""
+"""Folders and object stores behave alike: what is written is read, replaced and removed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,11 @@ import numpy as np
 import pytest
 
 from imaging.pyramid import mean_pyramid
-from results import places
-from results.places import (
-    POINTER,
-    answer_mark,
-    has_answered,
-    is_url,
-    kvstore,
-    leave_mark,
-    place_of,
-    read_bytes,
-    remove,
-    remove_marks,
-    staged,
-    write_bytes,
-)
+from results import mirror, storage
+from results.storage import POINTER, Folder, ObjectStore, location_of, storage_at
 from results.store import STACKED, checksum_of, create_mosaics, level_count, read_region, write_core
 from results.table import join_parts, read_table, remove_parts, write_part
-from scan.errors import InputError, StorageError
+from scan.errors import InputError, StorageError, UserMistake
 from scan.plan import make_plan
 from tests.results.stores import s3_store
 
@@ -54,13 +41,27 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_what_is_written_is_read(place: str) -> None:
     """A file lies at its place until it is removed, once more does no harm."""
-    assert read_bytes(f"{place}/a.txt") is None
-    first = write_bytes(f"{place}/a.txt", b"one")
-    assert write_bytes(f"{place}/a.txt", b"two") != first
-    assert read_bytes(f"{place}/a.txt") == b"two"
-    for _ in range(2):
-        remove(f"{place}/a.txt")
-        assert read_bytes(f"{place}/a.txt") is None
+    files = storage_at(place)
+    for name in ("a.txt", "below/a.txt"):
+        assert files.read_bytes(name) is None
+        first = files.write_bytes(name, b"one")
+        assert files.write_bytes(name, b"two") != first
+        assert files.read_bytes(name) == b"two"
+        for _ in range(2):
+            files.remove(name)
+            assert files.read_bytes(name) is None
+
+
+def test_a_tree_is_removed_and_nothing_else(place: str) -> None:
+    """All files below a name are removed; those whose names only begin alike stay."""
+    files = storage_at(place)
+    for name in ("tree/a", "tree/b", "tree-a", "tree.csv"):
+        files.write_bytes(name, b"x")
+
+    files.remove_tree("tree")
+
+    left = [n for n in ("tree/a", "tree/b", "tree-a", "tree.csv") if files.read_bytes(n)]
+    assert left == ["tree-a", "tree.csv"]
 
 
 def test_pixels_and_rows_lie_in_either(place: str) -> None:
@@ -86,55 +87,57 @@ def test_pixels_and_rows_lie_in_either(place: str) -> None:
         join_parts(place, [(0, 0)])
 
 
-def test_nodes_find_out_whether_they_share_a_place(place: str, tmp_path: Path) -> None:
-    """A mark is answered where it is seen, its answer is seen by the driver, and all vanish."""
-    elsewhere = f"{place}/another"
-    assert not answer_mark(elsewhere, "n1")
-    leave_mark(place)
-    assert answer_mark(place, "n1")
-    assert has_answered(place, "n1")
-    assert not has_answered(place, "n2")
-    remove_marks(place, ["n1", "n2"])
-    assert not has_answered(place, "n1")
-    assert not answer_mark(place, "n1")
+def test_a_probe_shows_whether_nodes_share_a_storage(place: str) -> None:
+    """A probe is answered where it is seen, the driver sees the answer, and all are removed."""
+    shared, another = storage_at(place), storage_at(f"{place}/another")
+    shared.write_probe()
+    assert not another.answer_probe("n1")
+    assert shared.answer_probe("n1")
+    assert shared.probe_answered("n1")
+    assert not shared.probe_answered("n2")
+    shared.remove_probes(["n1", "n2"])
+    assert not shared.probe_answered("n1")
+    assert not shared.answer_probe("n1")
 
 
 @pytest.mark.usefixtures("store")
 def test_small_files_are_copied_to_the_store_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What grows in the folder of a run is soon in the store, all of it in the end, and comes back
-    to whoever goes on there; other files are nobody's business."""
-    monkeypatch.setattr(places, "COPIED_EVERY_S", 0.01)
+    """Small files are copied while they grow and at the end, and fetched again by the next run;
+    other files are not copied."""
+    monkeypatch.setattr(mirror, "COPY_INTERVAL_S", 0.01)
     url = "s3://lab/copied"
-    with staged(url + "/") as folder:
-        assert place_of(folder) == url
+    files = storage_at(url)
+    with storage_at(url + "/").local_folder() as folder:
+        assert location_of(folder) == url
         (folder / "events.jsonl").write_text("one\n")
         (folder / "other.txt").write_text("mine")
-        awaited(lambda: read_bytes(f"{url}/events.jsonl") == b"one\n")
+        awaited(lambda: files.read_bytes("events.jsonl") == b"one\n")
         (folder / "events.jsonl").write_text("one\ntwo\n")
         (folder / "summary.json").write_text("{}")
     assert not folder.exists()
-    assert read_bytes(f"{url}/other.txt") is None
-    with staged(url) as again:
+    assert files.read_bytes("other.txt") is None
+    with files.local_folder() as again:
         assert {path.name for path in again.iterdir()} == {POINTER, "events.jsonl", "summary.json"}
         assert (again / "events.jsonl").read_text() == "one\ntwo\n"
 
 
 def awaited(met: Callable[[], bool]) -> None:
-    """Return once something is so, which another thread brings about."""
+    """Wait for a condition that another thread makes true."""
     for _ in range(10_000):
         if met():
             return
-    pytest.fail("it never came about")
+    pytest.fail("the condition was never met")
 
 
 @pytest.mark.usefixtures("store")
-def test_what_cannot_be_copied_in_the_end_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the store is gone at the end, the folder stays, and the message says where it is."""
-    monkeypatch.setattr(places, "COPIED_EVERY_S", 999.0)
+def test_files_that_cannot_be_copied_at_the_end_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the store is gone at the end, the folder stays, and the message says where it is."""
+    monkeypatch.setattr(mirror, "COPY_INTERVAL_S", 999.0)
     around = ExitStack()
-    folder = around.enter_context(staged("s3://lab/gone"))
+    folder = around.enter_context(storage_at("s3://lab/gone").local_folder())
     (folder / "events.jsonl").write_text("one\n")
-    monkeypatch.setattr(places, "write_bytes", no_answer)
+    storage_at("s3://lab/gone")._store  # noqa: B018  (opened while there is a store)
+    monkeypatch.setattr(storage, "ANSWER_S", 0.0)
 
     with pytest.raises(StorageError, match="journal, summary and report are kept in") as told:
         around.close()
@@ -144,30 +147,25 @@ def test_what_cannot_be_copied_in_the_end_is_kept(monkeypatch: pytest.MonkeyPatc
     shutil.rmtree(folder)
 
 
-def no_answer(place: str, data: bytes) -> int:
-    """The store is gone."""
-    raise StorageError(place, "an object store that answers", "none", "wait")
-
-
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
     ("url", "said"),
     [("s3:/lab/run", "a URL with ://"), ("s3://nobody/run", "an object store that answers")],
 )
-def test_a_place_that_cannot_be_is_a_mistake(url: str, said: str) -> None:
-    """A mistyped URL and a bucket that is not there are told before anything begins."""
-    with pytest.raises(InputError, match=said), staged(url):
-        pytest.fail("it began")
+def test_an_impossible_location_is_a_mistake(url: str, said: str) -> None:
+    """A mistyped URL and a bucket that does not exist are refused before the run starts."""
+    with pytest.raises(InputError, match=said), storage_at(url).local_folder():
+        pytest.fail("it started")
 
 
 @pytest.mark.usefixtures("store")
-def test_pixels_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that falls silent in the midst of a scan is told as one that does not answer."""
+def test_pixels_have_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that stops answering during a scan raises StorageError within a limit."""
     plan, image = make_plan((1,), (64, 64), 0, 1.0, steered=True), np.ones((64, 64), np.uint16)
     create_mosaics("s3://lab/silent", plan, image.dtype, np.dtype(np.uint32))
     mosaic, core = f"s3://lab/silent/{STACKED}", (slice(0, 64), slice(0, 64))
     levels = mean_pyramid(image, level_count(mosaic))
-    monkeypatch.setattr(places, "ANSWER_S", 1e-6)  # too soon for any
+    monkeypatch.setattr(storage, "ANSWER_S", 1e-6)  # too short for any answer
 
     with pytest.raises(StorageError, match="an object store that answers, got no answer within"):
         write_core(mosaic, *core, levels)
@@ -175,9 +173,26 @@ def test_pixels_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("url", ["ftp://host/run", "s3://", "s4://lab/run", "://run"])
 def test_urls_of_another_kind_are_refused_in_one_line(url: str) -> None:
-    """A URL that no store answers to is told, and which would be."""
+    """The message for a URL of an unknown kind names the known ones."""
     with pytest.raises(InputError, match=r"such as s3://bucket/run or gs://bucket/run"):
-        kvstore(url)
+        storage_at(url)
+
+
+def test_a_relative_folder_is_not_the_same_on_all_nodes(tmp_path: Path) -> None:
+    """A relative path is refused for a cluster; an absolute one and a URL are accepted."""
+    storage_at(tmp_path).check_same_on_all_nodes()
+    storage_at("s3://lab/run").check_same_on_all_nodes()
+    with pytest.raises(UserMistake, match="--out runs/1: expected an absolute path"):
+        storage_at("runs/1").check_same_on_all_nodes()
+
+
+def test_room_is_checked_before_the_scan(tmp_path: Path) -> None:
+    """Results that do not fit on the disk are refused with both numbers."""
+    storage_at(tmp_path).check_disk_space(1000)
+    storage_at("s3://lab/run").check_disk_space(10**17)
+
+    with pytest.raises(InputError, match=r"room for 10+ bytes of results, got \d+ bytes free"):
+        storage_at(tmp_path).check_disk_space(10**17)
 
 
 def test_urls_name_driver_bucket_and_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,28 +200,31 @@ def test_urls_name_driver_bucket_and_path(monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID"):
         monkeypatch.delenv(name, raising=False)
 
-    assert kvstore("gs://lab/runs/1") == {"driver": "gcs", "bucket": "lab", "path": "runs/1/"}
-    assert kvstore("s3://lab") == {"driver": "s3", "bucket": "lab", "path": ""}
-    assert is_url("s3://lab")
-    assert not is_url(Path("runs"))
+    google, amazon = storage_at("gs://lab/runs/1"), storage_at("s3://lab")
+    assert google.kvstore() == {"driver": "gcs", "bucket": "lab", "path": "runs/1/"}
+    assert google.kvstore("0") == {"driver": "gcs", "bucket": "lab", "path": "runs/1/0/"}
+    assert amazon.kvstore() == {"driver": "s3", "bucket": "lab", "path": ""}
+    assert amazon.kvstore("0")["path"] == "0/"
+    assert isinstance(amazon, ObjectStore)
+    assert isinstance(storage_at(Path("runs")), Folder)
 
 
 @pytest.mark.usefixtures("store")
-def test_a_bucket_that_is_not_there_is_told() -> None:
-    """Whatever keeps the store from answering is one line that says what to check."""
+def test_a_missing_bucket_is_one_line() -> None:
+    """The reason why a store does not answer is one line that says what to check."""
     with pytest.raises(StorageError, match=r"s3://nobody/a.*an object store that answers") as told:
-        write_bytes("s3://nobody/a", b"")
+        storage_at("s3://nobody").write_bytes("a", b"")
 
     assert "\n" not in str(told.value)
 
 
-def test_a_store_that_does_not_answer_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is not there is given up, long before the store's own patience ends."""
+def test_a_store_that_does_not_answer_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request to a missing server fails long before tensorstore stops retrying."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and nobody listens
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
-        monkeypatch.setattr(places, "ANSWER_S", 1.0)
+        monkeypatch.setattr(storage, "ANSWER_S", 1.0)
         with pytest.raises(StorageError, match="no answer within 1 s"):
-            read_bytes("s3://silent/a")
+            storage_at("s3://silent").read_bytes("a")
