@@ -1,18 +1,16 @@
-"""The settings of a scan and the command line: frozen, validated once, unknown keys refused.
+"""The settings of a scan: frozen, validated once, unknown keys refused.
 
 Every setting is a key of the TOML file given by ``--config``; all but those of a real microscope
-are options, too, which win. This room imports nothing of ours, so that any other may import it.
+are options of the command line, too. Any package may import this module, which imports none.
 """
 
-import argparse
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from operator import lt
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import (
@@ -25,6 +23,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+VERSION = "0.8.0"  # of the program
 
 
 class SettingsError(ValueError):
@@ -84,7 +84,6 @@ FILE_ONLY = {
     "capture_on",
 }
 
-LAST_PORT = 65535
 MOST_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
 
 GROUPS = {  # titles in the help, each by the first setting that stands under it
@@ -284,20 +283,8 @@ class Settings(BaseModel):
         return self
 
     def to_toml(self) -> str:
-        """The settings as TOML; `parse` reads them back equal."""
+        """Return the settings as TOML, which `read_toml` and `validate` turn into equal ones."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """One call of the program: the settings, and what concerns this call alone."""
-
-    settings: Settings
-    out: Path | None
-    resume: Path | None
-    report: Path | None
-    live: tuple[str, int] | None
-    plain: bool
 
 
 def validate(values: Mapping[str, Any]) -> Settings:
@@ -340,107 +327,3 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError) as error:  # numbers too long, brackets too deep
         raise SettingsError(f"{path}: expected TOML, got {error}; correct the file") from None
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line with exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        wrong = re.search(r"unrecognized arguments: (--[\w-]+)", message)
-        near = difflib.get_close_matches(wrong[1], self._option_string_actions) if wrong else []
-        advice = f"did you mean {near[0]}?" if near else "see python main.py --help"
-        raise SettingsError(f"command line: {message}; {advice}")
-
-    def format_help(self) -> str:
-        """The help without blank lines, titles stand out enough: it is to fit two screens."""
-        return super().format_help().replace("\n\n", "\n")
-
-
-def _address(text: str) -> tuple[str, int]:
-    """Where to serve: a port, on this computer alone unless an address comes before it."""
-    host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdecimal() or int(port) > LAST_PORT:
-        raise argparse.ArgumentTypeError(f"expected a port up to {LAST_PORT}, got {text!r}")
-    return host or "127.0.0.1", int(port)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line: options of the call, then one option per setting."""
-    parser = _Parser(
-        prog="python main.py",
-        usage="python main.py [options]",
-        description="Scan a slide in stripes on Ray. An option wins over the settings file.",
-        allow_abbrev=False,
-    )
-    call = parser.add_argument_group("this call")
-    call.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
-    folder = call.add_mutually_exclusive_group()
-    folder.add_argument("--out", metavar="DIR", help="run folder or URL (default: by time)")
-    folder.add_argument("--resume", metavar="DIR", help="finish the run in this folder")
-    folder.add_argument("--report", metavar="DIR", help="make its report.html again")
-    call.add_argument("--live", metavar="PORT", type=_address, help="serve the report as it grows")
-    call.add_argument("--plain", action="store_true", help="no live display: one line per event")
-    group = call
-    for name, field in Settings.model_fields.items():
-        if name in GROUPS:
-            group = parser.add_argument_group(GROUPS[name])
-        if name not in FILE_ONLY:
-            _add_option(group, name, str(field.description), field.default)
-    return parser
-
-
-def _add_option(group: argparse._ArgumentGroup, name: str, text: str, default: Any) -> None:
-    flag = "--" + name.replace("_", "-")
-    if default is False:
-        group.add_argument(flag, dest=name, action="store_true", default=None, help=text)
-        return
-    unit = name.rpartition("_")[2].upper()
-    metavar = METAVARS.get(name, unit if unit in UNITS else "N")
-    shown = SIMULATED_DEFAULTS.get(name, default)
-    text = text if shown is None else f"{text} (default: {shown})"
-    group.add_argument(flag, dest=name, metavar=metavar, help=text)
-
-
-def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocation:
-    """The call that a command line asks for; mistakes raise SettingsError.
-
-    `locally` gives the folder on this computer for one that is named, which may be a URL.
-    """
-    given = vars(build_parser().parse_args(argv))
-    file = given.pop("config")
-    named = given["resume"]
-    for name in ("out", "resume", "report"):
-        given[name] = given[name] and locally(given[name])
-    resume = given["resume"]
-    call = {name: given.pop(name) for name in ("out", "resume", "report", "live", "plain")}
-    values = read_toml(file) if file else {}
-    values |= {key: value for key, value in given.items() if value is not None}
-    if call["report"] and (values or call["live"]):
-        raise SettingsError("--report: expected no other option, got more; it shows a run as it is")
-    settings = resumed(resume, named, values) if resume else validate(values)
-    return Invocation(settings, **call)
-
-
-def resumed(folder: Path, named: str, values: Mapping[str, Any]) -> Settings:
-    """The settings of an earlier run; values that would change its answer raise SettingsError.
-
-    The folder is that on this computer, `named` is what the user called it.
-    """
-    if not (folder / SETTINGS_FILE).is_file():
-        raise SettingsError(
-            f"--resume {named}: expected a run folder, got one without {SETTINGS_FILE}; name one "
-            "that a run has left"
-        )
-    before = validate(read_toml(folder / SETTINGS_FILE))
-    now = validate(before.model_dump() | dict(values))
-    differing = [
-        f"{name} ({getattr(before, name)!r}, now {getattr(now, name)!r})"
-        for name in Settings.model_fields
-        if name not in FREE_ON_RESUME and getattr(before, name) != getattr(now, name)
-    ]
-    if differing:
-        raise SettingsError(
-            f"--resume {named}: expected the settings of that run, got another "
-            f"{', '.join(differing)}; leave them out, or scan into a new folder"
-        )
-    return now

@@ -78,7 +78,8 @@ from actors import (
     survey_microscope,
     where_cameras_live,
 )
-from config import FREE_ON_RESUME, SETTINGS_FILE, Settings, SettingsError, parse
+from config import FREE_ON_RESUME, SETTINGS_FILE, Settings, SettingsError
+from driver.command_line import parse
 from imaging.ownership import label_dtype
 from microscope.opening import Setup, prepare
 from prediction import Predictor, statistics_from

@@ -16,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from actors import MICROSCOPE
-from config import parse
+from driver.command_line import parse
 from scan.pages import MOST_TOUCHED_BYTES
 
 ROOT = Path(__file__).parents[1]

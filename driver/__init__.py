@@ -1,0 +1,1 @@
+"""What the driver process does around the workflow."""

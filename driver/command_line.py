@@ -1,0 +1,156 @@
+"""The command line: options of this call, then one option for each setting; an option wins."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from config import (
+    FILE_ONLY,
+    FREE_ON_RESUME,
+    GROUPS,
+    METAVARS,
+    SETTINGS_FILE,
+    SIMULATED_DEFAULTS,
+    UNITS,
+    VERSION,
+    Settings,
+    SettingsError,
+    read_toml,
+    validate,
+)
+
+MAX_PORT = 65535
+FOLDERS = ("out", "resume", "report")
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of the program: the settings, and what concerns this call alone."""
+
+    settings: Settings
+    out: Path | None
+    resume: Path | None
+    report: Path | None
+    live: tuple[str, int] | None
+    plain: bool
+
+
+def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocation:
+    """Return what a command line asks for; mistakes raise SettingsError.
+
+    `locally` gives the folder on this computer for one that is named, which may be a URL.
+    """
+    given = vars(build_parser().parse_args(argv))
+    values = read_toml(Path(file)) if (file := given.pop("config")) else {}
+    named = {name: given.pop(name) for name in FOLDERS}
+    live, plain = given.pop("live"), given.pop("plain")
+    values |= {name: value for name, value in given.items() if value is not None}
+    if named["report"] and (values or live):
+        raise SettingsError(
+            "--report: expected no other option, got more; it reports a run as it is"
+        )
+    folders = {name: locally(text) if text else None for name, text in named.items()}
+    resume = folders["resume"]
+    settings = resumed(resume, named["resume"], values) if resume else validate(values)
+    return Invocation(settings, **folders, live=live, plain=plain)
+
+
+def resumed(folder: Path, named: str, values: Mapping[str, Any]) -> Settings:
+    """Return the settings of an earlier run; values that would change its answer are refused.
+
+    `folder` is on this computer; `named` is how the user wrote it.
+    """
+    if not (folder / SETTINGS_FILE).is_file():
+        raise SettingsError(
+            f"--resume {named}: expected a run folder, got one without {SETTINGS_FILE}; name one "
+            "that a run has left"
+        )
+    before = validate(read_toml(folder / SETTINGS_FILE))
+    now = validate(before.model_dump() | dict(values))
+    differing = [
+        f"{name} ({getattr(before, name)!r}, now {getattr(now, name)!r})"
+        for name in Settings.model_fields
+        if name not in FREE_ON_RESUME and getattr(before, name) != getattr(now, name)
+    ]
+    if differing:
+        raise SettingsError(
+            f"--resume {named}: expected the settings of that run, got another "
+            f"{', '.join(differing)}; leave them out, or scan into a new folder"
+        )
+    return now
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises SettingsError with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        near = difflib.get_close_matches(wrong[1], self._option_string_actions) if wrong else []
+        hint = f"did you mean {near[0]}?" if near else "see python main.py --help"
+        raise SettingsError(f"command line: {message}; {hint}")
+
+    def format_help(self) -> str:
+        """Return the help without blank lines, so that it fits two screens."""
+        return super().format_help().replace("\n\n", "\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser: options of the call, then one option for each setting."""
+    parser = _Parser(
+        prog="python main.py",
+        usage="python main.py [options]",
+        description="Scan a slide in stripes on Ray. An option wins over the settings file.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    call = parser.add_argument_group("this call")
+    call.add_argument("--config", metavar="FILE", type=_name, help="settings as TOML")
+    folder = call.add_mutually_exclusive_group()
+    folder.add_argument(
+        "--out", metavar="DIR", type=_name, help="run folder or URL (default: by time)"
+    )
+    folder.add_argument("--resume", metavar="DIR", type=_name, help="finish the run in this folder")
+    folder.add_argument("--report", metavar="DIR", type=_name, help="write its report.html again")
+    call.add_argument("--live", metavar="PORT", type=_address, help="serve the report as it grows")
+    call.add_argument("--plain", action="store_true", help="no live display: one line per event")
+    call.add_argument("-h", "--help", action="help", help="show this help")
+    version = f"stripe scan {VERSION}"
+    call.add_argument("--version", action="version", version=version, help="show the version")
+    group = call
+    for name, field in Settings.model_fields.items():
+        if name in GROUPS:
+            group = parser.add_argument_group(GROUPS[name])
+        if name not in FILE_ONLY:
+            _add_option(group, name, str(field.description), field.default)
+    return parser
+
+
+def _add_option(group: argparse._ArgumentGroup, name: str, text: str, default: Any) -> None:
+    flag = "--" + name.replace("_", "-")
+    if default is False:
+        group.add_argument(flag, dest=name, action="store_true", default=None, help=text)
+        return
+    unit = name.rpartition("_")[2].upper()
+    metavar = METAVARS.get(name, unit if unit in UNITS else "N")
+    shown = SIMULATED_DEFAULTS.get(name, default)
+    text = text if shown is None else f"{text} (default: {shown})"
+    group.add_argument(flag, dest=name, metavar=metavar, help=text)
+
+
+def _name(text: str) -> str:
+    """Return the name of a file or folder; an empty one is refused, as of a variable never set."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got an empty one")
+    return text
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Return host and port to serve on: this computer alone unless an address is given."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port up to {MAX_PORT}, got {text!r}")
+    return host or "127.0.0.1", int(port)

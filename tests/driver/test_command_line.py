@@ -1,0 +1,153 @@
+"""The command line: options over the settings file, help, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from config import FILE_ONLY, SETTINGS_FILE, VERSION, Settings, SettingsError, validate
+from driver.command_line import build_parser, parse
+
+OPTIONS = [name for name in Settings.model_fields if name not in FILE_ONLY]
+
+
+def test_a_mistyped_option_is_told_its_neighbour() -> None:
+    """An unknown option is refused with the nearest known one."""
+    with pytest.raises(SettingsError, match="did you mean --stripes"):
+        parse(["--stripe", "2"])
+
+
+@pytest.mark.parametrize("option", ["--config", "--out", "--resume", "--report"])
+def test_an_empty_name_is_refused(option: str) -> None:
+    """A variable of the shell that was never set starts no scan into another folder."""
+    with pytest.raises(SettingsError, match=rf"{option}: expected a name, got an empty"):
+        parse([option, ""])
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with the program's name and version."""
+    with pytest.raises(SystemExit) as ended:
+        parse(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"stripe scan {VERSION}\n"
+
+
+def test_an_option_wins_over_the_file(tmp_path: Path) -> None:
+    """What the command line says counts more than what the file says."""
+    file = tmp_path / "scan.toml"
+    file.write_text("stripes = 5\nplanes = 9\n")
+
+    settings = parse(["--config", str(file), "--stripes", "2"]).settings
+
+    assert (settings.stripes, settings.planes) == (2, 9)
+
+
+@pytest.mark.parametrize("text", [None, "stripes = ", "\xff"], ids=["missing", "torn", "binary"])
+def test_a_damaged_settings_file_is_named(tmp_path: Path, text: str | None) -> None:
+    """A settings file that cannot be read is a mistake that names the file."""
+    file = tmp_path / "scan.toml"
+    if text is not None:
+        file.write_bytes(text.encode("latin-1"))
+
+    with pytest.raises(SettingsError, match=r"scan\.toml"):
+        parse(["--config", str(file)])
+
+
+@pytest.fixture
+def help_text(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The help as a terminal of 80 columns shows it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    return build_parser().format_help()
+
+
+def test_help_fits_two_screens(help_text: str) -> None:
+    """The help can be read without scrolling far."""
+    assert len(help_text.splitlines()) <= 48
+
+
+GROUPED = {
+    "images": "microscope replay_path mm_config seed",
+    "slide and stage": "stripes fields planes field_px overlap_px pixel_size_um z_step_um "
+    "exposure_ms settle_ms stage_speed_um_per_ms",
+    "focus": "focus_samples focus_center_um focus_range_um",
+    "results": "align predictor diameter_um",
+    "faults": "retries watchdog_s saturated_limit",
+    "Ray": "address num_cpus object_store_mb store_fraction",
+    "stress": "stress stress_seconds",
+}
+
+
+@pytest.mark.parametrize("title", GROUPED)
+def test_help_has_the_settings_in_groups(help_text: str, title: str) -> None:
+    """Under each title stand just the settings that belong together, in their order."""
+    block = help_text.partition(f"\n{title}:\n")[2]
+    block = re.split(r"\n(?=\S)", block)[0]
+
+    assert re.findall(r"^  --([\w-]+)", block, re.M) == GROUPED[title].replace("_", "-").split()
+
+
+def test_every_option_has_a_group() -> None:
+    """No setting is left out of the groups above, but those of the file alone."""
+    assert " ".join(GROUPED.values()).split() == OPTIONS
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_tells_unit_and_default(help_text: str, name: str) -> None:
+    """Every option shows its default, and one that is measured the unit that its name ends with."""
+    option = re.split(rf"\n  --{name.replace('_', '-')}(?![\w-])", help_text)[1]
+    option = " ".join(re.split(r"\n  -|\n\S", option)[0].split())
+    default, unit = getattr(Settings(), name), re.search(r"_(um|ms|px|s|mb)$", name)
+
+    assert default in (None, False) or f"{default})" in option or "default: a quarter" in option
+    assert not unit or re.match(rf"(UM/)?{unit[1].upper()} ", option)
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A folder in which a run with a few settings of its own began."""
+    settings = validate({"stripes": 2, "fields": 5, "exposure_ms": 7})
+    (tmp_path / SETTINGS_FILE).write_text(settings.to_toml())
+    return tmp_path
+
+
+SAME_ANSWER = {
+    "nothing": [],
+    "the same again": ["--fields", "5"],
+    "more CPUs": ["--num-cpus", "7"],
+    "a cluster": ["--address", "10.0.0.1:6379"],
+}
+
+
+@pytest.mark.parametrize("options", SAME_ANSWER.values(), ids=SAME_ANSWER)
+def test_a_run_is_resumed_with_its_own_settings(earlier: Path, options: list[str]) -> None:
+    """What does not change the answer may change; everything else is as it was."""
+    call = parse(["--resume", str(earlier), *options])
+
+    assert call.resume == earlier
+    assert (call.settings.stripes, call.settings.fields, call.settings.exposure_ms) == (2, 5, 7)
+
+
+ANOTHER_ANSWER = {
+    "another seed": (["--seed", "9"], "seed (1, now 9)"),
+    "two of them": (["--fields", "6", "--planes", "3"], "fields (5, now 6), planes (15, now 3)"),
+    "a new folder": (["--out", "x"], "not allowed with argument"),
+}
+
+
+@pytest.mark.parametrize(("options", "told"), ANOTHER_ANSWER.values(), ids=ANOTHER_ANSWER)
+def test_a_run_is_not_resumed_as_another(earlier: Path, options: list[str], told: str) -> None:
+    """Settings that would change the answer are refused by name, with both values."""
+    with pytest.raises(SettingsError) as raised:
+        parse(["--resume", str(earlier), *options])
+
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_without_run_is_not_resumed(tmp_path: Path) -> None:
+    """Where no run began there is nothing to resume, and the missing file is named."""
+    with pytest.raises(SettingsError, match=SETTINGS_FILE):
+        parse(["--resume", str(tmp_path)])
