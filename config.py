@@ -8,6 +8,8 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
 from operator import lt
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -45,73 +47,45 @@ SIMULATED_DEFAULTS = STEERED_DEFAULTS | {
 
 
 SETTINGS_FILE = "scan.toml"  # in the run folder: the settings of the run, complete
-# What may change when a run is resumed: the machine and its patience, not the answer. Recordings
-# and configurations may have moved; they are compared by their pixels and by what frames are like.
-FREE_ON_RESUME = {
-    "replay_path",
-    "mm_config",
-    "microscopes",
-    "adapters",
-    "stage_limits_um",
-    "focus_limits_um",
-    "device_timeout_s",
-    "bursts",
-    "retries",
-    "watchdog_s",
-    "camera_start_s",
-    "address",
-    "capture_on",
-    "num_cpus",
-    "object_store_mb",
-    "store_fraction",
-    "stress",
-    "stress_seconds",
-}
+OLD_NAMES = {"approach_um": "backlash_um"}  # still read, in settings files and in journals
 
-# Of real microscopes and their clusters, set once: keys of the settings file, not options.
-FILE_ONLY = {
-    "microscopes",
-    "adapters",
-    "binning",
-    "roi_px",
-    "origin_um",
-    "stage_limits_um",
-    "focus_limits_um",
-    "approach_um",
-    "device_timeout_s",
-    "bursts",
-    "camera_start_s",
-    "capture_on",
-}
+MAX_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
 
-MOST_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
-
-GROUPS = {  # titles in the help, each by the first setting that stands under it
-    "microscope": "images",
-    "stripes": "slide and stage",
-    "focus_samples": "focus",
-    "align": "results",
-    "retries": "faults",
-    "address": "Ray",
-    "stress": "stress",
-}
-UNITS = ("UM", "MS", "PX", "S", "MB")
-METAVARS = {
-    "microscope": "NAME",
-    "replay_path": "PATH",
-    "mm_config": "FILE",
-    "predictor": "SPEC",
-    "address": "ADDR",
-    "stage_speed_um_per_ms": "UM/MS",
-    "stress_seconds": "S",
-}
 PREDICTORS = (
     r"classic|(onnx|bioimageio):[^?\x00-\x1f]+(\?maps=(boundary|distance))?"
     r"|(?!classic:)[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:factory
 )
 
 
-Line = Annotated[str, Field(pattern=r"^\P{Cc}*$")]  # it is told of in one
+@dataclass(frozen=True)
+class Group:
+    """Title under which the help lists a setting."""
+
+    title: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Unit or kind of a setting's value, as the help shows it."""
+
+    name: str
+
+
+class Rule(Enum):
+    """How a setting may be given."""
+
+    FILE_ONLY = "a key of the settings file, not an option: it is set once for an instrument"
+    FREE_ON_RESUME = "may change on resume: it concerns the machine, not the answer"
+
+
+IMAGES, INSTRUMENT, SLIDE = Group("images"), Group("real microscopes"), Group("slide and stage")
+FOCUS, RESULTS, FAULTS = Group("focus"), Group("results"), Group("faults")
+RAY, STRESS = Group("Ray"), Group("stress")
+UM, PX, MS, S, MB = (Unit(name) for name in ("UM", "PX", "MS", "S", "MB"))
+NUMBER = Unit("N")
+FILE_ONLY, FREE_ON_RESUME = Rule
+
+Line = Annotated[str, Field(pattern=r"^\P{Cc}+$")]  # of text: messages show it in one line
 
 
 class Settings(BaseModel):
@@ -125,94 +99,117 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    microscope: Literal["simulated", "replay", "micromanager"] = "simulated"
+    microscope: Annotated[Literal["simulated", "replay", "micromanager"], IMAGES, Unit("NAME")] = (
+        "simulated"
+    )
     """simulated, replay or micromanager"""
-    replay_path: Line | None = None
+    # Recordings and configurations may have moved since a run began: it is resumed if their pixels
+    # and frames are the same.
+    replay_path: Annotated[Line | None, IMAGES, Unit("PATH"), FREE_ON_RESUME] = None
     """recording to replay: image file, OME-Zarr or folder"""
-    mm_config: Line | None = None
-    """configuration of Micro-Manager, on its computer"""
-    microscopes: tuple[Line, ...] = Field((), max_length=100)
-    """several configurations, each a microscope's: stripes are dealt to them"""
-    adapters: Line | None = None
-    """folder of Micro-Manager's device adapters (default: beside its configuration)"""
-    binning: int = Field(1, ge=1, le=64)
-    """camera pixels along either axis that make one"""
-    roi_px: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
-    """part of the camera: x, y, width, height, after binning"""
-    origin_um: tuple[float, float] = (0.0, 0.0)
-    """where the stage stands, x and y, when it looks at the mosaic's first pixel"""
-    stage_limits_um: tuple[float, float, float, float] | None = None
-    """least x and y of the stage, greatest x and y"""
-    focus_limits_um: tuple[float, float] | None = None
-    """least and greatest height of the focus drive"""
-    approach_um: float = Field(0.0, ge=0, le=1000)
-    """against backlash: moves down go this much further and come back"""
-    device_timeout_s: float = Field(10.0, gt=0, le=3600)
-    """patience with a single device"""
-    bursts: bool = True
+    mm_config: Annotated[Line | None, IMAGES, Unit("FILE"), FREE_ON_RESUME] = None
+    """Micro-Manager's configuration file, on its computer"""
+    microscopes: Annotated[
+        tuple[Line, ...], INSTRUMENT, Unit("FILE"), FILE_ONLY, FREE_ON_RESUME
+    ] = Field((), max_length=100)
+    """configuration files of several microscopes; stripes are assigned round-robin"""
+    adapters: Annotated[Line | None, INSTRUMENT, Unit("DIR"), FILE_ONLY, FREE_ON_RESUME] = None
+    """folder of Micro-Manager's device adapters (default: that of its configuration)"""
+    binning: Annotated[int, INSTRUMENT, FILE_ONLY] = Field(1, ge=1, le=64)
+    """binning factor of the camera"""
+    roi_px: Annotated[
+        tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None,
+        INSTRUMENT, PX, FILE_ONLY,
+    ] = None  # fmt: skip
+    """region of interest on the camera: x, y, width, height, after binning"""
+    origin_um: Annotated[tuple[float, float], INSTRUMENT, UM, FILE_ONLY] = (0.0, 0.0)
+    """stage position (x, y) of the mosaic's first pixel"""
+    stage_limits_um: Annotated[
+        tuple[float, float, float, float] | None, INSTRUMENT, UM, FILE_ONLY, FREE_ON_RESUME
+    ] = None
+    """stage limits: least x and y, greatest x and y"""
+    focus_limits_um: Annotated[
+        tuple[float, float] | None, INSTRUMENT, UM, FILE_ONLY, FREE_ON_RESUME
+    ] = None
+    """limits of the focus drive: least and greatest height"""
+    backlash_um: Annotated[float, INSTRUMENT, UM, FILE_ONLY] = Field(0.0, ge=0, le=1000)
+    """backlash compensation: moves down overshoot by this much and return"""
+    device_timeout_s: Annotated[float, INSTRUMENT, S, FILE_ONLY, FREE_ON_RESUME] = Field(
+        10.0, gt=0, le=3600
+    )
+    """timeout of a single device"""
+    bursts: Annotated[bool, INSTRUMENT, FILE_ONLY, FREE_ON_RESUME] = True
     """whether hardware may sequence a z-stack"""
-    seed: int = Field(1, ge=0)
+    seed: Annotated[int, IMAGES] = Field(1, ge=0)
     """seed of the simulated slide"""
 
-    stripes: int = Field(3, ge=1, le=100)
+    stripes: Annotated[int, SLIDE] = Field(3, ge=1, le=100)
     """stripes, one above the other"""
-    fields: int | None = Field(None, ge=1)
+    fields: Annotated[int | None, SLIDE] = Field(None, ge=1)
     """fields of view per stripe"""
-    planes: int | None = Field(None, ge=1, le=500)
+    planes: Annotated[int | None, SLIDE] = Field(None, ge=1, le=500)
     """planes per z-stack"""
-    field_px: int | None = Field(None, ge=64, le=8192)
-    """edge of a field"""
-    overlap_px: int | None = Field(None, ge=0)
-    """least overlap of fields (default: a quarter)"""
-    pixel_size_um: float | None = Field(None, gt=0)
-    """pixel edge on the specimen"""
-    z_step_um: float | None = Field(None, gt=0)
-    """distance of planes"""
-    exposure_ms: float = Field(20.0, gt=0, le=60_000)
-    """exposure of a plane"""
-    settle_ms: float = Field(3.0, ge=0, le=60_000)
-    """rest after each move of a stage"""
-    stage_speed_um_per_ms: float = Field(10.0, ge=0.001)
-    """speed of the x-y stage"""
+    field_px: Annotated[int | None, SLIDE, PX] = Field(None, ge=64, le=8192)
+    """edge length of a field"""
+    overlap_px: Annotated[int | None, SLIDE, PX] = Field(None, ge=0)
+    """minimum overlap of fields (default: a quarter)"""
+    pixel_size_um: Annotated[float | None, SLIDE, UM] = Field(None, gt=0)
+    """pixel size on the specimen"""
+    z_step_um: Annotated[float | None, SLIDE, UM] = Field(None, gt=0)
+    """distance between planes"""
+    exposure_ms: Annotated[float, SLIDE, MS] = Field(20.0, gt=0, le=60_000)
+    """exposure time of a plane"""
+    settle_ms: Annotated[float, SLIDE, MS] = Field(3.0, ge=0, le=60_000)
+    """settling time after each stage move"""
+    stage_speed_um_per_ms: Annotated[float, SLIDE, Unit("UM/MS")] = Field(10.0, ge=0.001)
+    """speed of the xy stage"""
 
-    focus_samples: int = Field(6, ge=1)
-    """fields per stripe that are focused on"""
-    focus_center_um: float = 0.0
-    """middle of the first focus sweep"""
-    focus_range_um: float = Field(48.0, gt=0)
+    focus_samples: Annotated[int, FOCUS] = Field(6, ge=1)
+    """fields per stripe that autofocus samples"""
+    focus_center_um: Annotated[float, FOCUS, UM] = 0.0
+    """center of the first focus sweep"""
+    focus_range_um: Annotated[float, FOCUS, UM] = Field(48.0, gt=0)
     """length of the first focus sweep"""
 
-    align: bool = False
-    """undo drift between planes"""
-    predictor: str = "classic"
-    """what finds the objects, see README"""
-    diameter_um: float | None = Field(None, gt=0, le=10_000)
+    align: Annotated[bool, RESULTS] = False
+    """correct lateral drift between planes"""
+    predictor: Annotated[str, RESULTS, Unit("SPEC")] = "classic"
+    """what detects objects, see README"""
+    diameter_um: Annotated[float | None, RESULTS, UM] = Field(None, gt=0, le=10_000)
     """typical object diameter; estimated if left out"""
 
-    retries: int = Field(2, ge=0)
-    """captures of a field tried again"""
-    watchdog_s: float = Field(30.0, gt=0, le=86_400)
-    """patience with a camera that is silent"""
-    camera_start_s: float = Field(60.0, gt=0, le=86_400)
-    """patience with one that starts, or whose computer is gone"""
-    saturated_limit: float = Field(0.5, gt=0, le=1)
-    """part of a plane that may be saturated"""
+    retries: Annotated[int, FAULTS, FREE_ON_RESUME] = Field(2, ge=0)
+    """retries per field, of captures and tasks"""
+    watchdog_s: Annotated[float, FAULTS, S, FREE_ON_RESUME] = Field(30.0, gt=0, le=86_400)
+    """timeout of a camera without answer"""
+    camera_start_s: Annotated[float, FAULTS, S, FILE_ONLY, FREE_ON_RESUME] = Field(
+        60.0, gt=0, le=86_400
+    )
+    """timeout for a camera process to start or restart"""
+    task_timeout_s: Annotated[float, FAULTS, S, FILE_ONLY, FREE_ON_RESUME] = Field(
+        600.0, gt=0, le=86_400
+    )
+    """seconds after which a stacking or detection task counts as hung"""
+    saturated_limit: Annotated[float, FAULTS] = Field(0.5, gt=0, le=1)
+    """saturated fraction of a plane allowed"""
 
-    address: str | None = None
+    address: Annotated[Line | None, RAY, Unit("ADDR"), FREE_ON_RESUME] = None
     """Ray cluster to join; else a local Ray is started"""
-    capture_on: str | None = Field(None, pattern=r"^[\w./-]+(=[\w./-]+)?$")
+    capture_on: Annotated[str | None, RAY, Unit("NAME"), FILE_ONLY, FREE_ON_RESUME] = Field(
+        None, pattern=r"^[\w./-]+(=[\w./-]+)?$"
+    )
     """nodes that have cameras: a resource, or a label as in role=scope"""
-    num_cpus: int | None = Field(None, ge=1)
+    num_cpus: Annotated[int | None, RAY, FREE_ON_RESUME] = Field(None, ge=1)
     """CPUs of the local Ray (default: all)"""
-    object_store_mb: int = Field(1024, ge=80)
+    object_store_mb: Annotated[int, RAY, MB, FREE_ON_RESUME] = Field(1024, ge=80)
     """object store of the local Ray"""
-    store_fraction: float = Field(0.6, gt=0, le=0.8)
-    """part of it that batches may fill"""
+    store_fraction: Annotated[float, RAY, FREE_ON_RESUME] = Field(0.6, gt=0, le=0.8)
+    """fraction of it that batches may fill"""
 
-    stress: bool = False
-    """keep every CPU busy, to see what that does to the scan"""
-    stress_seconds: float = Field(2.0, ge=0, le=3600)
-    """added to the stacking of a field then"""
+    stress: Annotated[bool, STRESS, FREE_ON_RESUME] = False
+    """keep every CPU busy, to test the scan under load"""
+    stress_seconds: Annotated[float, STRESS, S, FREE_ON_RESUME] = Field(2.0, ge=0, le=3600)
+    """time added to stacking a field then"""
 
     @field_validator("predictor")
     @classmethod
@@ -270,9 +267,9 @@ class Settings(BaseModel):
                 raise ValueError(
                     f"{name}_limits_um: expected {expected}, got {list(limits)}; turn them around"
                 )
-        if self.stripes * (self.fields or 1) > MOST_FIELDS:
+        if self.stripes * (self.fields or 1) > MAX_FIELDS:
             raise ValueError(
-                f"fields: expected at most {MOST_FIELDS} in all stripes together, "
+                f"fields: expected at most {MAX_FIELDS} in all stripes together, "
                 f"got {self.stripes} x {self.fields}; scan the slide in parts"
             )
         if self.field_px and self.overlap_px and self.overlap_px > self.field_px // 2:
@@ -287,15 +284,37 @@ class Settings(BaseModel):
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
+def marks(name: str) -> tuple[Group, Unit, frozenset[Rule]]:
+    """Return the group, the unit and the rules of a setting, from the markers on its field."""
+    found = Settings.model_fields[name].metadata
+    group = next(mark for mark in found if isinstance(mark, Group))
+    unit = next((mark for mark in found if isinstance(mark, Unit)), NUMBER)
+    return group, unit, frozenset(mark for mark in found if isinstance(mark, Rule))
+
+
+def marked(rule: Rule) -> set[str]:
+    """Return the names of the settings to which a rule applies."""
+    return {name for name in Settings.model_fields if rule in marks(name)[2]}
+
+
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of settings with the names of an earlier version replaced by today's."""
+    return {OLD_NAMES.get(name, name): value for name, value in values.items()}
+
+
 def validate(values: Mapping[str, Any]) -> Settings:
-    """Settings from plain values; unknown keys and wrong values raise SettingsError."""
-    for key in values:
+    """Return the settings of plain values; unknown keys and wrong values raise SettingsError."""
+    for old, new in OLD_NAMES.items():
+        if {old, new} <= values.keys():
+            raise SettingsError(f"{new}: expected to be given once, got {old}, too; leave that out")
+    named = current_names(values)
+    for key in named:
         if key not in Settings.model_fields:
             raise SettingsError(
                 f"setting {key!r}: expected a known name, got an unknown one; {_nearest(key)}"
             )
     try:
-        return Settings.model_validate(dict(values))
+        return Settings.model_validate(named)
     except ValidationError as error:
         raise SettingsError(_first_fault(error)) from None
 

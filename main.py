@@ -78,7 +78,7 @@ from actors import (
     survey_microscope,
     where_cameras_live,
 )
-from config import FREE_ON_RESUME, SETTINGS_FILE, Settings, SettingsError
+from config import FREE_ON_RESUME, SETTINGS_FILE, Settings, SettingsError, current_names, marked
 from driver.command_line import parse
 from imaging.ownership import label_dtype
 from microscope.opening import Setup, prepare
@@ -998,7 +998,9 @@ def leave_views(folder: Path, stop: Stop) -> None:
 def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
     """What earlier runs left in a folder: mended, read again, and compared with what comes now."""
     events = read_journal(folder / JOURNAL)
-    begun = next((event["identity"] for event in events if "identity" in event), None)
+    begun = next(
+        (current_names(event["identity"]) for event in events if "identity" in event), None
+    )
     for name, now in identity(setup, predictor).items():
         if begun and begun.get(name) != now:
             subject, advice = f"--resume {place_of(folder)}", "bring that back, or use a new folder"
@@ -1018,7 +1020,7 @@ def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
 
 def identity(setup: Setup, predictor: Predictor) -> dict[str, Any]:
     """What decides the answer: the settings, the pixels of a recording, the model."""
-    settings = setup.settings.model_dump(mode="json", exclude=FREE_ON_RESUME)
+    settings = setup.settings.model_dump(mode="json", exclude=marked(FREE_ON_RESUME))
     source = setup.recording.checksum if setup.recording else frames_of(setup)
     return {"input": source, **settings, **predictor.told()}
 

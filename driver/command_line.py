@@ -11,14 +11,15 @@ from typing import Any, NoReturn
 from config import (
     FILE_ONLY,
     FREE_ON_RESUME,
-    GROUPS,
-    METAVARS,
     SETTINGS_FILE,
     SIMULATED_DEFAULTS,
-    UNITS,
     VERSION,
+    Group,
     Settings,
     SettingsError,
+    current_names,
+    marked,
+    marks,
     read_toml,
     validate,
 )
@@ -69,12 +70,12 @@ def resumed(folder: Path, named: str, values: Mapping[str, Any]) -> Settings:
             f"--resume {named}: expected a run folder, got one without {SETTINGS_FILE}; name one "
             "that a run has left"
         )
-    before = validate(read_toml(folder / SETTINGS_FILE))
-    now = validate(before.model_dump() | dict(values))
+    free, before = marked(FREE_ON_RESUME), validate(read_toml(folder / SETTINGS_FILE))
+    now = validate(before.model_dump() | current_names(values))
     differing = [
         f"{name} ({getattr(before, name)!r}, now {getattr(now, name)!r})"
         for name in Settings.model_fields
-        if name not in FREE_ON_RESUME and getattr(before, name) != getattr(now, name)
+        if name not in free and getattr(before, name) != getattr(now, name)
     ]
     if differing:
         raise SettingsError(
@@ -120,25 +121,24 @@ def build_parser() -> argparse.ArgumentParser:
     call.add_argument("-h", "--help", action="help", help="show this help")
     version = f"stripe scan {VERSION}"
     call.add_argument("--version", action="version", version=version, help="show the version")
-    group = call
-    for name, field in Settings.model_fields.items():
-        if name in GROUPS:
-            group = parser.add_argument_group(GROUPS[name])
-        if name not in FILE_ONLY:
-            _add_option(group, name, str(field.description), field.default)
+    groups: dict[Group, argparse._ArgumentGroup] = {}
+    for name in Settings.model_fields:
+        group, unit, rules = marks(name)
+        if FILE_ONLY not in rules:
+            if group not in groups:
+                groups[group] = parser.add_argument_group(group.title)
+            _add_option(groups[group], name, unit.name)
     return parser
 
 
-def _add_option(group: argparse._ArgumentGroup, name: str, text: str, default: Any) -> None:
-    flag = "--" + name.replace("_", "-")
-    if default is False:
+def _add_option(group: argparse._ArgumentGroup, name: str, unit: str) -> None:
+    flag, field = "--" + name.replace("_", "-"), Settings.model_fields[name]
+    shown, text = SIMULATED_DEFAULTS.get(name, field.default), field.description
+    if field.default is False:
         group.add_argument(flag, dest=name, action="store_true", default=None, help=text)
         return
-    unit = name.rpartition("_")[2].upper()
-    metavar = METAVARS.get(name, unit if unit in UNITS else "N")
-    shown = SIMULATED_DEFAULTS.get(name, default)
     text = text if shown is None else f"{text} (default: {shown})"
-    group.add_argument(flag, dest=name, metavar=metavar, help=text)
+    group.add_argument(flag, dest=name, metavar=unit, help=text)
 
 
 def _name(text: str) -> str:

@@ -61,7 +61,7 @@ class Wiring:
         Least x and y, then greatest x and y, as the stage counts.
     focus_limits_um : tuple of float or None
         Least and greatest z.
-    approach_um : float
+    backlash_um : float
         Against backlash: a move down along an axis first goes this much further, so that every
         position is reached from below.
     timeout_s : float
@@ -81,7 +81,7 @@ class Wiring:
     origin_um: tuple[float, float] = (0.0, 0.0)
     stage_limits_um: tuple[float, float, float, float] | None = None
     focus_limits_um: Limits | None = None
-    approach_um: float = 0.0
+    backlash_um: float = 0.0
     timeout_s: float = 10.0
     bursts: bool = True
 
@@ -237,7 +237,7 @@ class MicroManagerMicroscope:
             return np.array(self._wiring.origin_um) + self._turn @ (x_um, y_um)
 
     def _require_within(self, device: str, axis: str, um: float, limits_um: Limits) -> None:
-        least_um, greatest_um = limits_um[0] + self._wiring.approach_um, limits_um[1]
+        least_um, greatest_um = limits_um[0] + self._wiring.backlash_um, limits_um[1]
         if not (least_um <= um <= greatest_um and math.isfinite(um)):
             expected = f"{axis} within {least_um:g} … {greatest_um:g} µm"
             advice = "check origin_um, the plan, the focus surface and the limits"
@@ -246,7 +246,7 @@ class MicroManagerMicroscope:
     def _move(self, device: str, command: Callable[..., None], target_um: np.ndarray) -> None:
         """Go there and wait; along an axis that leads down, first go further and come back."""
         before_um = self._at_um.pop(device, np.full_like(target_um, np.inf))
-        beyond_um = np.where(target_um < before_um, target_um - self._wiring.approach_um, target_um)
+        beyond_um = np.where(target_um < before_um, target_um - self._wiring.backlash_um, target_um)
         place = ", ".join(f"{um:g}" for um in target_um)
         with _told(device, f"to reach {place} µm within {self._wiring.timeout_s:g} s"):
             for place_um in np.unique([beyond_um, target_um], axis=0):  # sorted: beyond is first
@@ -277,7 +277,7 @@ class MicroManagerMicroscope:
     def _can_burst(self, z_um: Sequence[float]) -> bool:
         """Whether the focus drive can follow the camera; a burst has no time for detours."""
         falls = (np.diff(z_um) < 0).any()
-        if not self._wiring.bursts or len(z_um) < 2 or (falls and self._wiring.approach_um):
+        if not self._wiring.bursts or len(z_um) < 2 or (falls and self._wiring.backlash_um):
             return False
         with _told(self._focus, "an answer whether it takes a sequence"):
             able = self._core.isStageSequenceable(self._focus)

@@ -208,7 +208,7 @@ def _wiring(settings: Settings, camera: int) -> Wiring:
         origin_um=settings.origin_um,
         stage_limits_um=settings.stage_limits_um,
         focus_limits_um=settings.focus_limits_um,
-        approach_um=settings.approach_um,
+        backlash_um=settings.backlash_um,
         timeout_s=settings.device_timeout_s,
         bursts=settings.bursts,
     )

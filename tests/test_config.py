@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import config
-from config import Settings, SettingsError, validate
+from config import FILE_ONLY, FREE_ON_RESUME, Settings, SettingsError, marked, marks, validate
 
 REAL = {"microscope": "micromanager"}
 MICROMANAGER = REAL | {"mm_config": "a.cfg"}
@@ -66,6 +68,47 @@ def test_saved_settings_repeat_themselves(
     )
 
     assert validate(config.tomllib.loads(settings.to_toml())) == settings
+
+
+def test_a_setting_is_read_by_its_old_name() -> None:
+    """A settings file of an earlier version is read; what is saved has today's name."""
+    settings = validate({"approach_um": 2.5})
+
+    assert settings.backlash_um == 2.5
+    assert "approach_um" not in settings.to_toml()
+
+
+def test_a_setting_is_not_given_by_two_names() -> None:
+    """Of an old and a new name for one setting neither wins silently."""
+    with pytest.raises(SettingsError, match="backlash_um: expected to be given once"):
+        validate({"approach_um": 2.5, "backlash_um": 1.0})
+
+
+MAY_CHANGE = (
+    "replay_path mm_config microscopes adapters stage_limits_um focus_limits_um device_timeout_s "
+    "bursts retries watchdog_s camera_start_s task_timeout_s address capture_on num_cpus "
+    "object_store_mb store_fraction stress stress_seconds"
+)
+NO_OPTIONS = (
+    "microscopes adapters binning roi_px origin_um stage_limits_um focus_limits_um backlash_um "
+    "device_timeout_s bursts camera_start_s task_timeout_s capture_on"
+)
+
+
+def test_rules_are_read_from_the_fields() -> None:
+    """Which settings may change on resume, and which are keys of the settings file alone."""
+    assert marked(FREE_ON_RESUME) == set(MAY_CHANGE.split())
+    assert marked(FILE_ONLY) == set(NO_OPTIONS.split())
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_measured_setting_has_its_unit(name: str) -> None:
+    """The marker of a field and the suffix of its name agree."""
+    group, unit, _ = marks(name)
+    suffix = re.search(r"_(um|ms|px|s|mb)$", name)
+
+    assert group.title
+    assert not suffix or unit.name.split("/")[-1] == suffix[1].upper()
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from config import FILE_ONLY, SETTINGS_FILE, VERSION, Settings, SettingsError, validate
+from config import FILE_ONLY, SETTINGS_FILE, VERSION, Settings, SettingsError, marked, validate
 from driver.command_line import build_parser, parse
 
-OPTIONS = [name for name in Settings.model_fields if name not in FILE_ONLY]
+OPTIONS = [name for name in Settings.model_fields if name not in marked(FILE_ONLY)]
 
 
 def test_a_mistyped_option_is_told_its_neighbour() -> None:
@@ -128,6 +128,14 @@ def test_a_run_is_resumed_with_its_own_settings(earlier: Path, options: list[str
 
     assert call.resume == earlier
     assert (call.settings.stripes, call.settings.fields, call.settings.exposure_ms) == (2, 5, 7)
+
+
+def test_a_run_with_an_old_name_is_resumed(earlier: Path) -> None:
+    """A run folder of an earlier version has the name of its settings then."""
+    file = earlier / SETTINGS_FILE
+    file.write_text(file.read_text().replace("backlash_um = 0.0", "approach_um = 2.5"))
+
+    assert parse(["--resume", str(earlier)]).settings.backlash_um == 2.5
 
 
 ANOTHER_ANSWER = {

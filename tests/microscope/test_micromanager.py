@@ -249,7 +249,7 @@ OUTSIDE = {
     "last z": ((0.0, 0.0, [0.0, 20.5]), {}, r"Z: expected z within -20 … 20 µm, got z = 20.5"),
     "no number": ((0.0, 0.0, [float("nan")]), {}, r"Z: expected z within"),
     "origin": ((200.0, 0.0, [0.0]), {"origin_um": (201.0, 0.0)}, r"XY: .* got x = 401 µm"),
-    "detour": ((0.0, 0.0, [-19.0]), {"approach_um": 2.0}, r"Z: expected z within -18 … 20 µm"),
+    "detour": ((0.0, 0.0, [-19.0]), {"backlash_um": 2.0}, r"Z: expected z within -18 … 20 µm"),
     "unlimited": (
         (float("inf"), 0.0, [0.0]),
         {"stage_limits_um": None},
@@ -285,7 +285,7 @@ def test_a_plan_is_within_reach_as_a_whole_or_not_at_all(opened: Opener) -> None
 def test_every_position_is_reached_from_below(opened: Opener, tmp_path: Path) -> None:
     """The last move along each axis leads up, the first one of all included; up needs no detour."""
     core = recorded(tmp_path, BEADS)
-    microscope = opened(*BEADS, core=core, approach_um=3.0)
+    microscope = opened(*BEADS, core=core, backlash_um=3.0)
 
     microscope.stack(30.0, 60.0, [2.0, 1.0, 5.0])
     microscope.stack(60.0, 30.0, [6.0])
@@ -425,7 +425,7 @@ def test_a_burst_takes_the_heights_in_their_order(opened: Opener) -> None:
 def test_a_burst_begins_when_the_first_height_is_reached(opened: Opener, tmp_path: Path) -> None:
     """Stage and drive arrive, the sequence is armed, the camera leads; at the end all rests."""
     core = recorded(tmp_path, SEQUENCES)
-    microscope = opened(*SEQUENCES, core=core, approach_um=1.0)
+    microscope = opened(*SEQUENCES, core=core, backlash_um=1.0)
 
     microscope.stack(0.0, 0.0, [4.0, 5.0])
     burst, core.calls = core.calls, []
@@ -452,7 +452,7 @@ def test_a_burst_begins_when_the_first_height_is_reached(opened: Opener, tmp_pat
 SINGLY = {
     "one plane": ([0.0], {}),
     "more than the drive holds": ([0.5 * step for step in range(25)], {}),
-    "falling heights, backlash": ([1.0, 0.0], {"approach_um": 1.0}),
+    "falling heights, backlash": ([1.0, 0.0], {"backlash_um": 1.0}),
 }
 
 
