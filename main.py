@@ -176,7 +176,7 @@ def scan(run: Run) -> None:
         model = ray.put(run.predictor)
         warming = warm(actors, model, run)
 
-        focus_job = FocusJob(setup.plan, setup.settings, setup.recorded_z_um)
+        focus_job = setup.focus_job
         centres_um, samples = focus(actors, focus_job, run)
         z_um = {place: focus_job.planes_at(centre) for place, centre in centres_um.items()}
         statistics, described = describe(samples, model, run)
@@ -310,7 +310,7 @@ class Flow:
         self.doubted: set[ray.ObjectRef] = set()
         self.exposures: dict[Field, ray.ObjectRef] = {}
         self.held_since_s: dict[int, float] = {}
-        patience_s = allowed_s(settings, plan, settings.planes or 1)
+        patience_s = allowed_s(settings, plan, run.setup.planes)
         self.care = CameraCare(self.ledger, patience_s, settings.camera_start_s)
         self.warned = False
         self.looked_s = self.moved_s = self.doubted_s = time.monotonic()

@@ -274,8 +274,7 @@ def surface_of(
 ) -> tuple[FocusResult, NDArray[np.float64], set[tuple[int, int]]]:
     """Heights of all fields from twelve samples, their errors in um, and the wrong samples."""
     settings = validate({"stripes": 3, "fields": 8, "focus_samples": 4})
-    edge = settings.field_px or 1
-    plan = make_plan((8, 8, 8), (edge, edge), settings.overlap_px or 0, PIXEL_UM, steered=True)
+    plan = make_plan((8, 8, 8), (512, 512), 128, PIXEL_UM, steered=True)
     extent_um = np.array(plan.mosaic_shape) * PIXEL_UM
     slide = FocusSurface.draw(generator)
 
@@ -289,7 +288,7 @@ def surface_of(
         found[index] += WRONG_UM * generator.choice([-1, 1])
     peaks = {f: FocusPeak(z, False) for f, z in zip(samples, found, strict=True)}
     sweeps = [(field, SweepRecord((0.0,), (1.0,), 1.0, 0.0, 0.0)) for field in samples]
-    focus = z_positions(peaks, FocusJob(plan, settings, None), sweeps)
+    focus = z_positions(peaks, FocusJob(plan, settings, 15, 1.0), sweeps)
     errors = [abs(focus.centres_um[f.stripe, f.field] - truth(f)) for f in plan.fields]
     return focus, np.array(errors), {(samples[i].stripe, samples[i].field) for i in wrong}
 

@@ -80,7 +80,7 @@ def this_driver(
     plan = make_plan((work.fields,) * work.stripes, (work.edge_px,) * 2, 0, 1.0, steered=True)
     dtype, folder = np.dtype(np.uint16), Path(tempfile.mkdtemp())
     opener = partial(ProjectCamera, work)
-    setup = Setup(settings, plan, dtype, None, None, (), opener)
+    setup = Setup(settings, plan, planes=work.planes, z_step_um=1.0, dtype=dtype, opener=opener)
     lowered = change != "stacking not lowered"
     main.stack_batch = stacking or project_stacking(work, lowered)
     options = camera_options or {}

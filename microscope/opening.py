@@ -6,9 +6,9 @@ capture actor then opens its own microscope from the result, which is small and 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
 from scan.errors import CaptureError, InputError
-from scan.focusing import WIDER
+from scan.focusing import WIDER, FocusJob
 from scan.plan import ScanPlan, make_plan
 
 LARGEST_SLIDE_MM2 = 400  # objects are laid out in every camera's process: some 20 s of work
@@ -27,27 +27,60 @@ LARGEST_SLIDE_MM2 = 400  # objects are laid out in every camera's process: some 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a microscope will deliver, with every setting decided.
+    """What a microscope will deliver, with every setting resolved.
 
-    `opener` opens the microscope in the process that will own it; `recorded_z_um` holds the heights
-    of recorded planes, or None where focus can be chosen; `bits` says how many of a pixel carry
-    light, if fewer than its type has.
+    Attributes
+    ----------
+    settings : Settings
+        As they are saved and compared on resume.
+    plan : ScanPlan
+        Where the fields lie; it knows their overlap and the pixel size.
+    planes, z_step_um :
+        Of every z-stack.
+    dtype : numpy.dtype
+        Of the frames.
+    opener : callable
+        Opens the microscope of a camera in the process that will own it.
+    recorded_z_um : tuple of float or None
+        Heights of recorded planes; None where focus can be chosen.
+    recording : Recording or None
+    warnings : tuple of str
+        What was assumed.
+    bits : int or None
+        Bits of a pixel that carry light, if fewer than its type has.
     """
 
     settings: Settings
     plan: ScanPlan
+    _: KW_ONLY
+    planes: int
+    z_step_um: float
     dtype: np.dtype[Any]
-    recorded_z_um: tuple[float, ...] | None
-    recording: Recording | None
-    warnings: tuple[str, ...]
     opener: Callable[["Setup", int], Microscope]
+    recorded_z_um: tuple[float, ...] | None = None
+    recording: Recording | None = None
+    warnings: tuple[str, ...] = ()
     bits: int | None = None
 
     @property
     def batch_bytes(self) -> int:
         """Size of one field's z-stack."""
-        rows, columns = self.plan.frame_shape
-        return int(self.settings.planes or 1) * rows * columns * self.dtype.itemsize
+        return self.planes * math.prod(self.plan.frame_shape) * self.dtype.itemsize
+
+    @property
+    def focus_job(self) -> FocusJob:
+        """What autofocus needs to know of the scan."""
+        return FocusJob(self.plan, self.settings, self.planes, self.z_step_um, self.recorded_z_um)
+
+
+T = TypeVar("T")
+
+
+def _known(value: T | None) -> T:
+    """Return a setting that validation has completed for this kind of microscope."""
+    if value is None:
+        raise ValueError("expected settings completed by validation, got None; use validate()")
+    return value
 
 
 def prepare(settings: Settings) -> Setup:
@@ -57,16 +90,22 @@ def prepare(settings: Settings) -> Setup:
 
 def _prepare_simulated(settings: Settings) -> Setup:
     _require_reach(settings)
-    counts = (settings.fields or 1,) * settings.stripes
-    edge = settings.field_px or 1
-    plan = make_plan(
-        counts, (edge, edge), settings.overlap_px or 0, settings.pixel_size_um or 1.0, steered=True
-    )
+    counts = (_known(settings.fields),) * settings.stripes
+    frame_shape = (_known(settings.field_px),) * 2
+    overlap_px, pixel_um = _known(settings.overlap_px), _known(settings.pixel_size_um)
+    plan = make_plan(counts, frame_shape, overlap_px, pixel_um, steered=True)
     area_mm2 = math.prod(plan.mosaic_shape) * plan.pixel_size_um**2 / 1e6
     if area_mm2 > LARGEST_SLIDE_MM2:
         expected, came = f"a slide of at most {LARGEST_SLIDE_MM2} mm2", f"{area_mm2:.0f} mm2"
         raise InputError("pixel_size_um", expected, came, "take fewer, smaller or finer fields")
-    return Setup(settings, plan, np.dtype(np.uint16), None, None, (), open_simulated)
+    return Setup(
+        settings,
+        plan,
+        planes=_known(settings.planes),
+        z_step_um=_known(settings.z_step_um),
+        dtype=np.dtype(np.uint16),
+        opener=open_simulated,
+    )
 
 
 def _require_reach(settings: Settings) -> None:
@@ -100,12 +139,20 @@ def _prepare_micromanager(settings: Settings, microscope: MicroManagerMicroscope
     if overlap_px is None:
         overlap_px = min(microscope.frame_shape) // 4
     pixel_um = microscope.pixel_size_um
-    counts = (settings.fields or 1,) * settings.stripes
+    counts = (_known(settings.fields),) * settings.stripes
     cameras = len(settings.configurations)
-    plan = make_plan(counts, microscope.frame_shape, overlap_px, pixel_um, True, cameras)
-    decided = settings.model_copy(update={"overlap_px": overlap_px, "pixel_size_um": pixel_um})
-    dtype, bits = microscope.dtype, microscope.bits
-    return Setup(decided, plan, dtype, None, None, (), open_micromanager, bits)
+    plan = make_plan(
+        counts, microscope.frame_shape, overlap_px, pixel_um, steered=True, cameras=cameras
+    )
+    return Setup(
+        settings.model_copy(update={"overlap_px": overlap_px, "pixel_size_um": pixel_um}),
+        plan,
+        planes=_known(settings.planes),
+        z_step_um=_known(settings.z_step_um),
+        dtype=microscope.dtype,
+        opener=open_micromanager,
+        bits=microscope.bits,
+    )
 
 
 def _require_all_in_reach(setup: Setup, microscope: MicroManagerMicroscope) -> None:
@@ -119,7 +166,7 @@ def _require_all_in_reach(setup: Setup, microscope: MicroManagerMicroscope) -> N
 
 def _heights_reached(settings: Settings) -> tuple[float, float]:
     """Least and greatest: a sweep may be widened, and a z-stack may lie at its end."""
-    stack_um = (settings.planes or 1) * (settings.z_step_um or 1.0)
+    stack_um = _known(settings.planes) * _known(settings.z_step_um)
     reach_um = WIDER * settings.focus_range_um / 2 + stack_um / 2
     return settings.focus_center_um - reach_um, settings.focus_center_um + reach_um
 
@@ -132,26 +179,31 @@ def _prepare_replay(settings: Settings) -> Setup:
     )
     counts = _deal(recording.field_count, settings.stripes, settings.fields)
     heights = _choose_planes(recording, settings.planes)
-    decided = settings.model_copy(
+    overlap_px = settings.overlap_px or 0  # recordings without one lie edge to edge
+    resolved = settings.model_copy(
         update={
             "replay_path": str(recording.path),  # whoever resumes may stand elsewhere
             "stripes": len(counts),
             "fields": counts[0],
             "planes": len(heights),
-            "overlap_px": settings.overlap_px or 0,
+            "overlap_px": overlap_px,
             "pixel_size_um": recording.pixel_size_um,
             "z_step_um": recording.z_step_um,
         }
     )
     plan = make_plan(
-        counts,
-        recording.frame_shape,
-        settings.overlap_px or 0,
-        recording.pixel_size_um,
-        steered=False,
+        counts, recording.frame_shape, overlap_px, recording.pixel_size_um, steered=False
     )
     return Setup(
-        decided, plan, recording.dtype, heights, recording, recording.warnings, open_replay
+        resolved,
+        plan,
+        planes=len(heights),
+        z_step_um=recording.z_step_um,
+        dtype=recording.dtype,
+        opener=open_replay,
+        recorded_z_um=heights,
+        recording=recording,
+        warnings=recording.warnings,
     )
 
 

@@ -77,13 +77,14 @@ def stack_heights(centre_um: float, planes: int, step_um: float) -> tuple[float,
 
 @dataclass(frozen=True)
 class FocusJob:
-    """What autofocus needs beside the capture actors; recorded heights cannot be chosen."""
+    """What autofocus needs to know of the scan; recorded heights cannot be chosen."""
 
     plan: ScanPlan
     settings: Settings
-    recorded_z_um: tuple[float, ...] | None
+    planes: int
+    z_step_um: float
+    recorded_z_um: tuple[float, ...] | None = None
 
     def planes_at(self, centre_um: float) -> tuple[float, ...]:
-        """Heights of the planes of a z-stack around a field's best height."""
-        planes, step_um = self.settings.planes or 1, self.settings.z_step_um or 1.0
-        return self.recorded_z_um or stack_heights(centre_um, planes, step_um)
+        """Return the heights of a z-stack's planes around a field's best height."""
+        return self.recorded_z_um or stack_heights(centre_um, self.planes, self.z_step_um)

@@ -187,6 +187,7 @@ def make_plan(
     frame_shape: tuple[int, int],
     overlap_px: int,
     pixel_size_um: float,
+    *,
     steered: bool,
     cameras: int | None = None,
 ) -> ScanPlan:

@@ -54,7 +54,7 @@ def focus_with(failures: int, monkeypatch: pytest.MonkeyPatch) -> FocusResult:
     monkeypatch.setattr(tasks.ray, "get", lambda ref, timeout: ref())
     settings = validate({"stripes": 1, "fields": 1, "retries": 2})
     camera = ScriptedCamera(failures)
-    job = FocusJob(make_plan((1,), (64, 64), 0, 1.0, steered=True), settings, None)
+    job = FocusJob(make_plan((1,), (64, 64), 0, 1.0, steered=True), settings, 15, 1.0)
     result, _ = tasks.find_z_positions._function([camera], job)
     return result
 

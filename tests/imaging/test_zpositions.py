@@ -16,7 +16,7 @@ from scan.records import SweepRecord
 def focus_job() -> FocusJob:
     """Three stripes of four fields, all of them samples."""
     settings = validate({"stripes": 3, "fields": 4, "field_px": 128, "overlap_px": 32})
-    return FocusJob(make_plan((4, 4, 4), (128, 128), 32, 0.5, steered=True), settings, None)
+    return FocusJob(make_plan((4, 4, 4), (128, 128), 32, 0.5, steered=True), settings, 15, 1.0)
 
 
 def sweeps_of(samples: list[Field]) -> list[tuple[Field, SweepRecord]]:

@@ -19,9 +19,8 @@ def plans(draw: st.DrawFn) -> ScanPlan:
     overlap = draw(st.integers(0, min(shape) // 2))
     stripes, fields = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     last = fields if steered else draw(st.integers(1, fields))
-    return make_plan(
-        (fields,) * (stripes - 1) + (last if stripes > 1 else fields,), shape, overlap, 0.5, steered
-    )
+    counts = (fields,) * (stripes - 1) + (last if stripes > 1 else fields,)
+    return make_plan(counts, shape, overlap, 0.5, steered=steered)
 
 
 @given(plans())
