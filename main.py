@@ -40,6 +40,7 @@ except PackageNotFoundError as error:
         "python -m pip install -r requirements.txt"
     )
 
+import json
 import logging
 import os
 import shutil
@@ -97,12 +98,15 @@ from results.summary import Summary, format_summary, summarise, write_summary
 from results.table import remove_parts
 from results.verification import remove_temp_files, verify
 from scan.cameras import CameraCare
+from scan.checkpoint import Checkpoint as Past
+from scan.checkpoint import per_stripe
 from scan.credits import Credits, credits_for
 from scan.errors import InputError, ScanError, StorageError, UserMistake
+from scan.events import Begun, Detected, Lost, Stopping
+from scan.events import parse as parse_event
 from scan.focusing import FocusJob, FocusResult
 from scan.ledger import QUEUED_PER_CAMERA, Ledger
 from scan.pages import MOST_TOUCHED_BYTES
-from scan.past import Past, per_stripe
 from scan.plan import Field
 from scan.records import (
     AnswerRecord,
@@ -188,7 +192,7 @@ def scan(run: Run) -> None:
         flow.run_to_the_end()
 
     detected = sorted((field.stripe, field.field) for field in flow.ledger.detected)
-    journal.write("predicted", **vars(flow.predict(detected)))
+    journal.write(event_of("predicted", **vars(flow.predict(detected))))
     if not flow.ledger.lost:
         remove_parts(run.place)
 
@@ -198,7 +202,7 @@ def stressed(settings: Settings, journal: Journal) -> Iterator[None]:
     """Under --stress every core of this machine is kept busy; stacking burns on its own."""
     processes = (os.cpu_count() or 1) if settings.stress else 0
     if processes:
-        journal.write("stressed", burners=processes, seconds=settings.stress_seconds)
+        journal.write(event_of("stressed", burners=processes, seconds=settings.stress_seconds))
     with burning(processes):
         yield
 
@@ -239,14 +243,14 @@ def focus(
     result, samples = sweep(actors, job, journal)
     for sample in result.failed:
         camera = job.plan.camera_of(sample.stripe)
-        journal.write("retried", step="focus", camera=camera, **vars(sample))
+        journal.write(event_of("retried", step="focus", camera=camera, **vars(sample)))
     for camera in result.restarted:
-        journal.write("restarted", camera=camera, reason="it failed during autofocus")
+        journal.write(event_of("restarted", camera=camera, reason="it failed during autofocus"))
     if past.focused:  # fields that are on disk were captured at those heights
         return past.centres_um, samples
     plan, dtype = run.setup.plan, run.setup.dtype
     create_mosaics(run.place, plan, dtype, label_dtype(plan.mosaic_shape))
-    journal.write("focused", **result.told())
+    journal.write(result.to_event())
     return result.centres_um, samples
 
 
@@ -267,7 +271,7 @@ def sweep(
             if not retries or not is_loss(error):
                 raise
             retries -= 1
-            journal.write("retried", step="focus", reason=reason_of(error))
+            journal.write(event_of("retried", step="focus", reason=reason_of(error)))
 
 
 def describe(
@@ -278,7 +282,9 @@ def describe(
 ) -> tuple[ray.ObjectRef, list[ray.ObjectRef]]:
     """By what every field is searched; and what to wait for, unless the journal knew it."""
     if samples is None:
-        return ray.put(statistics_from(run.past.described or {})), []
+        return ray.put(
+            statistics_from(run.past.described.statistics if run.past.described else {})
+        ), []
     describing: Any = describe_specimen.options(**options)
     statistics, work = describing.remote(samples, diameter_px(run.setup), model)
     return statistics, [work]
@@ -359,7 +365,7 @@ class Flow:
             message = (
                 f"nothing has ended for {SILENCE_S:.0f} s; awaited: {', '.join(sorted(steps))}"
             )
-            self.journal.write("warning", message=message)
+            self.journal.write(event_of("warning", message=message))
 
     def begin(self, work: Work, then: Callable[[Any], None]) -> None:
         """Begin a task that may be begun again, and say what to do when it resolves.
@@ -385,7 +391,7 @@ class Flow:
                 self.begin(self.anew.pop(ref), self.pending.pop(ref))
             if again:
                 told = f"a node was lost; {len(again)} tasks that it may have had were begun again"
-                self.journal.write("warning", message=told)
+                self.journal.write(event_of("warning", message=told))
 
     def lost_node(self) -> bool:
         """Whether Ray gave up a node since the last time."""
@@ -414,7 +420,7 @@ class Flow:
     def warmed(self, ref: ray.ObjectRef) -> None:
         """A worker has imported and compiled what it needs, unless the cameras never came."""
         try:
-            self.journal.write("warmed", **vars(ray.get(ref)))
+            self.journal.write(event_of("warmed", **vars(ray.get(ref))))
         except RayError as error:
             if not is_loss(error):
                 raise
@@ -428,7 +434,7 @@ class Flow:
                 raise
             advice = "resume the run, which sweeps once more"
             raise ScanError("autofocus", "its images to last", reason_of(error), advice) from error
-        self.journal.write("described", **vars(ray.get(self.statistics)), **vars(work))
+        self.journal.write(event_of("described", **vars(ray.get(self.statistics)), **vars(work)))
 
     # -------------------------------------------------------------------------- captures
 
@@ -447,12 +453,14 @@ class Flow:
         """Tell of the cameras that stood still and are not held any more."""
         for camera in self.held_since_s.keys() - held:
             began_s = self.held_since_s.pop(camera)
-            self.journal.write("held", camera=camera, began_s=began_s, ended_s=time.time())
+            self.journal.write(
+                event_of("held", camera=camera, began_s=began_s, ended_s=time.time())
+            )
 
     def come_home(self) -> None:
         """Nothing begins any more; once nothing is under way the run is interrupted."""
-        if not self.journal.seen("stopping"):
-            self.journal.write("stopping")
+        if not self.journal.seen(Stopping):
+            self.journal.write(event_of("stopping"))
             self.withdraw()
         if not self.ledger.under_way:
             raise KeyboardInterrupt
@@ -509,7 +517,7 @@ class Flow:
             self.warned = True
             advice = "start Ray with RAY_worker_niceness=0, or exposures wait for stacking"
             message = f"cameras run at niceness {niceness}; {advice}"
-            self.journal.write("warning", message=message)
+            self.journal.write(event_of("warning", message=message))
 
     def not_captured(self, field: Field, error: RayError) -> None:
         """A batch did not come. When a camera dies, only what it was exposing has failed."""
@@ -566,7 +574,7 @@ class Flow:
             self.lost(reason, *self.ledger.abandon(camera, reason))
             return
         if reason := self.care.started(camera):
-            self.journal.write("restarted", camera=camera, reason=reason)
+            self.journal.write(event_of("restarted", camera=camera, reason=reason))
 
     # ---------------------------------------------------------------- stacking, detection
 
@@ -638,7 +646,12 @@ class Flow:
     def tell(self, event: str, field: Field, **facts: Any) -> None:
         """One line of the journal about a field."""
         place = {"stripe": field.stripe, "field": field.field, "camera": self.camera_of(field)}
-        self.journal.write(event, **place, **facts)
+        self.journal.write(event_of(event, **place, **facts))
+
+
+def event_of(kind: str, /, **facts: Any) -> Any:
+    """The event of a kind with these facts."""
+    return parse_event(json.dumps({"event": kind, **facts}))
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -953,11 +966,13 @@ def perform(setup: Setup, predictor: Predictor, folder: Path, plain: bool) -> Su
             begin(run, up_s)
             status = guarded_scan(run)
             journal.write(
-                "finished",
-                status=status,
-                peak_batches_in_flight=credits.peak,
-                spilled_mb=spilled_mb() if ray_answers() else None,
-                driver_cpu_s=round(time.process_time(), 3),
+                event_of(
+                    "finished",
+                    status=status,
+                    peak_batches_in_flight=credits.peak,
+                    spilled_mb=spilled_mb() if ray_answers() else None,
+                    driver_cpu_s=round(time.process_time(), 3),
+                )
             )
         summary = leave_summary(folder)  # before Ray is shut down, which takes its time
         leave_views(folder, stop)
@@ -998,9 +1013,7 @@ def leave_views(folder: Path, stop: Stop) -> None:
 def recall(setup: Setup, predictor: Predictor, folder: Path) -> Past:
     """What earlier runs left in a folder: mended, read again, and compared with what comes now."""
     events = read_journal(folder / JOURNAL)
-    begun = next(
-        (current_names(event["identity"]) for event in events if "identity" in event), None
-    )
+    begun = next((current_names(e.identity) for e in events if isinstance(e, Begun)), None)
     for name, now in identity(setup, predictor).items():
         if begun and begun.get(name) != now:
             subject, advice = f"--resume {place_of(folder)}", "bring that back, or use a new folder"
@@ -1032,36 +1045,42 @@ def begin(run: Run, up_s: float) -> None:
     rows, columns = setup.plan.mosaic_shape
     found = versions()
     journal.write(
-        "begun",
-        process_began_s=PROCESS_BEGAN_S,
-        stripes=counts,
-        layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
-        fields=len(setup.plan.fields),
-        **setup.plan.told(),
-        versions=found,
-        identity=identity(setup, run.predictor),
+        event_of(
+            "begun",
+            process_began_s=PROCESS_BEGAN_S,
+            stripes=counts,
+            layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
+            fields=len(setup.plan.fields),
+            **setup.plan.told(),
+            versions=found,
+            identity=identity(setup, run.predictor),
+        )
     )
     journal.write(
-        "ray",
-        up_s=up_s,
-        cpus=cpu_slots(),
-        object_store_bytes=store_bytes(),
-        batch_bytes=setup.batch_bytes,
-        credits=run.credits.total,
+        event_of(
+            "ray",
+            up_s=up_s,
+            cpus=cpu_slots(),
+            object_store_bytes=store_bytes(),
+            batch_bytes=setup.batch_bytes,
+            credits=run.credits.total,
+        )
     )
     if past.begun:
         journal.write(
-            "resumed",
-            stacked=per_stripe(past.stacked, setup.plan),
-            detected=per_stripe(past.detected, setup.plan),
+            event_of(
+                "resumed",
+                stacked=per_stripe(past.stacked, setup.plan),
+                detected=per_stripe(past.detected, setup.plan),
+            )
         )
-    before = past.begun["versions"] if past.begun else found
+    before = past.begun.versions if past.begun else found
     changed = [f"{k} {before.get(k)}, now {v}" for k, v in found.items() if before.get(k) != v]
     warnings = [*setup.warnings, *(f"the run was begun with {each}" for each in changed)]
     if not asked_address(setup.settings) and (other := ray_beside()):
         warnings.append(f"another Ray runs here at {other}; --address {other} joins it")
     for warning in warnings:
-        journal.write("warning", message=warning)
+        journal.write(event_of("warning", message=warning))
 
 
 def guarded_scan(run: Run) -> str:
@@ -1079,11 +1098,11 @@ def guarded_scan(run: Run) -> str:
         else:
             traceback.print_exception(error)
         with suppress(StorageError):  # a full disk has been told
-            run.journal.write("failed", reason=str(cause).strip()[:MOST_TOLD])
+            run.journal.write(event_of("failed", reason=str(cause).strip()[:MOST_TOLD]))
         return FAILED
-    if not (run.past.detected or run.journal.seen("detected")):
+    if not (run.past.detected or run.journal.seen(Detected)):
         return FAILED
-    return PARTIAL if run.journal.seen("lost") else COMPLETE
+    return PARTIAL if run.journal.seen(Lost) else COMPLETE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

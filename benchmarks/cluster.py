@@ -57,6 +57,7 @@ from benchmarks.scaling import (  # noqa: E402
 from benchmarks.systems import this_driver  # noqa: E402
 from benchmarks.workload import Workload, least_s, waits_ms  # noqa: E402
 from results.journal import JOURNAL, read_journal  # noqa: E402
+from scan.events import Detected, RayStarted, Stacked  # noqa: E402
 from scan.records import StackRecord  # noqa: E402
 
 RAYLETS = (1, 2, 4)
@@ -224,10 +225,10 @@ def scanning() -> Scanned:
             assert main.main([*SLIDE, "--out", str(out)]) == 0
         summary = json.loads((out / "summary.json").read_text())
         events = read_journal(out / JOURNAL)
-        size = next(event["batch_bytes"] for event in events if event["event"] == "ray")
+        size = next(each.batch_bytes for each in events if isinstance(each, RayStarted))
         crossed = moved(before, Counters.now(), Path(notes), size)
     makespan_s = summary["timing"]["capture"] + summary["timing"]["answer"]
-    cpu_s = sum(each["cpu_s"] for each in events if each["event"] in ("stacked", "detected"))
+    cpu_s = sum(each.cpu_s for each in events if isinstance(each, Stacked | Detected))
     return Scanned(makespan_s, cpu_s, summary["digest"], crossed)
 
 

@@ -29,6 +29,7 @@ from ray.util.state import list_tasks
 import main
 from benchmarks.conditions import print_conditions
 from results.journal import JOURNAL, read_journal
+from scan.events import Stacked
 
 FLUSHED_S = 3.0  # workers send their events once a second
 Times = dict[str, dict[str, float]]
@@ -47,11 +48,11 @@ def by_ray() -> Times:
 def by_us(folder: Path) -> Times:
     """When each batch was complete and its stacking began and ended, by the field's name."""
     return {
-        f"stripe {event['stripe']} field {event['field']}": {
-            name: event[name] for name in ("asked_s", "began_s", "ended_s")
+        f"stripe {event.stripe} field {event.field}": {
+            name: getattr(event, name) for name in ("asked_s", "began_s", "ended_s")
         }
         for event in read_journal(folder / JOURNAL)
-        if event["event"] == "stacked"
+        if isinstance(event, Stacked)
     }
 
 

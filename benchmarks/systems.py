@@ -72,7 +72,7 @@ def this_driver(
     from microscope.opening import Setup
     from prediction.opening import open_predictor
     from results.journal import JOURNAL, Journal
-    from scan.past import Past
+    from scan.checkpoint import Checkpoint
     from scan.plan import make_plan
     from scan.stop import Stop
 
@@ -93,7 +93,7 @@ def this_driver(
             setup,
             open_predictor("classic", dtype),
             folder,
-            Past(plan),
+            Checkpoint(plan),
             journal,
             credits,
             Stop(),
@@ -178,16 +178,16 @@ def project_flow(*given: Any) -> Any:
 def read_back(journal: Path, timeline: Timeline) -> Timeline:
     """The timeline of a run from its journal."""
     from results.journal import read_journal
+    from scan.events import Captured, Stacked
 
     begun = {}
     for event in read_journal(journal):
-        place = event.get("stripe"), event.get("field")
-        if event["event"] == "captured":
-            begun[place] = event["began_s"], event["slips_ms"]
-        elif event["event"] == "stacked":
-            began_s, slips_ms = begun[place]
-            timeline.captures[place] = Capture(began_s, event["asked_s"], tuple(slips_ms))
-            timeline.works[place] = Work(event["began_s"], event["ended_s"], event["cpu_s"])
+        if isinstance(event, Captured):
+            begun[event.place] = event.began_s, event.slips_ms
+        elif isinstance(event, Stacked):
+            capture = Capture(begun[event.place][0], event.asked_s, begun[event.place][1])
+            timeline.captures[event.place] = capture
+            timeline.works[event.place] = Work(event.began_s, event.ended_s, event.cpu_s)
     return timeline
 
 

@@ -6,8 +6,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from report.trace import MOMENTS, place_of, spans
-from results.journal import Event
+from report.naming import FAULTS, Fault, field_name, sentence
+from report.trace import spans
+from results.journal import EventIndex
+from scan.events import (
+    Begun,
+    Captured,
+    Detected,
+    Event,
+    Failed,
+    Focused,
+    Lost,
+    RayStarted,
+    Retried,
+    Stacked,
+    Warned,
+)
 
 Columns = dict[str, Any]
 Place = tuple[int, int]
@@ -29,11 +43,11 @@ MIN_MS = 0.01  # shown on a logarithmic scale
 class Geometry:
     """Where fields lie in the mosaic, in µm, as the journal's first line tells it."""
 
-    def __init__(self, begun: Event) -> None:
-        pixel = begun["pixel_size_um"]
-        self.counts: Sequence[int] = begun["stripes"]
-        self.rows_um = np.multiply(begun["row_cuts"], pixel) - pixel / 2  # borders of pixels
-        self.columns_um = np.multiply(begun["column_cuts"], pixel) - pixel / 2
+    def __init__(self, begun: Begun) -> None:
+        pixel_um = begun.pixel_size_um
+        self.counts = begun.stripes
+        self.rows_um = np.multiply(begun.row_cuts, pixel_um) - pixel_um / 2  # borders of pixels
+        self.columns_um = np.multiply(begun.column_cuts, pixel_um) - pixel_um / 2
         self.height_um = float(np.ptp(self.rows_um))
         self.width_um = float(np.ptp(self.columns_um))
         self.left_um, self.top_um = float(self.columns_um[0]), float(self.rows_um[0])
@@ -89,11 +103,15 @@ def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
     """Borders of stripes, fields and lost fields, and how far each field came."""
     state: dict[Place, Columns] = {}
     for event in events:
-        if event["event"] == "begun":  # what was lost before is tried again
-            state = {p: told for p, told in state.items() if told["state"] != "lost"}
-        if event["event"] in ("captured", "stacked", "detected", "lost"):
-            told = {"objects": event.get("objects", 0), "reason": event.get("reason", "")}
-            state[event["stripe"], event["field"]] = {"state": event["event"], **told}
+        match event:
+            case Begun():  # fields that were lost are tried again
+                state = {p: known for p, known in state.items() if known["state"] != "lost"}
+            case Captured() | Stacked():
+                state[event.place] = {"state": event.event}
+            case Detected():
+                state[event.place] = {"state": event.event, "objects": event.objects}
+            case Lost():
+                state[event.place] = {"state": event.event, "reason": event.reason}
     shown = geometry.places() if sum(geometry.counts) <= MAX_BORDERS else ()
     lost = [place for place in sorted(state) if state[place]["state"] == "lost"]
     stripes = [
@@ -102,7 +120,9 @@ def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
     ]
 
     def listed(places: Iterable[Place]) -> Columns:
-        rows = (geometry.core(p) | FIELD | state.get(p, {}) | {"name": _name(p)} for p in places)
+        rows = (
+            geometry.core(p) | FIELD | state.get(p, {}) | {"name": field_name(p)} for p in places
+        )
         return _table(rows, (*BOX, *FIELD))
 
     return {
@@ -110,10 +130,6 @@ def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
         "lost": listed(_some(lost)),
         "stripes": _table(stripes, BOX),
     }
-
-
-def _name(place: Place) -> str:
-    return f"stripe {place[0]} field {place[1]}"
 
 
 def _some(marks: Sequence[Any]) -> Sequence[Any]:
@@ -127,15 +143,16 @@ def _table(rows: Iterable[Columns], names: Iterable[str]) -> Columns:
     return {name: [row[name] for row in found] for name in names}
 
 
-def focus(geometry: Geometry, focused: Event) -> dict[str, Columns]:
+def focus(geometry: Geometry, focused: Focused | None) -> dict[str, Columns]:
     """The focus surface from above and from the side, samples that it goes through and others."""
-    reasons = {(r["stripe"], r["field"]): r["reason"] for r in focused.get("rejected", ())}
+    rejected = focused.rejected if focused else ()
+    reasons = {(r["stripe"], r["field"]): r["reason"] for r in rejected}
     samples = [
-        dict(zip(SAMPLE, (_name((s, f)), *geometry.middle((s, f)), z_um), strict=True))
+        dict(zip(SAMPLE, (field_name((s, f)), *geometry.middle((s, f)), z_um), strict=True))
         | {"reason": reasons.get((s, f), "")}
-        for s, f, z_um in focused.get("samples", ())
+        for s, f, z_um in (focused.samples if focused else ())
     ]
-    heights = {(s, f): z for s, f, z in focused.get("centres_um", ())}
+    heights = {(s, f): z for s, f, z in (focused.centres_um if focused else ())}
     every = sum(geometry.counts) // MAX_HEIGHTS + 1
     shown = list(heights)[::every]
     profiles = [list(range(0, count, every)) for count in geometry.counts]
@@ -151,28 +168,27 @@ def focus(geometry: Geometry, focused: Event) -> dict[str, Columns]:
 
 
 def faults(events: Iterable[Event]) -> list[Columns]:
-    """What went wrong: when, in which lane (none for what concerns no camera), and in words."""
+    """Return faults: their time, their lane (empty if no camera is concerned), and a sentence."""
     return [
-        {"at": event["time"], "lane": _lane(event), "text": _told(event)}
+        {"at": event.time, "lane": _lane(event), "text": sentence(event)}
         for event in events
-        if event["event"] in MOMENTS
+        if isinstance(event, FAULTS)
     ]
 
 
-def _lane(event: Event) -> str:
-    of_camera = event.get("step", "capture") in ("capture", "focus") and "camera" in event
-    return f"camera {event['camera']}" if of_camera else ""
-
-
-def _told(event: Event) -> str:
-    what = [event[name] for name in ("event", "step") if name in event]
-    what += place_of(event)
-    return f"{' '.join(what)}: {event.get('reason', event.get('message', ''))}"
+def _lane(fault: Fault) -> str:
+    match fault:
+        case Warned() | Failed():
+            return ""
+        case Retried() if fault.camera is None or fault.step not in ("capture", "focus"):
+            return ""
+    return f"camera {fault.camera}"
 
 
 def timeline(events: Sequence[Event], kinds: Iterable[str]) -> dict[str, Columns]:
     """Bars for what took time and marks of faults, in seconds from the start of the program."""
-    zero_s = next((e["process_began_s"] for e in events if e["event"] == "begun"), 0.0)
+    begun = EventIndex(events).of(Begun)
+    zero_s = begun[0].process_began_s if begun else 0.0
     bars = [
         _bar(span["tid"], span["name"], kind, span["ts"] / 1e6 - zero_s, span["dur"] / 1e6)
         for span in spans(events)
@@ -185,9 +201,10 @@ def timeline(events: Sequence[Event], kinds: Iterable[str]) -> dict[str, Columns
 
 def lanes(events: Sequence[Event]) -> list[str]:
     """A lane per camera and per CPU slot."""
-    one = {event["event"]: event for event in events}
-    cameras, cpus = one.get("begun", {}).get("cameras", 0), one.get("ray", {}).get("cpus", 0)
-    known = [f"camera {k}" for k in range(cameras)] + [f"CPU slot {k}" for k in range(cpus)]
+    index = EventIndex(events)
+    begun, up = index.last(Begun), index.last(RayStarted)
+    known = [f"camera {k}" for k in range(begun.cameras if begun else 0)]
+    known += [f"CPU slot {k}" for k in range(up.cpus if up else 0)]
     return list(dict.fromkeys([*known, *(span["tid"] for span in spans(events))]))
 
 

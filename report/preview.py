@@ -1,5 +1,6 @@
 """Pictures of the mosaics as far as they are stacked, small enough for a page."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from math import ceil, prod, sqrt
 from typing import Any
@@ -31,11 +32,11 @@ class Preview:
     ----------
     place : folder or URL
         Where the mosaics of a run are.
-    row_cuts, column_cuts : list of int
+    row_cuts, column_cuts : sequence of int
         Where the cores are cut, in pixels of level 0: stripe s owns the rows from cut s to s + 1.
     """
 
-    def __init__(self, place: str, row_cuts: list[int], column_cuts: list[int]) -> None:
+    def __init__(self, place: str, row_cuts: Sequence[int], column_cuts: Sequence[int]) -> None:
         self._place, self._cuts = place, (row_cuts, column_cuts)
         image = f"{place}/{STACKED}"
         self._level, self._step = _coarseness(image)
@@ -44,13 +45,14 @@ class Preview:
         self._depth: Array = np.full(shape, np.nan, np.float32)
         self._labels: Array = np.zeros(shape, np.uint64)
 
-    def add(self, step: str, field: Place) -> None:
-        """Take in what a step, `stacked` or `detected`, left of a field on disk."""
-        if step == "stacked":
-            self._paste(self._image, STACKED, field)
-            self._paste(self._depth, DEPTH, field)
-        else:
-            self._paste(self._labels, LABELS, field)
+    def add_stack(self, field: Place) -> None:
+        """Read the image and the depth of a stacked field from disk."""
+        self._paste(self._image, STACKED, field)
+        self._paste(self._depth, DEPTH, field)
+
+    def add_labels(self, field: Place) -> None:
+        """Read the labels of a field from disk."""
+        self._paste(self._labels, LABELS, field)
 
     def _paste(self, canvas: Array, name: str, field: Place) -> None:
         spans = [self._span(cuts, at) for cuts, at in zip(self._cuts, field, strict=True)]
@@ -59,7 +61,7 @@ class Preview:
             pixels = read_region(f"{self._place}/{name}", source[0], source[1], self._level)
             canvas[spans[0][0], spans[1][0]] = pixels
 
-    def _span(self, cuts: list[int], at: int) -> tuple[slice, int]:
+    def _span(self, cuts: Sequence[int], at: int) -> tuple[slice, int]:
         """A core along one axis: as pixels of the canvas, and its end in pixels of the level."""
         start, stop = cuts[at] >> self._level, -(-cuts[at + 1] >> self._level)
         return slice(ceil(start / self._step), ceil(stop / self._step)), stop

@@ -16,9 +16,22 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from results.journal import Event
+from report.naming import subject_of
+from scan.events import (
+    Begun,
+    Captured,
+    Detected,
+    Event,
+    Lost,
+    RayStarted,
+    Resumed,
+    Retried,
+    Stacked,
+    Stopping,
+    Warned,
+)
 
-STOPPING = "stopping when what is under way has ended; Ctrl-C again stops at once"
+STOPPING = "stopping: waiting for running tasks (Ctrl-C again to stop immediately)"
 STEPS = ("captured", "stacked", "detected")
 
 
@@ -30,7 +43,7 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         return self
 
     def __call__(self, event: Event) -> None:
-        plain = {key: value for key, value in event.items() if isinstance(value, str | int)}
+        plain = {k: value for k, value in event.to_dict().items() if isinstance(value, str | int)}
         print(f"{plain.pop('event'):<10}", *(f"{k}={v}" for k, v in plain.items()), flush=True)
 
     def __exit__(self, *failure: object) -> None:
@@ -66,51 +79,47 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
         self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        handler = getattr(self, f"_on_{event['event']}", None)
-        if handler:
-            handler(event)
-        if event["event"] in STEPS:
-            self._in_flight = event.get("in_flight", self._in_flight)
-            self._advance(event)
+        match event:
+            case Begun():
+                self._add_bars(event)
+            case Resumed():
+                self._set_bars(event)
+            case RayStarted():
+                self._line.plain = f"autofocus on sample fields, {event.cpus} CPUs …"
+            case Captured() | Stacked() | Detected():
+                self._advance(event)
+            case Lost():
+                self._lost += 1
+                self._print(f"lost {subject_of(event)}: {event.reason}", "red")
+            case Retried():
+                of = f" of {subject_of(event)}" if event.field is not None else ""
+                self._print(f"{event.step}{of} again: {event.reason}", "yellow")
+            case Warned():
+                self._print(f"warning: {event.message}", "yellow")
+            case Stopping():
+                self._print(STOPPING, "yellow")
 
-    def _on_begun(self, event: Event) -> None:
-        for stripe, fields in enumerate(event["stripes"]):
+    def _print(self, line: str, style: str) -> None:
+        self._live.console.print(line, style=style, highlight=False)
+
+    def _add_bars(self, begun: Begun) -> None:
+        for stripe, fields in enumerate(begun.stripes):
             for step in STEPS:
                 name = f"stripe {stripe}  {step}" if step == STEPS[0] else f"          {step}"
                 self._tasks[stripe, step] = self._bars.add_task(name, total=fields)
 
-    def _on_resumed(self, event: Event) -> None:
-        for step, counts in (
-            ("captured", event["stacked"]),
-            ("stacked", event["stacked"]),
-            ("detected", event["detected"]),
-        ):
-            for stripe, done in enumerate(counts):
+    def _set_bars(self, resumed: Resumed) -> None:
+        counts = zip(STEPS, (resumed.stacked, resumed.stacked, resumed.detected), strict=True)
+        for step, of_stripes in counts:
+            for stripe, done in enumerate(of_stripes):
                 self._bars.update(self._tasks[stripe, step], completed=done)
 
-    def _on_stopping(self, event: Event) -> None:
-        self._live.console.print(STOPPING, style="yellow")
-
-    def _on_ray(self, event: Event) -> None:
-        self._line.plain = f"focusing on sample fields of every stripe, {event['cpus']} CPUs …"
-
-    def _on_warning(self, event: Event) -> None:
-        self._live.console.print(f"warning: {event['message']}", style="yellow", highlight=False)
-
-    def _on_retried(self, event: Event) -> None:
-        place = f" of stripe {event['stripe']} field {event['field']}" if "field" in event else ""
-        told = f"{event['step']}{place} again: {event['reason']}"
-        self._live.console.print(told, style="yellow", highlight=False)
-
-    def _on_lost(self, event: Event) -> None:
-        self._lost += 1
-        self._live.console.print(
-            f"lost stripe {event['stripe']} field {event['field']}: {event['reason']}", style="red"
-        )
-
-    def _advance(self, event: Event) -> None:
-        self._objects += event.get("objects", 0)
-        self._bars.advance(self._tasks[event["stripe"], event["event"]])
+    def _advance(self, event: Captured | Stacked | Detected) -> None:
+        if isinstance(event, Detected):
+            self._objects += event.objects
+        else:
+            self._in_flight = event.in_flight
+        self._bars.advance(self._tasks[event.stripe, event.event])
         self._line.plain = (
             f"{self._in_flight} batches in flight, {self._objects} objects, "
             f"{self._lost} fields lost"

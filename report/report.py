@@ -21,7 +21,7 @@ from report.charts import KINDS, Charts, as_json
 from report.columns import Columns, Geometry, Place
 from report.preview import Preview
 from results.files import write_atomically
-from results.journal import JOURNAL, Event, Tail
+from results.journal import JOURNAL, EventIndex, Kind, Tail
 from results.storage import location_of, storage_at
 from results.store import STACKED
 from results.summary import (
@@ -35,9 +35,9 @@ from results.summary import (
 )
 from results.table import read_part, read_table
 from scan.errors import InputError
+from scan.events import Begun, Detected, Event, Finished, Focused, Predicted, RayStarted, Stacked
 
 REPORT = "report.html"
-TOLD = {"row_cuts", "cameras"}  # at the beginning of a run; an older program left others
 MAX_NAMED = 100  # lost fields, faults
 NUMBERS = {  # of the summary: what they are called on the page, and how they are written
     "fields.detected": ("fields searched", ",d"),
@@ -111,22 +111,27 @@ class Report:
         """The time of the last event, which tells one state of all runs from another."""
         return end_s(self._events)
 
-    def _one(self, kind: str) -> Event:
-        """The last event of a kind, or an empty one."""
-        return next((event for event in reversed(self._events) if event["event"] == kind), {})
+    def _last(self, kind: type[Kind]) -> Kind | None:
+        """The last event of a kind, or None."""
+        return next((event for event in reversed(self._events) if isinstance(event, kind)), None)
 
     @property
     def geometry(self) -> Geometry | None:
-        """Where fields lie; None until the journal tells it."""
-        begun = self._one("begun")
-        return Geometry(begun) if begun.keys() >= TOLD else None
+        """Where fields lie; None before the first event."""
+        begun = self._last(Begun)
+        return Geometry(begun) if begun else None
+
+    @property
+    def _cpus(self) -> int:
+        up = self._last(RayStarted)
+        return up.cpus if up else 0
 
     # ------------------------------------------------------------------------------ in words
 
     def summary(self) -> Summary:
         """The summary; of a run under way as far as it came."""
         summary = summarise(self._events)
-        if self.running and "finished" not in {event["event"] for event in latest(self._events)}:
+        if self.running and not EventIndex(latest(self._events)).of(Finished):
             summary["status"] = "running"
         return summary
 
@@ -148,12 +153,12 @@ class Report:
     def _fixed(self) -> dict[str, Any]:
         """What the page says at its end, which no event changes."""
         folder = quote(self.place)
-        settings = self.folder / SETTINGS_FILE
+        settings, begun = self.folder / SETTINGS_FILE, self._last(Begun)
         file = self._storage.path_to_quote(SETTINGS_FILE)
         return {
             "folder": self.place,
             "settings": settings.read_text() if settings.exists() else "",
-            "versions": self._one("begun").get("versions", {}),
+            "versions": begun.versions if begun else {},
             "repeat": f"python main.py --config {quote(file)}",
             "resume": f"python main.py --resume {folder}",
         }
@@ -162,42 +167,41 @@ class Report:
 
     def sources(self) -> dict[str, Columns]:
         """The columns of every chart, by the name of their source."""
-        geometry, last = self.geometry, latest(self._events)
-        if not geometry:
+        begun, last = self._last(Begun), latest(self._events)
+        if not begun:
             return {}
-        rows = self._rows()
-        found = [event for event in self._events if event["event"] == "detected"]
+        geometry, rows = Geometry(begun), self._rows(begun.pixel_size_um)
+        counts = {e.place: e.objects for e in self._events if isinstance(e, Detected)}
         values: Mapping[str, Any] = {
             **rows,
-            "per_field": list({(e["stripe"], e["field"]): e["objects"] for e in found}.values()),
-            "dispatch": dispatch_waits_ms(last, self._one("ray").get("cpus", 0)),
+            "per_field": list(counts.values()),
+            "dispatch": dispatch_waits_ms(last, self._cpus),
             "slip": slips_ms(last),
         }
         return {
             **{name: columns.histogram(values[name], *HISTOGRAMS[name][2:]) for name in HISTOGRAMS},
-            "objects": columns.objects(rows, self._one("begun")["pixel_size_um"]),
+            "objects": columns.objects(rows, begun.pixel_size_um),
             **columns.fields(geometry, self._events),
-            **columns.focus(geometry, self._one("focused")),
+            **columns.focus(geometry, self._last(Focused)),
             **columns.timeline(last, KINDS),
             "pictures": self._pictures(geometry),
         }
 
-    def _rows(self) -> dict[str, NDArray[np.float64]]:
+    def _rows(self, pixel_um: float) -> dict[str, NDArray[np.float64]]:
         """The objects found so far: of the table, else of the parts that it will be made of."""
         names = list(MEASURED.values())
-        if any(event["event"] == "predicted" for event in latest(self._events)):
+        if EventIndex(latest(self._events)).of(Predicted):
             rows = read_table(self.place, names)
         else:
             rows = self._rows_of_parts(names)
         return {name: rows[column] for name, column in MEASURED.items()} | {
-            "diameter_um": rows[MEASURED["diameter_um"]] * self._one("begun")["pixel_size_um"]
+            "diameter_um": rows[MEASURED["diameter_um"]] * pixel_um
         }
 
     def _rows_of_parts(self, names: list[str]) -> dict[str, NDArray[np.float64]]:
         for event in self._events:
-            place = event.get("stripe", 0), event.get("field", 0)
-            if event["event"] == "detected" and place not in self._parts:
-                self._parts[place] = read_part(self.place, *place, names)
+            if isinstance(event, Detected) and event.place not in self._parts:
+                self._parts[event.place] = read_part(self.place, *event.place, names)
         return {
             name: np.concatenate([np.empty(0), *(part[name] for part in self._parts.values())])
             for name in names
@@ -205,15 +209,15 @@ class Report:
 
     def preview(self) -> Preview | None:
         """The pictures of the mosaics with all fields so far; None before there are mosaics."""
-        geometry, begun = self.geometry, self._one("begun")
-        if not (geometry and self._one("focused") and self._has_mosaics()):
+        begun = self._last(Begun)
+        if not (begun and self._last(Focused) and self._has_mosaics()):
             return None
-        self._preview = self._preview or Preview(
-            self.place, begun["row_cuts"], begun["column_cuts"]
-        )
+        self._preview = self._preview or Preview(self.place, begun.row_cuts, begun.column_cuts)
         for event in self._events[self._drawn :]:
-            if event["event"] in ("stacked", "detected"):
-                self._preview.add(event["event"], (event["stripe"], event["field"]))
+            if isinstance(event, Stacked):
+                self._preview.add_stack(event.place)
+            elif isinstance(event, Detected):
+                self._preview.add_labels(event.place)
         self._drawn = len(self._events)
         return self._preview
 
@@ -249,8 +253,9 @@ class Report:
 
     def shape(self) -> str:
         """What charts a page has and with which lanes; a page of another shape is out of date."""
-        begun, cpus = self._one("begun"), self._one("ray").get("cpus")
-        return str(hash((str(begun.get("row_cuts")), cpus, bool(self._one("focused")))))
+        begun = self._last(Begun)
+        row_cuts = begun.row_cuts if begun else None
+        return str(hash((str(row_cuts), self._cpus, bool(self._last(Focused)))))
 
     def page(self) -> str:
         """The page as HTML."""
@@ -276,9 +281,10 @@ class Report:
             for name, labels in HISTOGRAMS.items()
             if self.running or len(sources[name]["count"])
         } | {"timeline": charts.timeline(columns.lanes(latest(self._events)))}
-        if self._one("focused"):
+        focused = self._last(Focused)
+        if focused:
             found |= {"mosaic": charts.mosaic(geometry, self.depth_ends_um())}
-        if self._one("focused").get("surface", "none") != "none":
+        if focused and focused.surface != "none":
             found |= {"surface": charts.surface(), "profile": charts.profile()}
         return found
 

@@ -1,6 +1,6 @@
-"""The run as a trace: who did what when, for ui.perfetto.dev and chrome://tracing.
+"""The run as a trace: cameras, CPU slots and driver over time, for ui.perfetto.dev.
 
-In Chrome's trace event format, in microseconds; here since the folder's first run began.
+In Chrome's trace event format; times are in microseconds since the first run into the folder began.
 """
 
 import json
@@ -8,101 +8,116 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from report.naming import FAULTS, subject_of
 from results.files import write_atomically
-from results.journal import JOURNAL, Event, read_journal
-from results.summary import WORK, in_slots
+from results.journal import JOURNAL, EventIndex, read_journal
+from results.summary import cpu_tasks, in_slots
+from scan.events import (
+    Begun,
+    Captured,
+    Described,
+    Detected,
+    Event,
+    Focused,
+    RayStarted,
+    Stacked,
+    Throttled,
+    WarmedUp,
+)
 
 TRACE = "trace.json"
-VERBS = {"warmed": "warm up", "described": "describe", "stacked": "stack", "detected": "detect"}
-MOMENTS = ("retried", "restarted", "lost", "warning", "failed")
-# What a span's place and length tell; all else is told beside it.
-PLACED = ("time", "event", "stripe", "field", "camera", "began_s", "ended_s", "checksums")
+VERBS: dict[type[Event], str] = {
+    WarmedUp: "warm up", Described: "describe", Stacked: "stack", Detected: "detect",
+}  # fmt: skip
+# What the position and length of a span show; all other keys become its arguments.
+SHOWN = ("time", "event", "stripe", "field", "camera", "began_s", "ended_s", "checksums")
+TraceEvent = dict[str, Any]
 
 
-def write_trace(folder: Path, ray_events: Sequence[Event]) -> None:
-    """Write the trace of all runs of a folder beside the results."""
-    found = {"traceEvents": trace_of(read_journal(folder / JOURNAL), ray_events)}
-    write_atomically(folder / TRACE, json.dumps(found) + "\n")
+def write_trace(folder: Path, ray_events: Sequence[TraceEvent]) -> None:
+    """Write the trace of all runs of a folder into it."""
+    trace = {"traceEvents": trace_of(read_journal(folder / JOURNAL), ray_events)}
+    write_atomically(folder / TRACE, json.dumps(trace) + "\n")
 
 
-def trace_of(events: Sequence[Event], ray_events: Sequence[Event] = ()) -> list[Event]:
-    """The events of a journal, and those that Ray gives of its tasks, on one time base."""
-    first_us = next((1e6 * e["process_began_s"] for e in events if e["event"] == "begun"), 0.0)
-    up_us = next((1e6 * e["up_s"] for e in events if e["event"] == "ray"), 0.0)
-    ours = [event for event in ray_events if event["ts"] >= up_us]  # Ray may have served others
+def trace_of(events: Sequence[Event], ray_events: Sequence[TraceEvent] = ()) -> list[TraceEvent]:
+    """Return the trace of a journal and of `ray.timeline()`, on one time base."""
+    index = EventIndex(events)
+    begun, up = index.of(Begun), index.of(RayStarted)
+    first_us = 1e6 * begun[0].process_began_s if begun else 0.0
+    up_us = 1e6 * up[0].up_s if up else 0.0
+    ours = [event for event in ray_events if event["ts"] >= up_us]  # not those of earlier drivers
     found = [*spans(events), *_driver(events), *_of_ray(ours)]
     return _numbered([event | {"ts": round(event["ts"] - first_us, 1)} for event in found])
 
 
-def spans(events: Sequence[Event]) -> list[Event]:
-    """What took time: of cameras, then of CPU slots, in microseconds of the clock."""
+def spans(events: Sequence[Event]) -> list[TraceEvent]:
+    """Return what took time, of cameras, then of CPU slots, in microseconds of the clock."""
     return [*_cameras(events), *_slots(events)]
 
 
-def _cameras(events: Iterable[Event]) -> Iterator[Event]:
+def _cameras(events: Iterable[Event]) -> Iterator[TraceEvent]:
     for event in events:
-        match event["event"]:
-            case "captured":
-                yield _span(_name("capture", event), "cameras", _camera(event), event)
-            case "held":
-                yield _span("hold", "cameras", _camera(event), event)
-            case "focused":
-                for camera, sweeping_s in enumerate(event["sweeping_s"]):
-                    times = {"began_s": event["first_exposure_s"], "ended_s": event["time"]}
-                    told = times | {"sweeping_s": sweeping_s}
-                    yield _span("autofocus", "cameras", f"camera {camera}", told)
+        match event:
+            case Captured():
+                yield _camera_span(_name("capture", event), event)
+            case Throttled():
+                yield _camera_span("hold", event)
+            case Focused():
+                for camera, sweeping_s in enumerate(event.sweeping_s):
+                    times_s = event.first_exposure_s, event.time
+                    span = _span("autofocus", times_s, {"sweeping_s": sweeping_s})
+                    yield span | {"pid": "cameras", "tid": f"camera {camera}"}
 
 
-def _slots(events: Sequence[Event]) -> Iterator[Event]:
-    cpus = max((event["cpus"] for event in events if event["event"] == "ray"), default=0)
-    work = [(e["began_s"], e["ended_s"], e) for e in events if e["event"] in WORK]
-    for (_, _, event), slot, _ in in_slots(work, cpus):
-        yield _span(_name(VERBS[event["event"]], event), "CPU slots", f"CPU slot {slot}", event)
+def _camera_span(name: str, event: Captured | Throttled) -> TraceEvent:
+    span = _span(name, (event.began_s, event.ended_s), _arguments(event))
+    return span | {"pid": "cameras", "tid": f"camera {event.camera}"}
 
 
-def _driver(events: Iterable[Event]) -> Iterator[Event]:
+def _slots(events: Sequence[Event]) -> Iterator[TraceEvent]:
+    cpus = max((event.cpus for event in EventIndex(events).of(RayStarted)), default=0)
+    work = [(event.began_s, event.ended_s, event) for event in cpu_tasks(events)]
+    for (began_s, ended_s, event), slot, _ in in_slots(work, cpus):
+        span = _span(_name(VERBS[type(event)], event), (began_s, ended_s), _arguments(event))
+        yield span | {"pid": "CPU slots", "tid": f"CPU slot {slot}"}
+
+
+def _driver(events: Iterable[Event]) -> Iterator[TraceEvent]:
     for event in events:
-        place = {"pid": "driver", "tid": "loop", "ts": 1e6 * event.get("time", 0)}
-        if event["event"] in MOMENTS:
-            name = _name(event["event"], event)
-            yield place | {"ph": "i", "s": "g", "name": name, "args": _told(event)}
-        if "in_flight" in event:
-            yield place | {"ph": "C", "name": "in flight", "args": {"batches": event["in_flight"]}}
+        at = {"pid": "driver", "tid": "loop", "ts": 1e6 * event.time}
+        match event:
+            case Captured() | Stacked():
+                count = {"batches": event.in_flight}
+                yield at | {"ph": "C", "name": "in flight", "args": count}
+            case _ if isinstance(event, FAULTS):
+                name = _name(event.event, event)
+                yield at | {"ph": "i", "s": "g", "name": name, "args": _arguments(event)}
 
 
-def _of_ray(ray_events: Iterable[Event]) -> Iterator[Event]:
+def _of_ray(ray_events: Iterable[TraceEvent]) -> Iterator[TraceEvent]:
     for event in ray_events:
         name = event["cat"].removeprefix("task::")  # the other is the function's
         yield event | {"name": name, "pid": f"Ray: node {event['pid']}"}
 
 
-def _span(name: str, process: str, thread: str, event: Event) -> Event:
-    began_us, ended_us = 1e6 * event["began_s"], 1e6 * event["ended_s"]
+def _span(name: str, times_s: tuple[float, float], arguments: dict[str, Any]) -> TraceEvent:
+    began_us, ended_us = 1e6 * times_s[0], 1e6 * times_s[1]
     times = {"ts": began_us, "dur": round(max(0.0, ended_us - began_us), 1)}
-    return {"ph": "X", "name": name, "pid": process, "tid": thread, "args": _told(event)} | times
+    return {"ph": "X", "name": name, "args": arguments} | times
 
 
 def _name(verb: str, event: Event) -> str:
-    """In the words that Ray's tasks are called by."""
-    return " ".join([verb, *place_of(event)])
+    """The name of a span, as Ray's tasks are named."""
+    return " ".join(filter(None, (verb, subject_of(event))))
 
 
-def place_of(event: Event) -> list[str]:
-    """Where something happened: which field, or else which camera; none if neither is told."""
-    keys = ("stripe", "field") if "stripe" in event else ("camera",)
-    return [f"{key} {event[key]}" for key in keys if key in event]
+def _arguments(event: Event) -> dict[str, Any]:
+    return {key: value for key, value in event.to_dict().items() if key not in SHOWN}
 
 
-def _camera(event: Event) -> str:
-    return f"camera {event['camera']}"
-
-
-def _told(event: Event) -> dict[str, Any]:
-    return {key: value for key, value in event.items() if key not in PLACED}
-
-
-def _numbered(found: Sequence[Event]) -> list[Event]:
-    """Processes and threads by number, as the format wants them, and their names beside."""
+def _numbered(found: Sequence[TraceEvent]) -> list[TraceEvent]:
+    """Replace the names of processes and threads by numbers, and add events with the names."""
     pids = {name: pid for pid, name in enumerate(dict.fromkeys(e["pid"] for e in found), 1)}
     places = {(event["pid"], event["tid"]) for event in found}
     in_order = sorted(places, key=lambda place: (pids[place[0]], len(place[1]), place[1]))

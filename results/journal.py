@@ -1,66 +1,80 @@
-"""The journal: one JSON object a line, appended and flushed as things happen.
+"""The journal of a run: one JSON object per line, appended and flushed when an event happens.
 
-A line exists only after what it says is true on disk. Whoever shows a run, shows its journal.
+A line is written only after what it states is on disk. The events are records of `scan.events`.
 """
 
 import errno
-import json
 import os
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeVar
 
 from results.files import not_written
+from scan.events import Event, parse
 
 JOURNAL = "events.jsonl"
-Event = dict[str, Any]
+Kind = TypeVar("Kind", bound=Event)
 
 
 def read_journal(path: Path) -> list[Event]:
-    """The events of earlier runs; a torn end is not believed, a damaged line reads "damaged"."""
+    """Return the events of a journal, none if there is no file.
+
+    A last line without its line break is ignored; another damaged line is read as Damaged.
+    """
     return Tail(path).read()
 
 
 class Tail:
-    """Reads a journal as it grows."""
+    """Reads a journal while it grows."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_bytes = 0
 
     def read(self) -> list[Event]:
-        """The events that were added since the last time."""
+        """Return the events that were appended since the last call."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             file.seek(self._read_bytes)
             whole, newline, _ = file.read().rpartition(b"\n")
         self._read_bytes += len(whole + newline)
-        return [_event_of(line) for line in whole.split(b"\n")] if newline else []
+        return [parse(line) for line in whole.split(b"\n")] if newline else []
 
 
-def _event_of(line: bytes) -> Event:
-    with suppress(ValueError):
-        event = json.loads(line)
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            return event
-    return {"event": "damaged"}
+class EventIndex:
+    """Events by kind, in the order in which they were written."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.events = list(events)
+        self._by_kind: dict[type[Event], list[Event]] = defaultdict(list)
+        for event in self.events:
+            self._by_kind[type(event)].append(event)
+
+    def of(self, kind: type[Kind]) -> list[Kind]:
+        """Return all events of a kind."""
+        return self._by_kind.get(kind, [])  # type: ignore[return-value]
+
+    def last(self, kind: type[Kind]) -> Kind | None:
+        """Return the last event of a kind, or None."""
+        return next(reversed(self.of(kind)), None)
 
 
 class Journal:
-    """Appends events to a file and tells them to listeners.
+    """Appends events to a file and passes them to listeners.
 
     Parameters
     ----------
     path : Path
-        The file; created if it is not there. A last line that a crash tore is cut off.
+        The file; created if it does not exist. A torn last line is removed.
     listeners : callables that take an event
-        Told after the line is on disk.
+        Called after the line is on disk.
     clock : callable
-        Gives the wall-clock time of an event in seconds.
+        Returns the wall-clock time of an event in seconds.
     """
 
     def __init__(
@@ -75,20 +89,20 @@ class Journal:
         self._broken = False
         self._listeners = listeners
         self._clock = clock
-        self._seen: set[str] = set()
+        self._seen: set[type[Event]] = set()
 
-    def write(self, event: str, **facts: Any) -> None:
-        """Append one event with its facts.
+    def write(self, event: Event) -> None:
+        """Append an event with the time of now.
 
-        StorageError when it cannot be written; the file ends with a whole line then, and later
-        events are told to the listeners alone.
+        StorageError when it cannot be written. The file then ends with a whole line, and later
+        events are only passed to the listeners.
         """
-        entry: Event = {"time": round(self._clock(), 6), "event": event, **facts}
-        self._append(json.dumps(entry).encode() + b"\n")
-        self._seen.add(event)
+        stamped = event.model_copy(update={"time": round(self._clock(), 6)})
+        self._append(stamped.to_json().encode() + b"\n")
+        self._seen.add(type(event))
         for listener in self._listeners:
-            with suppress(OSError):  # a screen that is gone ends no scan
-                listener(entry)
+            with suppress(OSError):  # a closed terminal does not end a scan
+                listener(stamped)
 
     def _append(self, line: bytes) -> None:
         if self._broken:
@@ -104,9 +118,9 @@ class Journal:
             self._file.truncate(before.st_size)
             raise not_written(self._path, len(line), error) from error
 
-    def seen(self, event: str) -> bool:
-        """Whether such an event was written."""
-        return event in self._seen
+    def seen(self, kind: type[Event]) -> bool:
+        """Return whether an event of this kind was written through this object."""
+        return kind in self._seen
 
     def close(self) -> None:
         """Close the file; may be called twice."""

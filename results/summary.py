@@ -1,11 +1,11 @@
-"""The summary of a run, made from its journal alone: numbers for programs, a few lines for people.
+"""The summary of a run, from its journal alone: numbers for programs, a few lines for people.
 
-Times are wall-clock seconds; the keys and their meaning stand in the README.
+Times are wall-clock seconds; keys and their meaning are in the documentation of outputs.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heappush, heapreplace
 from pathlib import Path
 from typing import Any
@@ -14,151 +14,182 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.files import write_atomically
-from results.journal import Event
+from results.journal import EventIndex
+from scan.events import (
+    Begun,
+    Captured,
+    Described,
+    Detected,
+    Event,
+    Failed,
+    FieldEvent,
+    Finished,
+    Focused,
+    Lost,
+    Predicted,
+    RayStarted,
+    Restarted,
+    Resumed,
+    Retried,
+    Stacked,
+    Stressed,
+    Throttled,
+    WarmedUp,
+)
 
 SUMMARY = "summary.json"
-MAX_LISTED_SAMPLES = 6  # a large scan has hundreds; all of them stand in the file
-WORK = ("warmed", "described", "stacked", "detected")  # tasks that take a CPU slot
+MAX_LISTED_SAMPLES = 6  # a large scan has hundreds; the file has all of them
+CPU_TASKS = (WarmedUp, Described, Stacked, Detected)  # events of tasks that take a CPU slot
+CpuTask = WarmedUp | Described | Stacked | Detected
 Summary = dict[str, Any]
 
 
 def summarise(events: Sequence[Event]) -> Summary:
-    """The summary of a run folder from all its events; a run cut short is summarised as far as it
-    came. Where a run was resumed, times are those of the last one."""
-    last = latest(events)
-    one = {event["event"]: event for event in last}  # for events that happen once
-    ever, many = EventIndex(events), EventIndex(last)
+    """Return the summary of a run folder from all its events.
+
+    A run that was cut short is summarised as far as it came. After a resume, fields and faults
+    count over all runs; times are those of the last run.
+    """
+    ever, last = EventIndex(events), EventIndex(latest(events))
+    begun, finished, failed = last.last(Begun), last.last(Finished), last.last(Failed)
+    predicted = last.last(Predicted)
     return {
-        "status": one.get("finished", {}).get("status", "failed"),
-        "reason": one.get("failed", {}).get("reason"),
-        "fields": _fields(one, ever, many),
-        "objects": one.get("predicted", {}).get("objects"),
-        "digest": one.get("predicted", {}).get("digest"),
-        "z_positions": _only(
-            (ever["focused"] or [{}])[-1], "sampled", "kept", "rejected", "surface", "residual_um"
-        ),
+        "status": finished.status if finished else "failed",
+        "reason": failed.reason if failed else None,
+        "fields": _fields(ever, last),
+        "objects": predicted.objects if predicted else None,
+        "digest": predicted.digest if predicted else None,
+        "z_positions": _z_positions(ever.last(Focused)),
         "retries": _retries(ever),
-        "timing": _timing(one, many),
-        "dispatch_ms": _dispatch(one, many),
-        "exposure_slip_ms": _slip(many),
-        "memory": _memory(one, many),
-        "holds": _holds(ever["held"]),
-        "stress": _only(one.get("stressed", {}), "burners", "seconds") or None,
-        "driver_cpu_s": one.get("finished", {}).get("driver_cpu_s"),
-        "versions": one.get("begun", {}).get("versions", {}),
+        "timing": _timing(last),
+        "dispatch_ms": _dispatch(last),
+        "exposure_slip_ms": _slip(last),
+        "memory": _memory(last),
+        "holds": _holds(ever.of(Throttled)),
+        "stress": _named(last.last(Stressed), "burners", "seconds") or None,
+        "driver_cpu_s": finished.driver_cpu_s if finished else None,
+        "versions": dict(begun.versions) if begun else {},
     }
 
 
 def latest(events: Sequence[Event]) -> Sequence[Event]:
-    """The events of the last run of a folder."""
-    began = max((k for k, event in enumerate(events) if event["event"] == "begun"), default=0)
+    """Return the events of the last run into a folder."""
+    began = max((k for k, event in enumerate(events) if isinstance(event, Begun)), default=0)
     return events[began:]
 
 
 def end_s(events: Sequence[Event]) -> float:
-    """The time of the last event that has one, which a damaged line has not; 0 if none has."""
-    return next((float(event["time"]) for event in reversed(events) if "time" in event), 0.0)
+    """Return the time of the last event that has one (a damaged line has none), else 0."""
+    return next((event.time for event in reversed(events) if event.time), 0.0)
 
 
-class EventIndex:
-    """Events by kind."""
-
-    def __init__(self, events: Iterable[Event]) -> None:
-        self.all = list(events)
-
-    def __getitem__(self, kind: str) -> list[Event]:
-        return [event for event in self.all if event["event"] == kind]
+def _named(event: Event | None, *names: str) -> dict[str, Any]:
+    """Some keys of an event; an empty dictionary if there is none."""
+    return {name: getattr(event, name) for name in names} if event else {}
 
 
-def _only(facts: Event, *names: str) -> dict[str, Any]:
-    return {name: facts[name] for name in names if name in facts}
+def _z_positions(focused: Focused | None) -> dict[str, Any]:
+    return _named(focused, "sampled", "kept", "rejected", "surface", "residual_um")
 
 
-def _places(events: Iterable[Event]) -> set[tuple[int, int]]:
-    return {(event["stripe"], event["field"]) for event in events}
+def _fields(ever: EventIndex, last: EventIndex) -> dict[str, Any]:
+    begun, resumed = last.last(Begun), last.last(Resumed)
+    steps: dict[str, type[FieldEvent]] = {
+        "captured": Captured, "stacked": Stacked, "detected": Detected,
+    }  # fmt: skip
+    lost = sorted(last.of(Lost), key=lambda event: event.place)
+    return {
+        "planned": begun.fields if begun else 0,
+        **{step: len({event.place for event in ever.of(kind)}) for step, kind in steps.items()},
+        "lost": [_named(event, "stripe", "field", "reason") for event in lost],
+        "resumed": sum(resumed.stacked) if resumed else 0,
+    }
 
 
-def _fields(one: dict[str, Event], ever: EventIndex, many: EventIndex) -> dict[str, Any]:
-    planned = one.get("begun", {}).get("fields", 0)
-    counts = {kind: len(_places(ever[kind])) for kind in ("captured", "stacked", "detected")}
-    by_name = sorted(many["lost"], key=lambda event: (event["stripe"], event["field"]))
-    lost = [_only(event, "stripe", "field", "reason") for event in by_name]
-    resumed = sum(one.get("resumed", {}).get("stacked", ()))
-    return {"planned": planned, **counts, "lost": lost, "resumed": resumed}
-
-
-def _retries(many: EventIndex) -> dict[str, int]:
-    steps = [event["step"] for event in many["retried"]]
+def _retries(ever: EventIndex) -> dict[str, int]:
+    steps = [event.step for event in ever.of(Retried)]
     counts = {step: steps.count(step) for step in ("focus", "capture", "stack", "detect")}
-    return {**counts, "actor_restarts": len(many["restarted"])}
+    return {**counts, "actor_restarts": len(ever.of(Restarted))}
 
 
-def _timing(one: dict[str, Event], many: EventIndex) -> dict[str, float]:
-    begun, up, focused = (one.get(kind) for kind in ("begun", "ray", "focused"))
-    exposed_s = [focused["first_exposure_s"]] if focused else []
-    exposed_s += [event["began_s"] for event in many["captured"]]
+def _timing(run: EventIndex) -> dict[str, float]:
+    begun, up, captured = run.last(Begun), run.last(RayStarted), run.of(Captured)
+    focused = run.last(Focused)
+    exposed_s = [focused.first_exposure_s] if focused else []
+    exposed_s += [event.began_s for event in captured]
     timing: dict[str, float] = {}
     if begun and up and exposed_s:
-        timing["startup"] = min(exposed_s) - begun["process_began_s"]
-        timing["first_exposure"] = min(exposed_s) - up["up_s"]
-    if many["captured"]:
-        ends = [event["ended_s"] for event in many["captured"]]
-        timing["capture"] = max(ends) - min(exposed_s)
-        timing |= _until_answer(one, many, max(ends))
+        timing["startup"] = min(exposed_s) - begun.process_began_s
+        timing["first_exposure"] = min(exposed_s) - up.up_s
+    if captured:
+        last_exposure_s = max(event.ended_s for event in captured)
+        timing["capture"] = last_exposure_s - min(exposed_s)
+        timing |= _answer(run, last_exposure_s)
     if begun:  # to the end, or as far as the journal of a killed run goes
-        timing["wall"] = end_s(many.all) - begun["process_began_s"]
+        timing["wall"] = end_s(run.events) - begun.process_began_s
     return {name: round(value, 4) for name, value in timing.items()}
 
 
-def _until_answer(one: dict[str, Event], many: EventIndex, last_s: float) -> dict[str, float]:
-    if "predicted" not in one:
+def _answer(run: EventIndex, last_exposure_s: float) -> dict[str, float]:
+    predicted, up = run.last(Predicted), run.last(RayStarted)
+    if not (predicted and up):
         return {}
-    answered_s, bound_s = one["predicted"]["answered_s"], lower_bound_s(one, many)
-    workflow_s = answered_s - one["ray"]["up_s"]
-    return {"answer": answered_s - last_s, "lower_bound": bound_s, "ratio": workflow_s / bound_s}
+    bound_s = lower_bound_s(run, up.cpus)
+    return {
+        "answer": predicted.answered_s - last_exposure_s,
+        "lower_bound": bound_s,
+        "ratio": (predicted.answered_s - up.up_s) / bound_s,
+    }
 
 
-def lower_bound_s(one: dict[str, Event], many: EventIndex) -> float:
-    """The least workflow time that the measured captures and CPU seconds allow.
+def lower_bound_s(run: EventIndex, cpus: int) -> float:
+    """Return the least workflow time that the measured captures and CPU seconds allow.
 
     Cameras: the slowest camera's sweeps and captures back to back, then the stacking and detection
     of one field. CPUs: all stacking and detection, evenly spread. Whichever is longer.
     """
-    cameras = Counter(dict(enumerate(one.get("focused", {}).get("sweeping_s", ()))))
-    for event in many["captured"]:
-        cameras[event["camera"]] += event["ended_s"] - event["began_s"]
-    stacking, detecting = (
-        [event["cpu_s"] for event in many[kind]] for kind in ("stacked", "detected")
-    )
-    last_field_s = float(np.median(stacking or [0]) + np.median(detecting or [0]))
-    by_cameras = max(cameras.values()) + last_field_s
-    by_cpus = (sum(stacking) + sum(detecting)) / one["ray"]["cpus"]
-    return float(max(by_cameras, by_cpus))
+    focused = run.last(Focused)
+    cameras = Counter(dict(enumerate(focused.sweeping_s if focused else ())))
+    for event in run.of(Captured):
+        cameras[event.camera] += event.ended_s - event.began_s  # type: ignore[assignment]
+    stacking_s = [event.cpu_s for event in run.of(Stacked)]
+    detecting_s = [event.cpu_s for event in run.of(Detected)]
+    last_field_s = float(np.median(stacking_s or [0]) + np.median(detecting_s or [0]))
+    by_cameras_s = max(cameras.values()) + last_field_s
+    by_cpus_s = (sum(stacking_s) + sum(detecting_s)) / cpus
+    return float(max(by_cameras_s, by_cpus_s))
 
 
-def _dispatch(one: dict[str, Event], many: EventIndex) -> dict[str, dict[str, float]]:
-    """Time from a batch being complete to its stacking; idle where a CPU was free just then.
+def _dispatch(run: EventIndex) -> dict[str, dict[str, float]]:
+    """Time from a batch being complete to its stacking; idle where a CPU was free at that moment.
 
     `slot_free` counts all of them, from when both the batch was complete and a CPU slot was free.
     """
-    cpus = one.get("ray", {}).get("cpus", 0)
-    asked_s = np.array([event["asked_s"] for event in many["stacked"]])
-    waits_ms = 1e3 * (np.array([event["began_s"] for event in many["stacked"]]) - asked_s)
-    free = _demand(many, asked_s) < cpus
+    up, stacked = run.last(RayStarted), run.of(Stacked)
+    cpus = up.cpus if up else 0
+    asked_s = np.array([event.asked_s for event in stacked])
+    waits_ms = 1e3 * (np.array([event.began_s for event in stacked]) - asked_s)
+    free = _demand(run, asked_s) < cpus
     waits = {
-        "slot_free": dispatch_waits_ms(many.all, cpus),
+        "slot_free": dispatch_waits_ms(run.events, cpus),
         "idle": waits_ms[free],
         "waited_for_cpu": waits_ms[~free],
     }
     return {name: _spread(values, (50, 95, 99)) for name, values in waits.items()}
 
 
+def cpu_tasks(events: Iterable[Event]) -> list[CpuTask]:
+    """Return the events of tasks that took a CPU slot."""
+    return [event for event in events if isinstance(event, CPU_TASKS)]
+
+
 def dispatch_waits_ms(events: Iterable[Event], cpus: int) -> list[float]:
-    """How long every batch of a run waited for its stacking once there was a CPU slot for it."""
-    work = [event for event in events if event["event"] in WORK]
-    asked = [event["asked_s"] if event["event"] == "stacked" else None for event in work]
-    times = [(event["began_s"], event["ended_s"]) for event in work]
-    return slot_waits_ms([(*time, at) for time, at in zip(times, asked, strict=True)], cpus)
+    """Return how long each batch of a run waited for its stacking once a CPU slot was free."""
+    work = [
+        (event.began_s, event.ended_s, event.asked_s if isinstance(event, Stacked) else None)
+        for event in cpu_tasks(events)
+    ]
+    return slot_waits_ms(work, cpus)
 
 
 def slot_waits_ms(work: Iterable[tuple[float, float, float | None]], cpus: int) -> list[float]:
@@ -192,23 +223,23 @@ def in_slots(
         yield task, slot, since_s
 
 
-def _demand(many: EventIndex, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
-    """How many tasks ran, or waited for a CPU, just before each moment."""
-    work = [event for kind in WORK for event in many[kind]]
-    asked = np.sort([event.get("asked_s", event["began_s"]) for event in work])
-    ended = np.sort([event["ended_s"] for event in work])
-    return np.searchsorted(asked, moments_s) - np.searchsorted(ended, moments_s)
+def _demand(run: EventIndex, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Count the tasks that ran, or waited for a CPU, just before each moment."""
+    work = cpu_tasks(run.events)
+    asked_s = np.sort([getattr(event, "asked_s", event.began_s) for event in work])
+    ended_s = np.sort([event.ended_s for event in work])
+    return np.searchsorted(asked_s, moments_s) - np.searchsorted(ended_s, moments_s)
 
 
-def _slip(many: EventIndex) -> dict[str, float]:
-    spread = _spread(slips_ms(many.all), (50, 99))
+def _slip(run: EventIndex) -> dict[str, float]:
+    spread = _spread(slips_ms(run.events), (50, 99))
     return {name: value for name, value in spread.items() if name != "n"}
 
 
 def slips_ms(events: Iterable[Event]) -> list[float]:
-    """How much later than its stage allowed every exposure of a run began."""
-    captured = (event for event in events if event["event"] == "captured")
-    return [slip for event in captured for slip in event["slips_ms"]]
+    """Return how much later than its stage allowed each exposure of a run began."""
+    captured = (event for event in events if isinstance(event, Captured))
+    return [slip for event in captured for slip in event.slips_ms]
 
 
 def _spread(
@@ -220,26 +251,27 @@ def _spread(
     return {"n": len(values), **spread, "max": round(float(max(values)), 3)}
 
 
-def _holds(held: Sequence[Event]) -> dict[str, float]:
-    """How often, and for how many seconds, cameras stood still for want of credits."""
-    return {"n": len(held), "seconds": round(sum(e["ended_s"] - e["began_s"] for e in held), 3)}
+def _holds(holds: Sequence[Throttled]) -> dict[str, float]:
+    """Count how often, and for how many seconds, cameras paused because no credit was left."""
+    seconds = sum(event.ended_s - event.began_s for event in holds)
+    return {"n": len(holds), "seconds": round(seconds, 3)}
 
 
-def _memory(one: dict[str, Event], many: EventIndex) -> dict[str, Any]:
-    up, finished = one.get("ray", {}), one.get("finished", {})
-    seen = max((event.get("in_flight", 0) for event in many["captured"]), default=0)
-    peak = finished.get("peak_batches_in_flight", seen)
+def _memory(run: EventIndex) -> dict[str, Any]:
+    up, finished = run.last(RayStarted), run.last(Finished)
+    in_flight = max((event.in_flight for event in run.of(Captured)), default=0)
+    peak = finished.peak_batches_in_flight if finished else in_flight
     return {
-        "object_store_mb": round(up.get("object_store_bytes", 0) / 1e6, 1),
-        "peak_live_mb": round(peak * up.get("batch_bytes", 0) / 1e6, 1),
-        "spilled_mb": finished.get("spilled_mb"),
+        "object_store_mb": round(up.object_store_bytes / 1e6, 1) if up else 0.0,
+        "peak_live_mb": round(peak * up.batch_bytes / 1e6, 1) if up else 0.0,
+        "spilled_mb": finished.spilled_mb if finished else None,
         "peak_batches_in_flight": peak,
-        "credits": up.get("credits"),
+        "credits": up.credits if up else None,
     }
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
-    """Write the summary beside the results."""
+    """Write the summary into a run folder."""
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
@@ -308,7 +340,7 @@ def _faults(summary: Summary) -> list[str]:
     return [", ".join(told).replace("actor_restarts again", "camera restarted")] if told else []
 
 
-def _dropped(rejected: Sequence[Event]) -> list[str]:
+def _dropped(rejected: Sequence[Mapping[str, Any]]) -> list[str]:
     """The samples that the focus surface does not go through, and why; the first few by name."""
     told = [
         f"    without stripe {sample['stripe']} field {sample['field']}: {sample['reason']}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from results.storage import Location
 from results.store import DEPTH, LABELS, STACKED, checksum_of
 from results.table import part_checksum
-from scan.past import Past
+from scan.checkpoint import Checkpoint
 from scan.plan import Field
 
 STRAYS = ("*.__lock", ".*.partial")  # of the store and of small files, left by whoever was killed
@@ -18,15 +18,15 @@ def remove_temp_files(folder: Path) -> None:
             stray.unlink(missing_ok=True)
 
 
-def verify(folder: Location, past: Past) -> None:
+def verify(folder: Location, checkpoint: Checkpoint) -> None:
     """Read what the journal says is on disk and forget what is not there as it was written."""
-    for field, checksums in list(past.stacked.items()):
+    for field, checksums in list(checkpoint.stacked.items()):
         if list(checksums) != [_core(folder, name, field) for name in (STACKED, DEPTH)]:
-            past.forget(field)
-    for field, checksums in list(past.detected.items()):
+            checkpoint.invalidate(field)
+    for field, checksums in list(checkpoint.detected.items()):
         rows = part_checksum(folder, field.stripe, field.field)
         if list(checksums) != [_core(folder, LABELS, field), rows]:
-            del past.detected[field]
+            del checkpoint.detected[field]
 
 
 def _core(folder: Location, name: str, field: Field) -> int | None:

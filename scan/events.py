@@ -11,19 +11,26 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from scan.plan import Field as ScanField
+from scan.plan import ScanPlan
 
 
 class Event(BaseModel):
-    """What all events have: when they were written."""
+    """What all events have: when they were written, 0 if never, and their kind."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
     time: float = 0.0
+    event: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as JSON has it, time and kind first; keys that are None are left out."""
+        values = self.model_dump(mode="json")
+        values = {"time": self.time, "event": self.event} | values
+        return {key: value for key, value in values.items() if value is not None}
 
     def to_json(self) -> str:
-        """The event as a line of JSON without its line break; keys that are None are left out."""
-        values = self.model_dump(mode="json")
-        return json.dumps({key: value for key, value in values.items() if value is not None})
+        """Return the event as a line of JSON without its line break."""
+        return json.dumps(self.to_dict())
 
 
 class CameraEvent(Event):
@@ -32,11 +39,17 @@ class CameraEvent(Event):
     camera: int
 
 
-class FieldEvent(CameraEvent):
+class FieldEvent(Event):
     """An event of one field of view."""
 
     stripe: int
     field: int
+    camera: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The field as (stripe, field)."""
+        return self.stripe, self.field
 
     @classmethod
     def of(cls, field: ScanField, camera: int, **facts: Any) -> Self:
@@ -66,6 +79,15 @@ class Begun(Event):
     cameras: int
     versions: Mapping[str, Any]
     identity: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, plan: ScanPlan, **facts: Any) -> Self:
+        """The event for a plan; the further facts are those that the plan does not hold."""
+        counts = [len(stripe) for stripe in plan.stripes]
+        rows, columns = plan.mosaic_shape
+        layout = f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels"
+        planned: dict[str, Any] = {"stripes": counts, "layout": layout, "fields": len(plan.fields)}
+        return cls(**planned, **plan.told(), **facts)
 
 
 class RayStarted(Event):
@@ -126,7 +148,7 @@ class Focused(Event):
 class Described(Event, Work):
     """The statistics that detection uses; they are the further keys."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     event: Literal["described"] = "described"
 
@@ -176,11 +198,11 @@ class Retried(Event):
     """A step failed and is done again."""
 
     event: Literal["retried"] = "retried"
-    step: str
-    reason: str = ""
     stripe: int | None = None
     field: int | None = None
     camera: int | None = None
+    step: str
+    reason: str = ""
 
 
 class Restarted(CameraEvent):
@@ -245,7 +267,7 @@ _PARSER: TypeAdapter[Any] = TypeAdapter(Annotated[_KINDS, Field(discriminator="e
 
 
 def parse(line: str | bytes) -> Event:
-    """The event of a line; Damaged if it is none."""
+    """Return the event of a line of JSON; Damaged if the line is not an event."""
     try:
         return _PARSER.validate_json(line)
     except ValidationError:

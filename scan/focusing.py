@@ -1,9 +1,9 @@
 """Where focus is sampled, which sweeps follow each other, and what became of it all."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from config import Settings
+from scan.events import Focused
 from scan.plan import Field, ScanPlan
 
 COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers several steps
@@ -43,14 +43,19 @@ class FocusResult:
     failed: tuple[Rejected, ...] = ()
     samples: tuple[tuple[int, int, float], ...] = ()
 
-    def told(self) -> dict[str, Any]:
-        """What the journal says of it."""
-        return vars(self) | {
-            "rejected": [vars(sample) for sample in self.rejected],
-            "failed": [vars(sample) for sample in self.failed],
-            "residual_um": round(self.residual_um, 4),
-            "centres_um": [[*place, z_um] for place, z_um in self.centres_um.items()],
-        }
+    def to_event(self) -> Focused:
+        """Return what the journal says of it."""
+        return Focused(
+            first_exposure_s=self.first_exposure_s,
+            sweeping_s=self.sweeping_s,
+            sampled=self.sampled,
+            kept=self.kept,
+            rejected=tuple(vars(sample) for sample in self.rejected),
+            surface=self.surface,
+            residual_um=round(self.residual_um, 4),
+            centres_um=tuple((*place, z_um) for place, z_um in self.centres_um.items()),
+            samples=self.samples,
+        )
 
 
 def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:

@@ -32,10 +32,10 @@ def test_every_dropped_sample_is_told_with_its_reason() -> None:
     peaks[empty] = FocusPeak(0.0, False, "no contrast")
     peaks[wrong] = FocusPeak(peaks[wrong].z_um - 15, False)
 
-    told = z_positions(peaks, job, sweeps_of(samples)).told()
+    focused = z_positions(peaks, job, sweeps_of(samples)).to_event()
 
-    reasons = {(r["stripe"], r["field"]): r["reason"] for r in told["rejected"]}
-    assert (told["sampled"], told["kept"]) == (12, 10)
+    reasons = {(r["stripe"], r["field"]): r["reason"] for r in focused.rejected}
+    assert (focused.sampled, focused.kept) == (12, 10)
     assert reasons[empty.stripe, empty.field] == "no contrast"
     assert reasons[wrong.stripe, wrong.field] == "-15.0 um off the surface of the others"
 

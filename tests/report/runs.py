@@ -10,10 +10,25 @@ from skimage.measure import label
 
 from imaging.ownership import label_dtype
 from imaging.pyramid import mean_pyramid, nearest_pyramid
-from results.journal import JOURNAL, Journal, read_journal
+from results.journal import JOURNAL, EventIndex, Journal, read_journal
 from results.store import DEPTH, LABELS, STACKED, create_mosaics, level_count, write_core
 from results.summary import Summary, summarise, write_summary
 from results.table import join_parts, write_part
+from scan.events import (
+    Begun,
+    Captured,
+    Detected,
+    FieldEvent,
+    Finished,
+    Focused,
+    Lost,
+    Predicted,
+    RayStarted,
+    Restarted,
+    Retried,
+    Stacked,
+    Throttled,
+)
 from scan.plan import Field, ScanPlan, make_plan
 
 FRAME_PX, OVERLAP_PX, PIXEL_UM = 160, 32, 0.5
@@ -58,32 +73,29 @@ class FakeRun:
     def begin(self, **more: Any) -> None:
         """The journal's first two lines."""
         (self.folder / "scan.toml").write_text("stripes = 2\n")
-        counts = [len(stripe) for stripe in self.plan.stripes]
-        self.journal.write(
-            "begun", process_began_s=1000.0, stripes=counts, fields=len(self.plan.fields),
-            versions={"python": "3.11"}, **self.plan.told(), **more,
-        )  # fmt: skip
-        self.journal.write(
-            "ray", up_s=1000.1, cpus=2, object_store_bytes=10**8, batch_bytes=10**6, credits=9
-        )
+        facts = {"process_began_s": 1000.0, "versions": {"python": "3.11"}, "identity": {}}
+        self.journal.write(Begun.of(self.plan, **facts, **more))
+        sizes = {"object_store_bytes": 10**8, "batch_bytes": 10**6, "credits": 9}
+        self.journal.write(RayStarted(up_s=1000.1, cpus=2, **sizes))
 
     def focus(self, rejected: int = 0, surface: str = "plane") -> None:
         """Autofocus on every field; the first so many samples are rejected."""
         create_mosaics(self.folder, self.plan, self.image.dtype, self.labels.dtype)
         places = [(field.stripe, field.field) for field in self.plan.fields]
         reasons = [{"stripe": s, "field": f, "reason": "dust"} for s, f in places[:rejected]]
-        centres = [(s, f, 1.5 * s - 0.5 * f) for s, f in places]
-        self.journal.write(
-            "focused", first_exposure_s=1000.3, sweeping_s=[0.1] * len(self.plan.stripes),
-            sampled=len(places), kept=len(places) - rejected, rejected=reasons, surface=surface,
-            residual_um=0.25, centres_um=centres, samples=[(s, f, z + 0.1) for s, f, z in centres],
-        )  # fmt: skip
+        centres = tuple((s, f, 1.5 * s - 0.5 * f) for s, f in places)
+        self.journal.write(Focused(
+            first_exposure_s=1000.3, sweeping_s=(0.1,) * len(self.plan.stripes),
+            sampled=len(places), kept=len(places) - rejected, rejected=tuple(reasons),
+            surface=surface, residual_um=0.25, centres_um=centres,
+            samples=tuple((s, f, z + 0.1) for s, f, z in centres),
+        ))  # fmt: skip
 
     def capture(self, field: Field) -> None:
         """A field's batch."""
         began_s = self.now_s
-        self._tell("captured", field, began_s=began_s, ended_s=began_s + 0.09,
-                   slips_ms=[0.1, 4.0], process=7, in_flight=1)  # fmt: skip
+        self._write(Captured, field, began_s=began_s, ended_s=began_s + 0.09,
+                    slips_ms=[0.1, 4.0], process=7, in_flight=1)  # fmt: skip
 
     def stack(self, field: Field) -> None:
         """A field's image and depth, on disk and told."""
@@ -91,8 +103,8 @@ class FakeRun:
         levels = level_count(self.folder / STACKED)
         write_core(self.folder / STACKED, *core, mean_pyramid(self.image[core], levels))
         write_core(self.folder / DEPTH, *core, mean_pyramid(self.depth[core], levels))
-        self._tell("stacked", field, asked_s=self.now_s, in_flight=0, checksums=[0, 0],
-                   **self._work())  # fmt: skip
+        self._write(Stacked, field, asked_s=self.now_s, in_flight=0, checksums=[0, 0],
+                    **self._work())  # fmt: skip
 
     def detect(self, field: Field) -> None:
         """A field's objects, on disk and told."""
@@ -101,7 +113,8 @@ class FakeRun:
         write_core(self.folder / LABELS, *core, nearest_pyramid(self.labels[core], levels))
         numbers = np.unique(self.labels[core])[1:]
         write_part(self.folder, field.stripe, field.field, self._rows(field, numbers))
-        self._tell("detected", field, objects=len(numbers), asked_s=self.now_s, **self._work())
+        self._write(Detected, field, objects=len(numbers), asked_s=self.now_s, checksums=[0, 0],
+                    **self._work())  # fmt: skip
 
     def _rows(self, field: Field, numbers: np.ndarray) -> dict[str, np.ndarray]:
         places = [np.argwhere(self.labels == number) for number in numbers]
@@ -119,23 +132,21 @@ class FakeRun:
     def _work(self) -> dict[str, float]:
         return {"began_s": self.now_s + 0.01, "ended_s": self.now_s + 0.09, "cpu_s": 0.08}
 
-    def _tell(self, event: str, field: Field, **facts: Any) -> None:
-        self.journal.write(
-            event, stripe=field.stripe, field=field.field, camera=field.stripe, **facts
-        )
+    def _write(self, kind: type[FieldEvent], field: Field, **facts: Any) -> None:
+        self.journal.write(kind.of(field, field.stripe, **facts))
 
     def lose(self, field: Field, reason: str) -> None:
         """A field that will not be in the answer."""
-        self._tell("lost", field, reason=reason)
+        self._write(Lost, field, reason=reason)
 
     def finish(self, status: str) -> Summary:
         """The answer and the summary."""
         events = read_journal(self.folder / JOURNAL)
-        found = [(e["stripe"], e["field"]) for e in events if e["event"] == "detected"]
+        found = [event.place for event in EventIndex(events).of(Detected)]
         objects = join_parts(self.folder, found)
-        self.journal.write("predicted", objects=objects, answered_s=self.now_s, digest="d")
-        self.journal.write("finished", status=status, peak_batches_in_flight=3, spilled_mb=0.0,
-                           driver_cpu_s=0.5)  # fmt: skip
+        self.journal.write(Predicted(objects=objects, answered_s=self.now_s, digest="d"))
+        self.journal.write(Finished(status=status, peak_batches_in_flight=3, spilled_mb=0.0,
+                                    driver_cpu_s=0.5))  # fmt: skip
         self.journal.close()
         summary = summarise(read_journal(self.folder / JOURNAL))
         write_summary(self.folder, summary)
@@ -165,9 +176,9 @@ def troubled_run(folder: Path, reason: str = "its camera died") -> FakeRun:
         run.capture(field)
         run.stack(field)
         run.detect(field)
-    run.journal.write("retried", step="capture", stripe=1, field=2, camera=1, reason=reason)
-    run.journal.write("restarted", camera=1, reason=reason)
-    run.journal.write("held", camera=0, began_s=run.now_s, ended_s=run.now_s + 0.2)
+    run.journal.write(Retried(step="capture", stripe=1, field=2, camera=1, reason=reason))
+    run.journal.write(Restarted(camera=1, reason=reason))
+    run.journal.write(Throttled(camera=0, began_s=run.now_s, ended_s=run.now_s + 0.2))
     run.lose(last, reason)
     run.finish("partial")
     return run

@@ -13,13 +13,28 @@ from hypothesis import strategies as st
 
 from report import columns
 from report.columns import Geometry
-from results.journal import Event
+from scan.events import (
+    Begun,
+    Captured,
+    Detected,
+    Event,
+    Failed,
+    Focused,
+    Lost,
+    RayStarted,
+    Restarted,
+    Retried,
+    Stacked,
+    Throttled,
+    Warned,
+)
+from tests.scan.samples import sample
 
-BEGUN: Event = {
-    "event": "begun", "time": 100.0, "process_began_s": 100.0, "stripes": [3, 2], "cameras": 2,
-    "pixel_size_um": 0.5, "row_cuts": [0, 100, 240], "column_cuts": [0, 100, 200, 340],
-}  # fmt: skip
-RAY: Event = {"event": "ray", "time": 100.1, "cpus": 2}
+BEGUN = sample(
+    Begun, time=100.0, process_began_s=100.0, stripes=[3, 2], cameras=2, pixel_size_um=0.5,
+    row_cuts=[0, 100, 240], column_cuts=[0, 100, 200, 340],
+)  # fmt: skip
+RAY = sample(RayStarted, time=100.1, cpus=2)
 
 # ----------------------------------------------------------------------------------- histograms
 
@@ -94,17 +109,16 @@ def test_few_whole_numbers_keep_to_themselves(values: list[int]) -> None:
 KINDS = ("capture", "hold", "stack")
 
 
-def took(event: str, stripe: int, began_s: float, seconds: float) -> Event:
-    """An event of the journal that took time."""
+def took(kind: type[Event], stripe: int, began_s: float, seconds: float) -> Event:
+    """An event that took time."""
     times = {"began_s": 100 + began_s, "ended_s": 100 + began_s + seconds}
-    place = {"stripe": stripe, "field": 0, "camera": stripe}
-    return {"event": event, "time": times["ended_s"], **place, **times}
+    return sample(kind, time=times["ended_s"], stripe=stripe, camera=stripe, **times)
 
 
 EVENTS = st.lists(
     st.builds(
         took,
-        st.sampled_from(["captured", "held", "stacked"]),
+        st.sampled_from([Captured, Throttled, Stacked]),
         st.integers(0, 1),
         st.floats(0, 1e5),
         st.floats(0, 1e3),
@@ -145,8 +159,8 @@ def test_bars_are_joined_only_for_want_of_room() -> None:
     """As many bars as there is room for stay as they are; one more, and those that follow most
     closely become one that says so, and no other does."""
     starts_s = [0, 1, 2.001, 3, 4]
-    events = [took("captured", 0, began_s, 0.9) for began_s in starts_s]
-    events[1]["ended_s"] = 102.0  # a millisecond before the next
+    lengths_s = [0.9, 1.0, 0.9, 0.9, 0.9]  # the second ends a millisecond before the third begins
+    events = [took(Captured, 0, *span) for span in zip(starts_s, lengths_s, strict=True)]
 
     assert [bar["text"] for bar in bars_of(events, 5)] == ["capture stripe 0 field 0"] * 5
     assert [(bar["left"], bar["right"], bar["text"]) for bar in bars_of(events, 4)] == [
@@ -164,7 +178,7 @@ def test_there_is_a_lane_per_camera_and_cpu_slot() -> None:
 
 def test_work_beyond_the_slots_has_a_lane() -> None:
     """Where clocks differ and more seems to run than there are slots, no bar lies outside lanes."""
-    events = [BEGUN, RAY, *(took("stacked", 0, 1, 2) for _ in range(3))]
+    events = [BEGUN, RAY, *(took(Stacked, 0, 1, 2) for _ in range(3))]
 
     lanes = columns.lanes(events)
     assert lanes[2:] == ["CPU slot 0", "CPU slot 1", "CPU slot 2"]
@@ -173,41 +187,35 @@ def test_work_beyond_the_slots_has_a_lane() -> None:
 
 # --------------------------------------------------------------------------------------- faults
 
-FAULTS = {  # facts of the event, lane, text
+AT = {"stripe": 1, "field": 2, "camera": 1}
+FAULTS: dict[str, tuple[Event, str, str]] = {  # event, lane, text
     "a capture again": (
-        {"event": "retried", "step": "capture", "stripe": 1, "field": 2, "camera": 1,
-         "reason": "no frame"},
+        Retried(step="capture", **AT, reason="no frame"),
         "camera 1", "retried capture stripe 1 field 2: no frame",
     ),
     "a sweep again": (
-        {"event": "retried", "step": "focus", "stripe": 0, "field": 4, "camera": 0,
-         "reason": "no peak"},
+        Retried(step="focus", stripe=0, field=4, camera=0, reason="no peak"),
         "camera 0", "retried focus stripe 0 field 4: no peak",
     ),
     "all sweeps again": (
-        {"event": "retried", "step": "focus", "reason": "the worker died"},
-        "", "retried focus: the worker died",
+        Retried(step="focus", reason="the worker died"), "", "retried focus: the worker died",
     ),
     "stacking again": (
-        {"event": "retried", "step": "stack", "stripe": 1, "field": 2, "camera": 1,
-         "reason": "killed"},
-        "", "retried stack stripe 1 field 2: killed",
+        Retried(step="stack", **AT, reason="killed"), "", "retried stack stripe 1 field 2: killed",
     ),
-    "a camera": (
-        {"event": "restarted", "camera": 1, "reason": "hung"},
-        "camera 1", "restarted camera 1: hung",
-    ),
-    "a warning": ({"event": "warning", "message": "another Ray"}, "", "warning: another Ray"),
-    "the end": ({"event": "failed", "reason": "disk full"}, "", "failed: disk full"),
+    "a lost field": (Lost(**AT, reason="dead"), "camera 1", "lost stripe 1 field 2: dead"),
+    "a camera": (Restarted(camera=1, reason="hung"), "camera 1", "restarted camera 1: hung"),
+    "a warning": (Warned(message="another Ray"), "", "warning: another Ray"),
+    "the end": (Failed(reason="disk full"), "", "failed: disk full"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("facts", "lane", "text"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(("event", "lane", "text"), FAULTS.values(), ids=FAULTS)
 def test_faults_stand_in_the_lane_of_a_camera_or_in_none(
-    facts: Event, lane: str, text: str
+    event: Event, lane: str, text: str
 ) -> None:
     """Faults say when, what and where; what concerns no camera stands above the lanes."""
-    events = [BEGUN, took("captured", 1, 0, 1), facts | {"time": 107.5}]
+    events = [BEGUN, took(Captured, 1, 0, 1), event.model_copy(update={"time": 107.5})]
 
     (fault,) = columns.faults(events)
     assert (fault["at"], fault["lane"]) == (107.5, lane)
@@ -219,46 +227,41 @@ def test_faults_stand_in_the_lane_of_a_camera_or_in_none(
 # --------------------------------------------------------------------------------------- fields
 
 
-def told(event: str, stripe: int = 0, field: int = 0, **facts: Any) -> Event:
-    """An event of one field."""
-    return {"event": event, "stripe": stripe, "field": field, **facts}
-
-
-HISTORIES: dict[str, tuple[list[Event], str, str, int]] = {  # events, state, reason, objects
+HISTORIES: dict[str, tuple[list[Any], str, str, int]] = {  # events, state, reason, objects
     "nothing yet": ([], "planned", "", 0),
-    "captured": ([told("captured")], "captured", "", 0),
-    "stacked": ([told("captured"), told("stacked")], "stacked", "", 0),
-    "searched": ([told("stacked"), told("detected", objects=7)], "detected", "", 7),
-    "lost": ([told("captured"), told("lost", reason="dead")], "lost", "dead", 0),
-    "lost, then found on resume": (
-        [told("lost", reason="dead"), told("stacked"), told("detected", objects=3)],
+    "captured": ([sample(Captured)], "captured", "", 0),
+    "stacked": ([sample(Captured), sample(Stacked)], "stacked", "", 0),
+    "detected": ([sample(Stacked), sample(Detected, objects=7)], "detected", "", 7),
+    "lost": ([sample(Captured), sample(Lost, reason="dead")], "lost", "dead", 0),
+    "lost, then detected on resume": (
+        [sample(Lost, reason="dead"), sample(Stacked), sample(Detected, objects=3)],
         "detected", "", 3,
     ),
-    "searched, then stacked again": (
-        [told("stacked"), told("detected", objects=7), told("stacked")], "stacked", "", 0,
+    "detected, then stacked again": (
+        [sample(Stacked), sample(Detected, objects=7), sample(Stacked)], "stacked", "", 0,
     ),
-    "another field": ([told("lost", field=1, reason="dead")], "planned", "", 0),
+    "another field": ([sample(Lost, field=1, reason="dead")], "planned", "", 0),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("events", "state", "reason", "count"), HISTORIES.values(), ids=HISTORIES)
 def test_the_last_event_of_a_field_tells_its_state(
-    events: list[Event], state: str, reason: str, count: int
+    events: list[Any], state: str, reason: str, count: int
 ) -> None:
     """A field is as its last event has it; only fields that are lost now are listed as lost."""
     found = columns.fields(Geometry(BEGUN), events)
 
     of_first = [found["fields"][name][0] for name in ("name", "state", "reason", "objects")]
     assert of_first == ["stripe 0 field 0", state, reason, count]
-    last = {event["field"]: event["event"] for event in events}
-    lost = [f"stripe 0 field {field}" for field, event in last.items() if event == "lost"]
+    last = {event.field: event for event in events}
+    lost = [f"stripe 0 field {k}" for k, event in last.items() if isinstance(event, Lost)]
     assert found["lost"]["name"] == lost
     assert found["lost"]["reason"] == ["dead"] * len(lost)
 
 
 def test_borders_lie_between_pixels() -> None:
     """Fields tile the mosaic, stripes hold their fields, and pixel 0 has its middle at 0 µm."""
-    found = columns.fields(Geometry(BEGUN), [told("lost", 1, 1, reason="dead")])
+    found = columns.fields(Geometry(BEGUN), [sample(Lost, stripe=1, field=1, reason="dead")])
 
     boxes = list(zip(*(found["fields"][edge] for edge in columns.BOX), strict=True))
     assert boxes == [
@@ -275,7 +278,7 @@ def test_many_fields_have_no_borders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more fields than one can see only stripes are drawn, and every k-th of those lost."""
     monkeypatch.setattr(columns, "MAX_BORDERS", 4)
     monkeypatch.setattr(columns, "MAX_MARKS", 2)
-    lost = [told("lost", 0, field, reason="dead") for field in range(3)]
+    lost = [sample(Lost, field=field, reason="dead") for field in range(3)]
 
     found = columns.fields(Geometry(BEGUN), lost)
     assert found["fields"]["name"] == []
@@ -285,11 +288,12 @@ def test_many_fields_have_no_borders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---------------------------------------------------------------------------------------- focus
 
-FOCUSED: Event = {
-    "samples": [(0, 0, 1.0), (0, 2, 9.0), (1, 1, 3.0)],
-    "rejected": [{"stripe": 0, "field": 2, "reason": "dust"}],
-    "centres_um": [(0, 0, 1.1), (0, 1, 1.2), (0, 2, 1.3), (1, 0, 2.1), (1, 1, 2.2)],
-}
+FOCUSED = sample(
+    Focused,
+    samples=[(0, 0, 1.0), (0, 2, 9.0), (1, 1, 3.0)],
+    rejected=[{"stripe": 0, "field": 2, "reason": "dust"}],
+    centres_um=[(0, 0, 1.1), (0, 1, 1.2), (0, 2, 1.3), (1, 0, 2.1), (1, 1, 2.2)],
+)
 
 
 def test_samples_lie_at_their_fields() -> None:
@@ -323,7 +327,7 @@ def test_the_surface_has_a_height_for_each_field() -> None:
 
 def test_before_autofocus_there_is_no_surface() -> None:
     """A run that has only begun has no samples and no picture of a surface."""
-    found = columns.focus(Geometry(BEGUN), {})
+    found = columns.focus(Geometry(BEGUN), None)
 
     assert not any(found["surface"].values())
     assert not any(found[name]["name"] for name in ("kept", "rejected"))

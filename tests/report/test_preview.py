@@ -46,8 +46,8 @@ def fill(run: FakeRun, pictures: Preview, skip: int | None = None) -> None:
         if number != skip:
             run.stack(field)
             run.detect(field)
-            pictures.add("stacked", (field.stripe, field.field))
-            pictures.add("detected", (field.stripe, field.field))
+            pictures.add_stack((field.stripe, field.field))
+            pictures.add_labels((field.stripe, field.field))
 
 
 def decoded(picture: bytes) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_a_field_is_outlined_once_it_is_searched(tmp_path: Path) -> None:
     run = begun(tmp_path)
     pictures = preview_of(run)
     run.stack(run.plan.fields[0])
-    pictures.add("stacked", (0, 0))
+    pictures.add_stack((0, 0))
 
     assert decoded(pictures.layer("image"))[:120, :120].max() > 200
     assert not decoded(pictures.layer("outlines")).any()

@@ -24,7 +24,9 @@ from report.report import LAYERS, MAX_NAMED, REPORT, Report, write_report
 from results.journal import JOURNAL
 from results.store import LABELS, level_count, write_core
 from results.table import TABLE
+from scan.events import Detected, Predicted, Warned
 from tests.report.runs import FakeRun, complete_run, troubled_run
+from tests.scan.samples import sample
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><script>alert(1)</script> \"'& {{ 7*7 }} <img src=x onerror=alert(2)>"
@@ -250,7 +252,7 @@ def test_many_faults_are_listed_from_the_end(tmp_path: Path) -> None:
     run = FakeRun(tmp_path)
     run.begin()
     for number in range(MAX_NAMED + 5):
-        run.journal.write("warning", message=f"number {number}")
+        run.journal.write(Warned(message=f"number {number}"))
 
     texts = Report(tmp_path).texts()
     assert texts["faults"] == [f"warning: number {k}" for k in range(5, MAX_NAMED + 5)]
@@ -297,8 +299,8 @@ def large_run(folder: Path) -> Report:
     whole = slice(0, EDGE_PX), slice(0, EDGE_PX)
     levels = nearest_pyramid(run.labels, level_count(folder / LABELS))
     write_core(folder / LABELS, *whole, levels)
-    run.journal.write("detected", stripe=0, field=0, objects=OBJECTS, **run._work())
-    run.journal.write("predicted", objects=OBJECTS, answered_s=run.now_s, digest="d")
+    run.journal.write(sample(Detected, objects=OBJECTS, **run._work()))
+    run.journal.write(Predicted(objects=OBJECTS, answered_s=run.now_s, digest="d"))
     run.journal.close()
 
     begun, ray, told, *rest = map(json.loads, (folder / JOURNAL).read_text().splitlines())
@@ -320,12 +322,12 @@ def _many() -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     for k in range(1, 2 * FIELDS):
         began_s = 1001 + k / 20
-        facts = {"time": began_s, "stripe": 0, "field": k % FIELDS or 1, "began_s": began_s}
-        took = {**facts, "ended_s": began_s + 0.03 + k % 7 / 1000}
+        facts = {"time": began_s, "stripe": 0, "field": k % FIELDS or 1, "camera": 0}
+        took = {**facts, "began_s": began_s, "ended_s": began_s + 0.03 + k % 7 / 1000}
         events.append(
-            {"event": "captured", "camera": 0, "slips_ms": [0.1, k / 100], "in_flight": 1, **took}
+            {"event": "captured", "slips_ms": [0.1, k / 100], "process": 7, "in_flight": 1, **took}
         )
-        events.append({"event": "warmed", "process": 8, "cpu_s": 0.02, **took})
+        events.append({"event": "warmed", "cpu_s": 0.02, **took})
         if k % 4 == 0:
             events.append({"event": "lost", "reason": "its camera died " * 6, **facts})
     return events

@@ -29,6 +29,7 @@ from config import validate
 from results.journal import JOURNAL, read_journal
 from results.storage import storage_at
 from scan.errors import UserMistake
+from scan.events import Warned
 from tests.results.stores import s3_store
 from tests.workflow.left import summary_of
 
@@ -233,7 +234,7 @@ def test_whoever_asks_for_no_cluster_hears_of_one(
     code = main.main(["--plain", "--stripes=1", "--fields=2", "--field-px=128", "--planes=3",
                       "--out", str(folder), *options])  # fmt: skip
 
-    warnings = [e["message"] for e in read_journal(folder / JOURNAL) if e["event"] == "warning"]
+    warnings = [e.message for e in read_journal(folder / JOURNAL) if isinstance(e, Warned)]
     assert code == 0
     assert sum("--address 10.0.0.1:6379 joins it" in message for message in warnings) == told
 

@@ -1,0 +1,98 @@
+"""The checkpoint of a run folder: what earlier runs have finished, according to their journal."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from scan.events import (
+    Begun,
+    Damaged,
+    Described,
+    Detected,
+    Event,
+    FieldEvent,
+    Finished,
+    Focused,
+    Stacked,
+)
+from scan.plan import Field, ScanPlan
+
+
+@dataclass
+class Checkpoint:
+    """The state in which a folder was left; empty for a new one.
+
+    Attributes
+    ----------
+    begun : Begun or None
+        The first run into the folder.
+    focused, described : Focused, Described or None
+        The last focus surface and the last statistics of the specimen.
+    complete : bool
+        Whether the last run finished with every field in the answer.
+    stacked, detected : dict
+        For every field with a valid result, the checksums of its files.
+    """
+
+    plan: ScanPlan
+    begun: Begun | None = None
+    focused: Focused | None = None
+    described: Described | None = None
+    complete: bool = False
+    stacked: dict[Field, Sequence[int]] = field(default_factory=dict)
+    detected: dict[Field, Sequence[int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Iterable[Event], plan: ScanPlan) -> Self:
+        """Return the state after these events."""
+        checkpoint = cls(plan)
+        for event in events:
+            checkpoint._apply(event)
+        for place in list(checkpoint.detected):
+            if not checkpoint.stacked.keys() >= {place, *plan.neighbours(place)}:
+                del checkpoint.detected[place]  # a neighbour was missing and may be stacked now
+        return checkpoint
+
+    @property
+    def centres_um(self) -> dict[tuple[int, int], float]:
+        """The best focus height of every field, by (stripe, field)."""
+        centres = self.focused.centres_um if self.focused else ()
+        return {(stripe, field): z_um for stripe, field, z_um in centres}
+
+    def invalidate(self, field: Field) -> None:
+        """Drop the stack of a field, and the detections that used its pixels."""
+        self.stacked.pop(field, None)
+        for other in (field, *self.plan.neighbours(field)):
+            self.detected.pop(other, None)
+
+    def _apply(self, event: Event) -> None:
+        match event:
+            case Begun():
+                self.begun, self.complete = self.begun or event, False
+            case Focused():
+                self.focused = event
+            case Described():
+                self.described = event
+            case Stacked() if field := self._field(event):
+                self.invalidate(field)  # its neighbours were detected while it was missing
+                self.stacked[field] = event.checksums
+            case Detected() if field := self._field(event):
+                self.detected[field] = event.checksums
+            case Finished():
+                self.complete = event.status == "complete"
+            case Damaged():
+                self.detected.clear()  # it may have been a stack that came after them
+
+    def _field(self, event: FieldEvent) -> Field | None:
+        """The field of an event; None if the plan has no such field."""
+        try:
+            return self.plan.stripes[event.stripe][event.field]
+        except IndexError:
+            return None
+
+
+def per_stripe(fields: Iterable[Field], plan: ScanPlan) -> list[int]:
+    """Count the fields of each stripe."""
+    counts = Counter(field.stripe for field in fields)
+    return [counts[stripe] for stripe in range(len(plan.stripes))]

@@ -1,0 +1,106 @@
+"""The summary: counts, times and faults of a run follow from its journal alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from results.summary import MAX_LISTED_SAMPLES, format_summary, summarise
+from scan.events import Damaged, Finished, Focused
+from tests.results.scans import events_of_a_scan, resumed_scan
+
+
+def test_a_run_whose_last_line_is_damaged_is_summarised() -> None:
+    """Its duration is that up to the last whole line."""
+    *events, finished = events_of_a_scan()
+    assert isinstance(finished, Finished)
+
+    summary = summarise([*events, Damaged()])
+
+    assert summary["status"] == "failed"
+    assert summary["timing"]["wall"] == events[-1].time - 100.0
+
+
+def test_the_summary_follows_from_the_events() -> None:
+    """Fields, retries, times and memory in the summary are computed from the events."""
+    summary = summarise(events_of_a_scan())
+
+    assert summary["status"] == "partial"
+    assert summary["fields"] == {
+        "planned": 3,
+        "captured": 2,
+        "stacked": 2,
+        "detected": 2,
+        "resumed": 0,
+        "lost": [{"stripe": 0, "field": 2, "reason": "camera"}],
+    }
+    assert summary["retries"] == {
+        "focus": 0,
+        "capture": 1,
+        "stack": 0,
+        "detect": 0,
+        "actor_restarts": 1,
+    }
+    assert summary["holds"] == {"n": 1, "seconds": 0.25}
+    # the second waited for a CPU until 20 ms before it began
+    assert summary["dispatch_ms"]["slot_free"]["p50"] == pytest.approx((8 + 20) / 2)
+    assert summary["dispatch_ms"]["slot_free"]["n"] == 2
+    assert summary["dispatch_ms"]["idle"] == {"n": 1, "p50": 8, "p95": 8, "p99": 8, "max": 8}
+    assert summary["dispatch_ms"]["waited_for_cpu"]["p50"] == 40
+    assert summary["exposure_slip_ms"]["max"] == 0.3
+    assert summary["memory"]["peak_live_mb"] == 3.0
+    assert summary["timing"]["startup"] == 3.0
+    assert summary["timing"]["first_exposure"] == 1.0
+    assert summary["timing"]["answer"] == 1.0
+    # sweeps of 0.8, two captures of 1 back to back, then one field's stacking and detection of 0.4
+    assert summary["timing"]["lower_bound"] == pytest.approx(3.2)
+    assert summary["timing"]["ratio"] == pytest.approx(5 / 3.2, abs=1e-4)
+
+
+@pytest.mark.parametrize("length", range(len(events_of_a_scan())))
+def test_a_run_cut_short_is_summarised(length: int) -> None:
+    """However early a run ends, its summary can be made and never claims completion."""
+    summary = summarise(events_of_a_scan()[:length])
+
+    assert summary["status"] == "failed"
+    assert format_summary(summary)
+
+
+def test_lost_fields_are_listed_last() -> None:
+    """The lines begin with the result and end with the lost fields by name."""
+    lines = format_summary(summarise(events_of_a_scan()))
+
+    assert lines[0].startswith("partial: 2 of 3 fields, 7 objects")
+    assert lines[-1] == "lost: stripe 0 field 2: camera"
+
+
+@pytest.mark.parametrize(("dropped", "listed"), [(0, 0), (2, 2), (40, MAX_LISTED_SAMPLES + 1)])
+def test_rejected_focus_samples_are_listed_with_their_reason(dropped: int, listed: int) -> None:
+    """The lines name the samples that were rejected and why; of many, the first few."""
+    events = events_of_a_scan()
+    rejected = tuple(
+        {"stripe": 1, "field": field, "reason": "no contrast"} for field in range(dropped)
+    )
+    at = next(k for k, event in enumerate(events) if isinstance(event, Focused))
+    events[at] = events[at].model_copy(update={"rejected": rejected})
+
+    summary = summarise(events)
+    lines = [line for line in format_summary(summary) if line.startswith("    ")]
+
+    assert len(lines) == listed
+    assert all("no contrast" in line for line in lines[:MAX_LISTED_SAMPLES])
+    assert summary["z_positions"]["rejected"] == rejected
+
+
+def test_a_resumed_run_has_its_own_times_and_all_faults() -> None:
+    """Fields and faults count over all runs of the folder, times and losses in the last one."""
+    summary = summarise(resumed_scan())
+
+    assert summary["status"] == "complete"
+    assert summary["fields"]["captured"] == 3
+    assert summary["fields"]["lost"] == []
+    assert summary["fields"]["resumed"] == 2
+    assert summary["retries"]["capture"] == summary["retries"]["actor_restarts"] == 1
+    assert summary["z_positions"]["surface"] == "plane"
+    assert summary["timing"]["startup"] == 3.0
+    assert summary["timing"]["answer"] == 1.0
+    assert "2 fields from before" in "\n".join(format_summary(summary))
