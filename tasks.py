@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from imaging.detection import DetectionStatistics, measure
+from imaging.detection import measure
 from imaging.focus import FocusPeak, crops, find_peak
 from imaging.ownership import Sight, core_of, owned_rows, scan_numbers, seen_by
 from imaging.pyramid import mean_pyramid, nearest_pyramid
+from imaging.statistics import DetectionStatistics
 from imaging.zpositions import z_positions
 from prediction import Predictor
 from results.digest import digest_of

@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rendering import z_stack
 
 from benchmarks.conditions import print_conditions
-from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
+from imaging.detection import detect, estimate_statistics, measure
 from imaging.stacking import focus_stack
+from imaging.statistics import DetectionStatistics
 
 Finder = Callable[[np.ndarray], np.ndarray]
 Scene = tuple[np.ndarray, np.ndarray]  # image, labels

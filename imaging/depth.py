@@ -23,9 +23,6 @@ HAZE, HAZE_REACH_BLOCKS = 0.03, 12
 LEAST_BLUR_PX, BLUR_PX_PER_CURVATURE, BLUR_REACH = 0.25, 0.5, 2.0
 TRUSTED_QUARTILE = 75  # the curvature is told by the strongest quarter of the blocks
 SPARSE = (slice(None, None, 2),) * 2  # every fourth block tells what is typical
-# How far below the best plane so far a depth is put while the next may be better: half a plane, and
-# half as much for its neighbours' pull, since a blend can be mended upwards only.
-UNDECIDED = np.float32(0.75)
 ENOUGH = 0.05  # of confidence behind a depth: with less, farther neighbours count as much
 
 Blocks = NDArray[np.float32]
@@ -66,16 +63,13 @@ def smooth_energy(energy: Blocks) -> None:
     cv2.GaussianBlur(energy, (5, 5), ENERGY_SIGMA_BLOCKS, dst=energy)
 
 
-def block_depth(energy: NDArray[np.float32], more_to_come: bool = False) -> BlockDepth:
+def block_depth(energy: NDArray[np.float32]) -> BlockDepth:
     """Find the depth of each block from its energies.
 
     Parameters
     ----------
     energy : (z, y, x) float32
         Of two or more planes.
-    more_to_come : bool
-        The last plane is not the end of the stack: where it is the best so far, depth is the least
-        that it may yet turn out to be.
     """
     shape = energy.shape[1:]
     floor, mean, height = np.empty((3, *shape), np.float32)
@@ -88,8 +82,6 @@ def block_depth(energy: NDArray[np.float32], more_to_come: bool = False) -> Bloc
     peak = np.asarray(best + np.where(inner, offset, 0), np.float32)
     curvature = _typical(bend, height - floor, inner & (confidence > 0))
     confidence *= not_haze(height - floor, blur_reach(curvature, len(energy) - 1))
-    if more_to_come:
-        peak -= np.where(best == len(energy) - 1, UNDECIDED, np.float32(0))
     depth = np.clip(_smooth(peak, confidence, len(energy)), 0, len(energy) - 1)
     return BlockDepth(depth.astype(np.float32), peak, confidence, floor, curvature)
 

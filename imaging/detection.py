@@ -26,8 +26,6 @@ from imaging.statistics import (
     weighted_median,
 )
 
-__all__ = ["DetectionStatistics", "detect", "estimate_statistics", "measure"]
-
 # Lengths in object diameters, tuned on the 120 real images of benchmarks/detection.py; all lie on
 # flat optima: a fifth more or less costs about a hundredth of F1.
 PEAK_DISTANCE = 0.25  # seeds closer than this are one object

@@ -177,41 +177,6 @@ def blend(frames, grid, rounding, image, depth):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def spread(grid, depth):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Interpolate the depth grid to pixels."""
-    rows, columns = grid.shape
-    above = np.empty((columns + 1) * BLOCK_PX, np.float32)
-    below = np.empty((columns + 1) * BLOCK_PX, np.float32)
-    for cell_row in range(rows + 1):
-        spread_cells(grid, cell_row, above, below, depth)
-
-
-@compiled
-def blend_next(previous, plane, below, depth, written, rounding, image):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Blend the last two planes, `below` and the next, where depth now lies between them.
-
-    Where depth lies just under `previous` after all, and the image was blended for less, the image
-    moves towards `previous`: it holds the plane before, which need not be kept. Where it does not,
-    `previous` is the nearest plane there is.
-    """
-    for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            part, was = depth[y, x] - below, written[y, x] - below
-            if part > np.float32(0) and part <= np.float32(1):
-                start = np.float32(previous[y, x])
-                image[y, x] = start + part * (np.float32(plane[y, x]) - start) + rounding
-            elif part > was and part <= np.float32(0) and was > np.float32(-1):
-                start = np.float32(image[y, x])
-                step = (part - was) / -was
-                image[y, x] = start + step * (np.float32(previous[y, x]) - start) + rounding
-            elif part > -HALF and part <= np.float32(0) and was <= np.float32(-1):
-                image[y, x] = previous[y, x]
-            else:
-                continue
-            written[y, x] = depth[y, x]
-
-
-@compiled
 def move_window(leaving, entering, total):  # type: ignore[no-untyped-def] # pragma: no cover
     """Let sums over rows go on by one row."""
     for x in range(total.size):

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from imaging.detection import DetectionStatistics, detect, measure
+from imaging.detection import detect, measure
 from imaging.ownership import Sight, core_of, label_dtype, owned_rows, scan_numbers, seen_by
+from imaging.statistics import DetectionStatistics
 from scan.plan import Field, ScanPlan, make_plan
 
 DIAMETER_PX = 24

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from imaging.detection import DetectionStatistics, detect, estimate_statistics, measure
+from imaging.detection import detect, estimate_statistics, measure
+from imaging.statistics import DetectionStatistics
 
 OFFSET = 100  # of the camera, grey levels
 NOISE = 4.0

@@ -25,9 +25,10 @@ import tasks
 from benchmarks.accuracy import accuracy_of
 from config import Settings, validate
 from imaging.alignment import align
-from imaging.detection import DetectionStatistics, detect
+from imaging.detection import detect
 from imaging.ownership import label_dtype
 from imaging.stacking import focus_stack
+from imaging.statistics import DetectionStatistics
 from microscope.opening import open_microscope, prepare, specimen_of
 from microscope.simulated import SimulatedMicroscope
 from prediction.classic import Classic
