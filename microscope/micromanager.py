@@ -5,18 +5,20 @@ Nothing moves before every position of a stack is known to lie within the limits
 the stages stand still, so that the stack can be asked for again. A core belongs to one process.
 """
 
+import hashlib
 import math
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from microscope import ZStack
 from scan.errors import CaptureError, InputError, ScanError, UserMistake
@@ -168,7 +170,7 @@ class MicroManagerMicroscope:
             _quietly(self._core.unloadAllDevices)
         self._closed = True
         if self._lock:
-            self._lock.close()  # which gives it back
+            self._lock.release()
 
     def _find_devices(self) -> None:
         found = {role: getattr(self._core, f"get{role}Device")() for role in ROLES}
@@ -376,35 +378,28 @@ def _wrong(subject: Path | str, *rest: str) -> InputError:
     return InputError(str(subject), *rest)
 
 
-def _lock(wiring: Wiring) -> TextIO:
-    """Own a microscope: of two processes that open its configuration the second is refused.
+def _lock(wiring: Wiring) -> FileLock:
+    """Lock a microscope; InputError if another process still drives it after the timeout.
 
-    One that was killed may take a moment to be gone; the system gives the lock back then.
+    The system releases the lock of a process that was killed. The file lies among temporary ones,
+    for nothing may be left next to a configuration, whose folder may be read-only.
     """
-    if not wiring.config.is_file():
+    if not (wiring.config.is_file() and os.access(wiring.config, os.R_OK)):
         advice = "name a file saved by Micro-Manager's hardware configuration wizard"
-        raise _wrong(wiring.config, "a configuration file", "none", advice)
+        raise _wrong(wiring.config, "a readable configuration file", "none", advice)
+    name = hashlib.sha256(str(wiring.config.resolve()).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir(), f"stripe-scan-{name}.lock")
+    lock = FileLock(path, timeout=wiring.timeout_s, mode=0o666, thread_local=False)
     try:
-        file = wiring.config.open(encoding="utf-8")
-    except OSError as error:
-        came, advice = str(error.strerror), "let whoever scans read it"
-        raise _wrong(wiring.config, "a configuration file", came, advice) from None
-    deadline_s = time.monotonic() + wiring.timeout_s
-    while not _locked(file):
-        if time.monotonic() > deadline_s:
-            file.close()
-            expected, came = "a microscope that nobody drives", "one that another process drives"
-            raise _wrong(wiring.config, expected, came, "wait until that scan is over, or stop it")
-        time.sleep(10 * POLL_S)
-    return file
-
-
-def _locked(file: TextIO) -> bool:
-    try:
-        flock(file, LOCK_EX | LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.acquire(poll_interval=10 * POLL_S)
+    except Timeout:
+        expected, came = "a microscope that nobody drives", "one that another process drives"
+        advice = "wait until that scan is over, or stop it"
+        raise _wrong(wiring.config, expected, came, advice) from None
+    except OSError as error:  # the file of another user, on systems that protect temporary files
+        expected, advice = "to be opened", "remove it, unless that user is scanning"
+        raise _wrong(path, expected, str(error.strerror), advice) from None
+    return lock
 
 
 def _load(wiring: Wiring) -> Any:

@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import msgpack
@@ -23,6 +25,14 @@ from scan.errors import CaptureError, InputError, UserMistake
 from tests.microscope.devices import ADAPTERS, BEADS, SEQUENCES, config_of
 
 Opener = Callable[..., MicroManagerMicroscope]
+
+
+@pytest.fixture(autouse=True)
+def _locks_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave no lock among the temporary files of this computer."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(tmp_path_factory.getbasetemp()))
+        yield
 
 
 class Recorder:
@@ -127,6 +137,18 @@ def test_a_microscope_has_one_owner(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="whose devices all start"):
         MicroManagerMicroscope(wiring)
     MicroManagerMicroscope(replace(wiring, config=config_of(tmp_path, *BEADS))).close()
+
+    assert list(tmp_path.iterdir()) == [path]  # no lock is left next to it
+
+
+def test_a_second_scan_waits_for_the_first(tmp_path: Path) -> None:
+    """A process that was killed may take a moment to be gone; within the timeout that is waited
+    for."""
+    wiring = Wiring(config_of(tmp_path, *BEADS), exposure_ms=1.0, adapters=ADAPTERS, timeout_s=10)
+    first = MicroManagerMicroscope(wiring)
+    Timer(0.2, first._lock.release).start()  # type: ignore[union-attr]
+
+    MicroManagerMicroscope(wiring).close()
 
 
 def test_sequences_of_hardware_can_be_switched_off(opened: Opener) -> None:
@@ -594,7 +616,7 @@ def test_a_refused_microscope_is_released(
 
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
     """A file that is not there is told by its path."""
-    with pytest.raises(InputError, match=r"none\.cfg: expected a configuration file, got none"):
+    with pytest.raises(InputError, match=r"none\.cfg: expected a readable .* file, got none"):
         MicroManagerMicroscope(Wiring(tmp_path / "none.cfg", exposure_ms=1.0))
 
 
