@@ -1,0 +1,72 @@
+"""Ray's exceptions, sorted by what the driver does about them: one policy for each kind."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from ray.exceptions import (
+    LocalRayletDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+)
+
+from scan.errors import ScanError
+
+MAX_REASON_CHARS = 400  # there may be one reason for each field
+
+
+class FailureKind(Enum):
+    """What failed."""
+
+    CANCELLED = auto()  # a capture that waited in its camera's queue was withdrawn
+    CAMERA_DIED = auto()  # the process of a capture actor
+    BATCH_LOST = auto()  # the images are gone with the node that held them
+    WORKER_DIED = auto()  # the process of a task: killed, out of memory, hung, its node lost
+    RAY_DIED = auto()  # Ray on this computer
+    ERROR = auto()  # the function raised an error
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a remote call has no result: its kind, the reason in one line, and the error itself."""
+
+    kind: FailureKind
+    reason: str
+    error: BaseException
+
+
+def failure_of(error: RayError) -> Failure:
+    """The failure that an exception of Ray stands for."""
+    cause = cause_of(error)
+    if isinstance(error, RayTaskError) and isinstance(cause, RayActorError):
+        return _batch_lost(cause)  # an argument that its camera did not deliver
+    match cause:
+        case TaskCancelledError():
+            return Failure(FailureKind.CANCELLED, "cancelled", cause)
+        case LocalRayletDiedError():
+            return Failure(FailureKind.RAY_DIED, "Ray's local process died", cause)
+        case RayActorError():
+            return Failure(FailureKind.CAMERA_DIED, "the process of the camera died", cause)
+        case ObjectLostError():
+            return _batch_lost(cause)
+        case RayError():
+            return Failure(FailureKind.WORKER_DIED, one_line(cause), cause)
+    return Failure(FailureKind.ERROR, one_line(cause), cause)
+
+
+def _batch_lost(cause: BaseException) -> Failure:
+    reason = "the images were lost with the node that held them"
+    return Failure(FailureKind.BATCH_LOST, reason, cause)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What a remote function raised, or the failure of Ray itself."""
+    return error.cause if isinstance(error, RayTaskError) else error
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error; with its type unless it is one of ours."""
+    first = (str(error).strip().splitlines() or [""])[0][:MAX_REASON_CHARS]
+    return first if isinstance(error, ScanError) else f"{type(error).__name__}: {first}"

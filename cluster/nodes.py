@@ -1,0 +1,111 @@
+"""The nodes of the cluster: which are alive, what they offer, and where cameras run."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import ray
+
+from config import Settings
+from scan.errors import UserMistake
+
+MICROSCOPE = "microscope"  # resource of the nodes that have one
+HEAD = "node:__internal_head__"  # resource by which Ray marks its head
+SMALL_SHARE = 0.001  # of a resource: any number of simulated microscopes fits on a node
+NODE_WAIT_S = 30.0  # nodes may be about to join
+SPILL_QUERY_S = 5.0  # time for the nodes to report how much they spilled
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """Ray's description of each node that is alive."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def is_schedulable(node: Mapping[str, Any]) -> bool:
+    """Whether a node is more than a head without CPUs."""
+    offered = node["Resources"]
+    return HEAD not in offered or bool(offered.get("CPU") or offered.get(MICROSCOPE))
+
+
+def exclude_nodes(dead: Collection[str] = ()) -> dict[str, str]:
+    """The label selector of all nodes except the dead ones and a head without CPUs."""
+    idle = [node["NodeID"] for node in alive_nodes() if not is_schedulable(node)]
+    excluded = ",".join([*idle, *sorted(dead)])
+    return {"ray.io/node-id": f"!in({excluded})"} if excluded else {}
+
+
+def cpu_slots() -> int:
+    """CPU slots for stacking and detection in the whole cluster."""
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def store_bytes() -> int:
+    """Size of the smallest object store of the nodes that hold batches."""
+    sizes = (
+        node["Resources"].get("object_store_memory")
+        for node in alive_nodes()
+        if is_schedulable(node)
+    )
+    return int(min(filter(None, sizes), default=0))
+
+
+def spilled_mb() -> float | None:
+    """Megabytes that Ray spilled to disk; None where it does not answer."""
+    try:  # without the dashboard's process only a private function has the number
+        from ray._private import internal_api
+
+        state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
+        reply = internal_api.get_memory_info_reply(state, timeout_seconds=SPILL_QUERY_S)
+        return round(reply.store_stats.spilled_bytes_total / 1e6, 3)
+    except Exception:  # all nodes are asked; if one is gone, gRPC raises errors of its own
+        return None
+
+
+def require_cpus() -> None:
+    """Wait for a node with a CPU; UserMistake if none joins."""
+    wait_for_resource("CPU for stacking", 1, cpu_slots, "start Ray on a computer that has some")
+
+
+def capture_placement(settings: Settings) -> dict[str, Any]:
+    """Ray options that place an actor or a task where the microscope is.
+
+    A real microscope takes one whole unit of the resource. UserMistake if the node that is needed
+    does not join within `NODE_WAIT_S`.
+    """
+    real = bool(settings.configurations)
+    name, _, label = (settings.capture_on or MICROSCOPE).partition("=")
+    if label:
+        hint = f"start Ray on the microscope's computer with --labels={name}={label}"
+        wait_for_resource(f"node of label {name}={label}", 1, lambda: _labelled(name, label), hint)
+        return {"label_selector": {name: label}}
+    required = settings.capture_on or (real and len(alive_nodes()) > 1)
+    if not (required or ray.cluster_resources().get(name)):
+        return {"label_selector": exclude_nodes()}
+    hint = (
+        f"start Ray on the microscope's computer with --resources='{{\"{name}\": 1}}', or end the "
+        "scan that uses it"
+    )
+    needed = len(settings.configurations) or SMALL_SHARE
+    wait_for_resource(f"of resource {name}", needed, lambda: _free(name), hint)
+    return {"resources": {name: 1 if real else SMALL_SHARE}}
+
+
+def _labelled(name: str, label: str) -> int:
+    return sum(node["Labels"].get(name) == label for node in alive_nodes())
+
+
+def _free(resource: str) -> float:
+    return float(ray.available_resources().get(resource, 0))
+
+
+def wait_for_resource(what: str, needed: float, count: Callable[[], float], hint: str) -> None:
+    """Wait for nodes to join; UserMistake that names what is missing when they do not."""
+    deadline_s, announced = time.monotonic() + NODE_WAIT_S, False
+    while (found := count()) < needed:
+        if not announced:
+            print(f"waiting for {needed:g} {what}", flush=True)
+            announced = True
+        if time.monotonic() > deadline_s:
+            got = f"{found:g} free within {NODE_WAIT_S:.0f} s"
+            raise UserMistake("Ray cluster", f"{needed:g} {what}", got, hint)
+        time.sleep(0.5)
