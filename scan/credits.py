@@ -25,7 +25,7 @@ class Credits:
         self.taken += 1
         self.peak = max(self.peak, self.taken)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Give one back when a batch is stacked, or lost."""
         if not self.taken:
             raise ValueError("expected a taken credit, got none taken; a batch was counted twice")
