@@ -60,21 +60,22 @@ def this_driver(
     stacking: Any = None,
     camera_options: Mapping[str, Any] | None = None,
 ) -> Timeline:
-    """This project's own loop, actors and modest workers; the kernel is the workload's, or that of
-    the task that is given for stacking.
+    """This project's own workflow, actors and workers; the kernel is the workload's, or that of the
+    task that is given for stacking.
 
     There is neither autofocus nor detection.
     """
     os.environ |= CHANGES.get(change, {})
-    import ray
-
     import main
+    from cluster.connection import ray_running
+    from cluster.nodes import cpu_slots
+    from driver import run as runs
+    from driver.signals import Stop
     from microscope.opening import Setup
     from prediction.opening import open_predictor
     from results.journal import JOURNAL, Journal
     from scan.checkpoint import Checkpoint
     from scan.plan import make_plan
-    from scan.stop import Stop
 
     settings = settings_of(work)
     plan = make_plan((work.fields,) * work.stripes, (work.edge_px,) * 2, 0, 1.0, steered=True)
@@ -83,33 +84,64 @@ def this_driver(
     setup = Setup(settings, plan, planes=work.planes, z_step_um=1.0, dtype=dtype, opener=opener)
     lowered = change != "stacking not lowered"
     main.stack_batch = stacking or project_stacking(work, lowered)
-    options = camera_options or {}
     if change == "memory not touched":
-        main.QUEUED_PER_CAMERA = 0
+        runs.MAX_PREFAULT_BYTES = 0
     timeline = Timeline()
-    with main.ray_running(settings), Journal(folder / JOURNAL) as journal:
-        credits = main.credits_of(setup)
-        run = main.Run(
+    main.run_autofocus = partial(instead_of_autofocus, timeline)
+    main.ScanLoop = partial(stacking_loop(), lambda: measured(around, timeline))
+    with ray_running(settings), Journal(folder / JOURNAL) as journal:
+        run = runs.Run(
             setup,
             open_predictor("classic", dtype),
-            folder,
+            str(folder),
             Checkpoint(plan),
             journal,
-            credits,
+            runs.credits_of(setup),
             Stop(),
-            options,
+            camera_options or {},
+            0 if change == "workers not warmed" else cpu_slots(),
         )
-        with main.cameras(setup, options) as actors:
-            model = ray.put(run.predictor)
-            ray.get([actor.ready.remote() for actor in actors])
-            timeline.ready_s = time.time()
-            if change != "workers not warmed":
-                ray.get(main.warm(actors, model, run))
-            z_um = {(field.stripe, field.field): (0.0,) * work.planes for field in plan.fields}
-            flow = project_flow(run, actors, z_um, model, ray.put(None))
-            with around(), driver_cpu(timeline):
-                flow.run_to_the_end()
+        main.scan(run)
     return read_back(folder / JOURNAL, timeline)
+
+
+@contextmanager
+def measured(around: Around, timeline: Timeline) -> Iterator[None]:
+    """The part of a run that is compared."""
+    with around(), driver_cpu(timeline):
+        yield
+
+
+def instead_of_autofocus(timeline: Timeline, run: Any, pending: Any) -> Any:
+    """Wait until cameras and workers are ready; all heights are known."""
+    from driver.autofocus import Focus
+
+    while pending.busy:
+        for outcome in pending.wait():
+            raise AssertionError(outcome)
+    timeline.ready_s = time.time()
+    plan, planes = run.setup.plan, run.setup.planes
+    return Focus({(f.stripe, f.field): (0.0,) * planes for f in plan.fields}, None)
+
+
+def stacking_loop() -> Any:
+    """The project's loop without detection: a field counts as detected once it is stacked."""
+    from driver.loop import ScanLoop
+
+    class StackingLoop(ScanLoop):
+        def __init__(self, around: Around, *given: Any) -> None:
+            super().__init__(*given)
+            self._closing.enter_context(around())
+
+        def _submit_detections(self, *settled: Any) -> None:
+            for place in settled:
+                for field in self.state.detections_to_submit(place):
+                    self.state.mark_detected(field)
+
+        def predict(self) -> None:
+            """There is nothing to predict."""
+
+    return StackingLoop
 
 
 def settings_of(work: Workload) -> Any:
@@ -146,33 +178,20 @@ class ProjectCamera:
 
 
 def project_stacking(work: Workload, lowered: bool) -> Any:
-    """Stacking with the workload's kernel in the project's modest thread."""
+    """Stacking with the workload's kernel at the project's low priority."""
     import ray
 
     import tasks
     from scan.records import StackRecord, WorkRecord
 
-    @ray.remote(num_cpus=1)
+    @ray.remote(num_cpus=1, max_retries=0)
     def stack_batch(job: Any, frames: Any) -> StackRecord:
         if lowered:
-            return StackRecord((0, 0), tasks.modestly(stack, frames, work.cpu_s)[1])
+            return StackRecord((0, 0), tasks._timed(stack, frames, work.cpu_s)[1])
         made = stack(frames, work.cpu_s)
-        return StackRecord((0, 0), WorkRecord(made.began_s, made.ended_s, made.cpu_s, 0))
+        return StackRecord((0, 0), WorkRecord(made.began_s, made.ended_s, made.cpu_s))
 
     return stack_batch
-
-
-def project_flow(*given: Any) -> Any:
-    """The project's loop without detection: a field counts as searched once it is stacked."""
-    import main
-
-    class Flow(main.Flow):
-        def detect_around(self, *settled: Any) -> None:
-            for place in settled:
-                for field in self.ledger.detections_to_begin(place):
-                    self.ledger.was_detected(field)
-
-    return Flow(*given)
 
 
 def read_back(journal: Path, timeline: Timeline) -> Timeline:
@@ -199,9 +218,9 @@ def ray_empty_tasks(work: Workload) -> float:
     """Empty tasks per second on a local Ray as this project starts it."""
     import ray
 
-    import main
+    from cluster.connection import ray_running
 
-    with main.ray_running(settings_of(work)):
+    with ray_running(settings_of(work)):
         task = ray.remote(nothing)
         ray.get([task.remote() for _ in range(work.cpus)])
         began_s = time.perf_counter()

@@ -68,6 +68,12 @@ class Setup:
         return self.planes * math.prod(self.plan.frame_shape) * self.dtype.itemsize
 
     @property
+    def diameter_px(self) -> float | None:
+        """Object diameter that the settings give, in pixels."""
+        given_um = self.settings.diameter_um
+        return given_um / self.plan.pixel_size_um if given_um else None
+
+    @property
     def focus_job(self) -> FocusJob:
         """What autofocus needs to know of the scan."""
         return FocusJob(self.plan, self.settings, self.planes, self.z_step_um, self.recorded_z_um)

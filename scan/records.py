@@ -36,15 +36,11 @@ class SweepRecord:
 
 @dataclass(frozen=True)
 class WorkRecord:
-    """When a task's function began and ended, and the CPU seconds that it took.
-
-    `repeats` counts how often Ray ran it before, in workers that died.
-    """
+    """When a task's function began and ended, and the CPU seconds that it took."""
 
     began_s: float
     ended_s: float
     cpu_s: float
-    repeats: int
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,7 @@ class StackJob:
     z_um: tuple[float, ...]
     align: bool
     burn_s: float = 0.0  # under stress
+    limit_s: float | None = None  # after which the task counts as hung
 
 
 @dataclass(frozen=True)
@@ -92,3 +89,4 @@ class DetectionJob:
     field: Field
     surroundings: tuple[Span, Span]
     pixel_size_um: float
+    limit_s: float | None = None  # after which the task counts as hung

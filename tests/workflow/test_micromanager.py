@@ -13,6 +13,7 @@ import pymmcore
 import pytest
 
 import main
+from driver import run
 from microscope import ZStack
 from tests.microscope.devices import ADAPTERS, BEADS, config_of
 from tests.workflow.faults import Fault, Script, with_script
@@ -95,12 +96,12 @@ def driver_crash(batch: ZStack) -> ZStack:
 @pytest.fixture
 def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], None]:
     """Let the microscope fail once so at the second field of the second stripe."""
-    prepared = main.prepared
+    resolve = run.resolve_setup
 
     def follow(fault: Fault) -> None:
         (tmp_path / "script").mkdir()
         script = Script(tmp_path / "script", {(1, 1): (fault, 1)})
-        monkeypatch.setattr(main, "prepared", lambda given: with_script(prepared(given), script))
+        monkeypatch.setattr(run, "resolve_setup", lambda given: with_script(resolve(given), script))
 
     return follow
 

@@ -13,6 +13,7 @@ import pytest
 import main
 from benchmarks.accuracy import accuracy_of
 from config import validate
+from driver import run
 from imaging.ownership import seen_by
 from microscope.opening import prepare
 from tests.prediction import networks
@@ -118,7 +119,7 @@ def test_mistakes_end_early_in_one_line(
     """A predictor that cannot be used: exit code 2, one line on stderr, no Ray, nothing written."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("kept")
-    monkeypatch.setattr(main, "ray_running", None)
+    monkeypatch.setattr(run, "ray_running", None)
 
     code = main.main(["--predictor", predictor])
 

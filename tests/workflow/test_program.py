@@ -9,27 +9,19 @@ import re
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import AuthenticationError
 
 import main
-from config import validate
-from results.journal import JOURNAL, read_journal
 from results.storage import storage_at
-from scan.errors import UserMistake
-from scan.events import Warned
 from tests.results.stores import s3_store
 from tests.workflow.left import summary_of
 
@@ -52,28 +44,40 @@ def program(*options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_a_python_that_is_too_old_is_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"version_info": (3, 10, 2, "final", 0)}, "Python: expected 3.11 or newer, got 3.10.2"),
+        ({"platform": "win32"}, "Windows: expected Linux or macOS"),
+    ],
+    ids=["Python", "Windows"],
+)
+def test_what_the_program_cannot_run_on_is_said_first(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    expected: str,
 ) -> None:
-    """A Python of 2019 can read the program as far as it says, in one line, what it needs."""
-    ast.parse((ROOT / "main.py").read_text(), feature_version=(3, 8))
-    monkeypatch.setattr(sys, "version_info", (3, 9, 2, "final", 0))
+    """An older Python can read the program as far as it says, in one line, what it needs."""
+    ast.parse((ROOT / "main.py").read_text(), feature_version=(3, 10))
+    for name, value in change.items():
+        monkeypatch.setattr(sys, name, value)
 
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
 
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert ended.value.code == 2
-    assert told.startswith("Python: expected 3.11 or newer, got 3.9.2; make ")
-    assert told.count("\n") == 1
+    assert message.startswith(expected)
+    assert message.count("\n") == 1
 
 
-@pytest.mark.parametrize("line", ["numpi", "numpi>=2  # arrays", "numpi[all]>=2.0"])
-def test_a_missing_package_is_told(tmp_path: Path, line: str) -> None:
-    """Whatever is required and not installed is named, with the command that installs it."""
+def test_a_missing_package_is_named(tmp_path: Path) -> None:
+    """Without its packages the program says in one line which is missing and what to do."""
     shutil.copy(ROOT / "main.py", tmp_path)
-    required = (ROOT / "requirements.txt").read_text()
-    (tmp_path / "requirements.txt").write_text(f"{required}{line}\n")
+    for package in ("cluster", "driver"):
+        (tmp_path / package).mkdir()
+    (tmp_path / "cluster" / "environment.py").write_text("import numpi")
 
     run = subprocess.run(
         [sys.executable, "main.py"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -81,193 +85,21 @@ def test_a_missing_package_is_told(tmp_path: Path, line: str) -> None:
 
     assert run.returncode == 2
     assert run.stderr == (
-        "package numpi: expected to be installed, got none; "
-        "python -m pip install -r requirements.txt\n"
+        "No module named 'numpi'; python -m pip install -r requirements.txt installs what is "
+        "needed\n"
     )
 
 
-@pytest.fixture
-def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """64 MB of shared memory, as containers have them, and no Ray in this process."""
-    usage = shutil.disk_usage
-
-    def container(path: Path) -> Any:
-        return SimpleNamespace(free=2**26) if path == Path("/dev/shm") else usage(path)
-
-    monkeypatch.setattr(shutil, "disk_usage", container)
-    monkeypatch.setattr(main.ray, "is_initialized", lambda: False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
-needs_shared_memory = pytest.mark.skipif(
-    sys.platform != "linux" or not Path("/dev/shm").is_dir(), reason="no /dev/shm here"
-)
-
-
-@needs_shared_memory
-def test_too_little_shared_memory_is_told(
-    small_memory: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where Ray would put batches into files, it is not started: one line, nothing written."""
-    code = main.main(["--plain", "--object-store-mb", "500", "--out", str(tmp_path / "run")])
-
-    told = capsys.readouterr().err
-    assert code == 2
-    assert told.startswith("/dev/shm: expected 500 MB free for batches, got 67 MB; start ")
-    assert "--shm-size=550m" in told
-    assert told.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
-@needs_shared_memory
-def test_shared_memory_is_needed_by_a_local_ray_alone(
-    small_memory: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Room that is just enough will do, so will Ray's own permission, and a cluster has its own."""
-    begun: list[dict[str, Any]] = []
-    monkeypatch.setattr(main.ray, "init", lambda **how: begun.append(how))
-    monkeypatch.setattr(main, "require_grpc", lambda host, port: None)
-
-    main.require_shared_memory(2**26)
-    with pytest.raises(UserMistake):
-        main.require_shared_memory(2**26 + 1)
-    main.start_ray("10.0.0.1:6379", validate({}))
-    monkeypatch.setenv("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE", "1")
-    main.start_ray(None, validate({}))
-
-    assert [how["address"] for how in begun] == ["10.0.0.1:6379", "local"]
-
-
-REFUSALS = {
-    "version": RuntimeError("Version mismatch: The cluster was started with:\n  Ray: 2.59.0\n"),
-    "token": AuthenticationError("RAY_AUTH_TOKEN_PATH is set but file cannot be opened"),
-    "address": ValueError("Malformed address: nowhere"),
-}
-
-
-@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
-def test_a_cluster_that_refuses_us_is_told_in_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    error: Exception,
-) -> None:
-    """Whatever keeps Ray from being joined: exit code 2, its reason and ours in one line."""
-
-    def refuse(address: str, settings: object) -> None:
-        raise error
-
-    monkeypatch.setattr(main, "start_ray", refuse)
-    monkeypatch.setattr(main.ray, "is_initialized", lambda: False)
-
-    code = main.main(["--address", "somewhere", "--out", str(tmp_path / "run")])
-
-    said = capsys.readouterr().err
-    assert code == 2
-    assert said.startswith("Ray at somewhere: expected a Ray that answers, got ")
-    assert str(error).split()[0] in said
-    assert said.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
-def silent(connection: socket.socket) -> None:
-    """Take a connection and say nothing, for as long as it is held."""
-    connection.recv(100)
-    connection.recv(1)
-
-
-def web_server(connection: socket.socket) -> None:
-    """Answer as a web server answers what it does not understand."""
-    connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
-
-
-def ray_head(connection: socket.socket) -> None:
-    """Answer as a Ray's head does, with the settings of HTTP/2."""
-    connection.recv(100)
-    connection.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-
-
-@pytest.mark.parametrize(("answer", "told"), [(None, False), (web_server, False), (ray_head, True)])
-def test_another_ray_is_told_if_it_answers(
-    local_ray: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    answer: Callable[[socket.socket], None] | None,
-    told: bool,
-) -> None:
-    """Where `ray start` left an address, it is told if a Ray answers there that is not ours."""
-    (tmp_path / "ray").mkdir()
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert main.ray_beside() is None
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
-        if answer is None:
-            server.close()
-        else:
-            threading.Thread(target=lambda: answer(server.accept()[0]), daemon=True).start()
-
-        assert main.ray_beside() == (address if told else None)
-
-
-def test_our_own_ray_is_not_another(
-    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A program that is on the Ray that `ray start` left is not told to join it."""
-    (tmp_path / "ray").mkdir()
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    own = main.ray.get_runtime_context().gcs_address
-    (tmp_path / "ray" / "ray_current_cluster").write_text(own)
-
-    assert main.ray_beside() is None
-
-
-@pytest.mark.parametrize(("options", "told"), [([], 1), (["--address", "10.0.0.2:6379"], 0)])
-def test_whoever_asks_for_no_cluster_hears_of_one(
-    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], told: int
-) -> None:
-    """Another Ray is a warning in the journal that says how to join it, unless one is asked for."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(main, "ray_beside", lambda: "10.0.0.1:6379")
-    folder = tmp_path / "run"
-
-    code = main.main(["--plain", "--stripes=1", "--fields=2", "--field-px=128", "--planes=3",
-                      "--out", str(folder), *options])  # fmt: skip
-
-    warnings = [e.message for e in read_journal(folder / JOURNAL) if isinstance(e, Warned)]
-    assert code == 0
-    assert sum("--address 10.0.0.1:6379 joins it" in message for message in warnings) == told
-
-
-@pytest.mark.parametrize("answer", [None, silent, web_server])
-def test_what_is_no_cluster_is_told_soon(
-    monkeypatch: pytest.MonkeyPatch, answer: Callable[[socket.socket], None] | None
-) -> None:
-    """Nothing at the address, or something else than Ray: an error within 6 s."""
-    assert main.ANSWER_S <= 4
-    monkeypatch.setattr(main, "ANSWER_S", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        if answer is None:
-            server.close()
-        else:
-            threading.Thread(target=lambda: answer(server.accept()[0]), daemon=True).start()
-        began = time.monotonic()
-        with pytest.raises(OSError, match=r"refused|timed out|not Ray's"):
-            main.require_grpc("127.0.0.1", port)
-        assert time.monotonic() - began < main.ANSWER_S + 2
-
-
-def test_a_missing_cluster_is_told_soon(tmp_path: Path) -> None:
-    """No Ray at the address: exit code 2 within 20 s, one message, nothing written."""
+def test_a_missing_cluster_is_reported_soon(tmp_path: Path) -> None:
+    """No Ray at the address: exit code 2 within 20 s, one line, nothing written."""
     began = time.monotonic()
 
     run = program("--address", "127.0.0.1:1", "--out", str(tmp_path / "run"))
 
     assert time.monotonic() - began < 20
     assert run.returncode == 2
-    assert re.search(r"Ray at 127\.0\.0\.1:1: expected a Ray that answers", run.stderr)
-    assert "Traceback" not in run.stderr
+    assert run.stderr.startswith("Ray at 127.0.0.1:1: expected a Ray that answers, got ")
+    assert run.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -24,6 +24,7 @@ import main
 import tasks
 from benchmarks.accuracy import accuracy_of
 from config import Settings, validate
+from driver import run, setup
 from imaging.alignment import align
 from imaging.detection import detect
 from imaging.ownership import label_dtype
@@ -185,7 +186,7 @@ def test_a_trace_that_cannot_be_written_fails_no_scan(
     def refuse(folder: Path, ray_events: list[Any]) -> None:
         raise StorageError(str(folder), "room", "none", "make some")
 
-    monkeypatch.setattr(main, "write_trace", refuse)
+    monkeypatch.setattr(run, "write_trace", refuse)
 
     code, summary = scan(tmp_path / "run", *TINY)
 
@@ -228,13 +229,13 @@ def test_saved_settings_repeat_the_run_in_any_order(
 ) -> None:
     """The run's own scan.toml gives a run with the same digest, however the driver hears of what
     has finished."""
-    generator, resolved = random.Random(0), main.Flow.resolved
+    generator, wait = random.Random(0), main.Workflow.wait
 
-    def some_of_them(flow: main.Flow) -> list[Any]:
-        refs = resolved(flow)
-        return generator.sample(refs, generator.randint(1, len(refs)))
+    def some_of_them(flow: main.Workflow, references: list[Any], timeout_s: float) -> list[Any]:
+        ready = wait(flow, references, timeout_s)
+        return generator.sample(ready, generator.randint(0, len(ready)))
 
-    monkeypatch.setattr(main.Flow, "resolved", some_of_them)
+    monkeypatch.setattr(main.Workflow, "wait", some_of_them)
     again = tmp_path / "again"
 
     code = main.main(["--plain", "--config", str(slide / "scan.toml"), "--out", str(again)])
@@ -330,30 +331,6 @@ def test_a_recording_is_stacked_and_searched_as_it_is(
     assert summary["objects"] == in_one_piece(folder).max()
 
 
-def test_batches_stay_within_credits(local_ray: None, tmp_path: Path) -> None:
-    """With little room in the store, captures wait for credits: bounded memory, nothing spilled."""
-    code, summary = scan(
-        tmp_path / "run",
-        "--stripes",
-        "3",
-        "--fields",
-        "6",
-        "--planes",
-        "9",
-        "--field-px",
-        "128",
-        store_fraction=0.006,
-        settle_ms=0,
-        focus_samples=1,
-    )
-
-    memory = summary["memory"]
-    assert code == 0
-    assert memory["credits"] == 4
-    assert memory["peak_batches_in_flight"] <= memory["credits"]
-    assert memory["spilled_mb"] == 0
-
-
 def test_a_sweep_that_misses_the_focus_is_widened(local_ray: None, tmp_path: Path) -> None:
     """A first sweep that ends short of the specimen peaks at its edge and is widened once."""
     code, summary = scan(
@@ -405,11 +382,11 @@ def test_a_field_that_cannot_be_captured_is_lost_by_name(
     victim = tmp_path / "fields" / "field4.tif"
 
     def then_damage(settings: Settings) -> Any:
-        setup = prepare(settings)
+        prepared = prepare(settings)
         victim.write_bytes(victim.read_bytes()[:1000])
-        return setup
+        return prepared
 
-    monkeypatch.setattr(main, "prepare", then_damage)
+    monkeypatch.setattr(setup, "prepare", then_damage)
     folder = tmp_path / "run"
     code, summary = scan(
         folder,
@@ -451,7 +428,7 @@ def test_mistakes_end_early_in_one_line(
     """Wrong settings or input: exit code 2, one line on stderr, no Ray, nothing written."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.txt").write_text("kept")
-    monkeypatch.setattr(main, "ray_running", None)
+    monkeypatch.setattr(run, "ray_running", None)
 
     code = main.main(options)
 

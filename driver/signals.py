@@ -1,4 +1,4 @@
-"""A request to stop: what a signal does to a scan."""
+"""A request to stop, by Ctrl-C or a signal."""
 
 import signal
 from collections.abc import Iterator
@@ -8,23 +8,23 @@ from typing import Any
 
 
 class Stop:
-    """Ctrl-C and SIGTERM: noted while the loop runs, which then comes home; raised elsewhere.
+    """Note the first request while it is deferred, and raise KeyboardInterrupt otherwise.
 
-    The second one is raised wherever it comes.
+    The second request is raised at once.
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self._gentle = False
+        self.requested = False
+        self._deferred = False
 
     def __call__(self, number: int, frame: Any) -> None:
-        again, self.asked = self.asked, True
-        if again or not self._gentle:
+        again, self.requested = self.requested, True
+        if again or not self._deferred:
             raise KeyboardInterrupt
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Listen to these signals; to a terminal's end only if nobody else does, as nohup."""
+    def on_signals(self) -> Iterator[None]:
+        """Handle signals; SIGHUP only if nobody else does, as nohup."""
         numbers = [SIGINT, SIGTERM, *[SIGHUP] * (signal.getsignal(SIGHUP) == signal.SIG_DFL)]
         before = {number: signal.signal(number, self) for number in numbers}
         try:
@@ -34,10 +34,10 @@ class Stop:
                 signal.signal(number, handler)
 
     @contextmanager
-    def gently(self) -> Iterator[None]:
-        """Note the first signal instead of raising."""
-        self._gentle = True
+    def deferred(self) -> Iterator[None]:
+        """Note the first request instead of raising it."""
+        self._deferred = True
         try:
             yield
         finally:
-            self._gentle = False
+            self._deferred = False

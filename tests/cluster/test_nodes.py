@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import actors
-from actors import HEAD, MICROSCOPE, where_cameras_live
+from cluster import nodes
+from cluster.nodes import HEAD, MICROSCOPE, SMALL_SHARE, capture_placement
 from config import validate
 from scan.errors import UserMistake
 
@@ -33,11 +33,11 @@ PLACED = {  # settings, nodes, where cameras live
     "a laptop": ({}, LAPTOP, {"label_selector": {}}),
     "a microscope of its own": (ONE, LAPTOP, {"label_selector": {}}),
     "a head that only heads": ({}, FARM, {"label_selector": {"ray.io/node-id": "!in(head)"}}),
-    "software beside a microscope": ({}, LAB, {"resources": {MICROSCOPE: actors.A_SHARE}}),
+    "software beside a microscope": ({}, LAB, {"resources": {MICROSCOPE: SMALL_SHARE}}),
     "a microscope of the lab": (ONE, LAB, {"resources": {MICROSCOPE: 1}}),
     "two microscopes": (TWO, SCOPES, {"resources": {MICROSCOPE: 1}}),
     "a label": (ONE | {"capture_on": "role=scope"}, SCOPES, {"label_selector": {"role": "scope"}}),
-    "another resource": ({"capture_on": "CPU"}, FARM, {"resources": {"CPU": actors.A_SHARE}}),
+    "another resource": ({"capture_on": "CPU"}, FARM, {"resources": {"CPU": SMALL_SHARE}}),
 }
 MISSING = {  # settings, nodes, what is said
     "no microscope on a farm": (ONE, FARM, "1 of resource microscope, got 0 free"),
@@ -59,8 +59,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     told.nodes, told.cluster_resources = lambda: told.found, amounts
     told.available_resources = amounts
-    monkeypatch.setattr(actors, "ray", told)
-    monkeypatch.setattr(actors, "PLACE_S", 0.0)
+    monkeypatch.setattr(nodes, "ray", told)
+    monkeypatch.setattr(nodes, "NODE_WAIT_S", 0.0)
     return told
 
 
@@ -72,7 +72,7 @@ def test_cameras_live_where_the_hardware_is(
     head that is there to keep the cluster together."""
     cluster.found = nodes
 
-    assert where_cameras_live(validate(given)) == expected
+    assert capture_placement(validate(given)) == expected
 
 
 @pytest.mark.parametrize(("given", "nodes", "said"), MISSING.values(), ids=MISSING)
@@ -83,7 +83,7 @@ def test_what_is_missing_is_named(
     cluster.found = nodes
 
     with pytest.raises(UserMistake) as refused:
-        where_cameras_live(validate(given))
+        capture_placement(validate(given))
 
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -94,7 +94,7 @@ def test_a_node_that_is_about_to_join_is_waited_for(
 ) -> None:
     """A microscope whose computer joins within half a minute is no mistake."""
     cluster.found = FARM
-    monkeypatch.setattr(actors, "PLACE_S", 30.0)
-    monkeypatch.setattr(actors.time, "sleep", lambda _: setattr(cluster, "found", LAB))
+    monkeypatch.setattr(nodes, "NODE_WAIT_S", 30.0)
+    monkeypatch.setattr(nodes.time, "sleep", lambda _: setattr(cluster, "found", LAB))
 
-    assert where_cameras_live(validate(ONE)) == {"resources": {MICROSCOPE: 1}}
+    assert capture_placement(validate(ONE)) == {"resources": {MICROSCOPE: 1}}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scan.stop import Stop
+from driver.signals import Stop
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -24,9 +24,9 @@ def terminal() -> Iterator[None]:
 def test_the_first_is_noted_and_the_second_raised(number: int) -> None:
     """While the loop runs the first signal is only noted; the second interrupts it."""
     stop = Stop()
-    with stop.heeded(), stop.gently():
+    with stop.on_signals(), stop.deferred():
         signal.raise_signal(number)
-        assert stop.asked
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
 
@@ -35,12 +35,12 @@ def test_the_first_is_noted_and_the_second_raised(number: int) -> None:
 def test_outside_the_loop_a_signal_interrupts(number: int) -> None:
     """Where nothing can be torn, as in autofocus, the first signal interrupts at once."""
     stop = Stop()
-    with stop.heeded():
-        with stop.gently():
+    with stop.on_signals():
+        with stop.deferred():
             pass
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
-    assert stop.asked
+    assert stop.requested
 
 
 def test_handlers_are_given_back() -> None:
@@ -48,7 +48,7 @@ def test_handlers_are_given_back() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         handlers = [signal.getsignal(number) for number in SIGNALS]
-        with Stop().heeded():
+        with Stop().on_signals():
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         assert [signal.getsignal(number) for number in SIGNALS] == handlers
     finally:

@@ -1,6 +1,6 @@
 """What a cluster costs: the same work on one, two and four raylets, and a farm of nodes on paper.
 
-    python benchmarks/cluster.py --rounds 3
+    python benchmarks/cluster_cost.py --rounds 3
 
 On one machine: a head without CPUs, where the driver is, and raylets with one CPU slot each; the
 first of them has the microscope. *Stacking that waits* sleeps for a known time, so that raylets
@@ -45,7 +45,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 import main  # noqa: E402
 import tasks  # noqa: E402
-from actors import A_SHARE, MICROSCOPE  # noqa: E402
 from benchmarks.conditions import print_conditions  # noqa: E402
 from benchmarks.scaling import (  # noqa: E402
     LINK_BYTES_PER_S,
@@ -56,6 +55,7 @@ from benchmarks.scaling import (  # noqa: E402
 )
 from benchmarks.systems import this_driver  # noqa: E402
 from benchmarks.workload import Workload, least_s, waits_ms  # noqa: E402
+from cluster.nodes import MICROSCOPE, SMALL_SHARE  # noqa: E402
 from results.journal import JOURNAL, read_journal  # noqa: E402
 from scan.events import Detected, RayStarted, Stacked  # noqa: E402
 from scan.records import StackRecord  # noqa: E402
@@ -67,7 +67,7 @@ WAITING = Workload(fields=12, exposure_s=0.005)  # three cameras, three times as
 SLIDE = ["--plain", "--stripes=3", "--fields=8"]
 TINY = Workload(stripes=2, fields=500, planes=2, edge_px=64, exposure_s=1e-5)
 MOVES = 20
-AT_THE_MICROSCOPE = {"resources": {MICROSCOPE: A_SHARE}}
+AT_THE_MICROSCOPE = {"resources": {MICROSCOPE: SMALL_SHARE}}
 MOVED = "MB moved per batch: by place; by stores; by loopback"
 FARM = (1, 2, 4, 8, 16)
 
@@ -145,7 +145,7 @@ def noting(notes: Path, work: Callable[[Any, Any], tuple[int, int]]) -> Any:
     def stack_batch(job: Any, frames: Any) -> StackRecord:
         note = notes / f"{job.field.stripe}-{job.field.field}"
         note.write_text(ray.get_runtime_context().get_node_id())
-        return StackRecord(*tasks.modestly(work, job, frames))
+        return StackRecord(*tasks._timed(work, job, frames))
 
     return stack_batch
 
@@ -220,7 +220,7 @@ def scanning() -> Scanned:
     """A scan by the program."""
     before = Counters.now()
     with tempfile.TemporaryDirectory() as notes, tempfile.TemporaryDirectory() as folder:
-        main.stack_batch, out = noting(Path(notes), tasks._stack), Path(folder) / "run"
+        main.stack_batch, out = noting(Path(notes), tasks.stack), Path(folder) / "run"
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             assert main.main([*SLIDE, "--out", str(out)]) == 0
         summary = json.loads((out / "summary.json").read_text())

@@ -1,0 +1,174 @@
+"""Autofocus: sweep the sample fields of all cameras at once, then fit the focus surface."""
+
+from collections import deque
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.failures import FailureKind
+from driver.pending import PendingSteps
+from driver.run import Run
+from driver.steps import Done, Failed, FindZPositions, Reference, Sweep, Withdrawn
+from imaging.focus import FocusPeak, find_peak
+from imaging.ownership import label_dtype
+from results.store import create_mosaics
+from scan import events
+from scan.focusing import (
+    COARSE_STEP_UM,
+    FINE_REACH_UM,
+    FINE_STEP_UM,
+    WIDER,
+    FocusJob,
+    sample_fields,
+    sweep_heights,
+)
+from scan.plan import Field
+from scan.records import SweepRecord
+
+Heights = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Focus:
+    """Heights of the planes of each field, by (stripe, field); and autofocus images (a reference),
+    None if the statistics of the specimen are known."""
+
+    z_um: Mapping[tuple[int, int], Heights]
+    samples: Reference | None
+
+
+def run_autofocus(run: Run, pending: PendingSteps) -> Focus:
+    """Find the z-positions of all fields; a focus surface of an earlier run is kept."""
+    setup, checkpoint = run.setup, run.checkpoint
+    job = setup.focus_job
+    if checkpoint.focused and checkpoint.described:
+        return Focus(_planes(job, checkpoint.centres_um), None)
+    found = find_z_positions(run, pending, job)
+    result, samples = found.result, pending.calls.keep(found.batch)
+    if checkpoint.focused:  # fields on disk were captured at its heights
+        return Focus(_planes(job, checkpoint.centres_um), samples)
+    plan = setup.plan
+    create_mosaics(run.location, plan, setup.dtype, label_dtype(plan.mosaic_shape))
+    run.journal.write(result.to_event())
+    return Focus(_planes(job, result.centres_um), samples)
+
+
+def _planes(job: FocusJob, centres_um: Mapping[tuple[int, int], float]) -> dict[Any, Heights]:
+    return {place: job.planes_at(centre_um) for place, centre_um in centres_um.items()}
+
+
+def find_z_positions(run: Run, pending: PendingSteps, job: FocusJob) -> Done:
+    """Sweep the samples and fit the surface; again if a node that held their images is lost."""
+    retries = run.setup.settings.retries
+    while True:
+        sweeps = FocusSweeps(run, pending, job)
+        sweeps.run()
+        outcome = pending.run(sweeps.fit())
+        if isinstance(outcome, Done):
+            return outcome
+        if outcome.failure.kind is not FailureKind.BATCH_LOST or not retries:
+            raise outcome.failure.error
+        retries -= 1
+        run.journal.write(events.Retried(step="focus", reason=outcome.failure.reason))
+
+
+def sweeps_of_sample(job: FocusJob) -> Generator[Heights, FocusPeak, FocusPeak]:
+    """The sweeps of one sample field, each chosen by the peak of the one before; returns the last
+    peak. First coarse, then fine around its peak; recorded planes are swept once, as they are."""
+    if job.recorded_z_um:
+        return (yield job.recorded_z_um)
+    settings = job.settings
+    centre_um, reach_um = settings.focus_center_um, settings.focus_range_um / 2
+    peak = yield from _sweep_around(centre_um, reach_um, COARSE_STEP_UM)
+    if peak.reason is None:
+        peak = yield from _sweep_around(peak.z_um, FINE_REACH_UM, FINE_STEP_UM)
+    return peak
+
+
+def _sweep_around(
+    centre_um: float, reach_um: float, step_um: float
+) -> Generator[Heights, FocusPeak, FocusPeak]:
+    """A sweep, and a wider one if its peak lies at an edge."""
+    peak = yield sweep_heights(centre_um, reach_um, step_um)
+    if peak.at_edge:
+        peak = yield sweep_heights(centre_um, WIDER * reach_um, step_um)
+    return peak
+
+
+class FocusSweeps:
+    """Run the sweeps of all samples; no camera waits for another."""
+
+    def __init__(self, run: Run, pending: PendingSteps, job: FocusJob) -> None:
+        self._run, self._pending, self._job = run, pending, job
+        fields = sample_fields(job.plan, job.settings.focus_samples)
+        self._sequences = {field: sweeps_of_sample(job) for field in fields}
+        self._waiting: list[deque[Sweep]] = [deque() for _ in range(job.plan.cameras)]
+        self._peaks: dict[Field, FocusPeak] = {}
+        self._planes: dict[Field, Reference] = {}
+        self._sweeps: list[tuple[Field, SweepRecord]] = []
+
+    def run(self) -> None:
+        """Sweep until each sample has its last peak."""
+        for field, sequence in self._sequences.items():
+            self._append(field, next(sequence))
+        while len(self._peaks) < len(self._sequences):
+            self._submit()
+            for outcome in self._pending.wait():
+                match outcome:
+                    case Done(Sweep() as sweep, SweepRecord() as record, plane):
+                        self._planes[sweep.field] = plane
+                        self._sweeps.append((sweep.field, record))
+                        peak = find_peak(record.z_um, record.sharpness, record.noise)
+                        self._continue(sweep, peak)
+                    case Withdrawn(Sweep() as sweep):
+                        self._waiting[sweep.camera].appendleft(sweep)
+                    case Failed(Sweep() as sweep, failure):
+                        self._recover(sweep, failure.reason)
+                    case Failed():
+                        raise outcome.failure.error
+
+    def fit(self) -> FindZPositions:
+        """The task that follows; its images are those of peaks that are accepted, or else all."""
+        peaks = {field: self._peaks[field] for field in self._sequences}
+        accepted = [field for field, peak in peaks.items() if peak.reason is None]
+        shown = accepted or [field for field in peaks if field in self._planes]
+        planes = [self._planes[field] for field in shown]
+        return FindZPositions(self._job, peaks, self._sweeps, planes)
+
+    def _submit(self) -> None:
+        cameras = self._pending.cameras
+        for camera, waiting in enumerate(self._waiting):
+            if reason := cameras.dropped(camera):
+                while waiting:
+                    self._give_up(waiting.popleft(), reason)
+            while waiting and cameras.available(camera):
+                self._pending.submit(waiting.popleft())
+
+    def _append(self, field: Field, heights: Heights) -> None:
+        camera = self._job.plan.camera_of(field.stripe)
+        self._waiting[camera].append(Sweep(field, heights, camera))
+
+    def _continue(self, sweep: Sweep, peak: FocusPeak) -> None:
+        """Go on with a sample: its next sweep, or its last peak."""
+        try:
+            self._append(sweep.field, self._sequences[sweep.field].send(peak))
+        except StopIteration as last:
+            self._peaks[sweep.field] = last.value
+
+    def _recover(self, sweep: Sweep, reason: str) -> None:
+        if not self._pending.cameras.may_retry(sweep):
+            self._give_up(sweep, reason)
+            return
+        self._run.journal.write(
+            events.Retried(
+                step="focus",
+                reason=f"the sweep failed: {reason}",
+                stripe=sweep.field.stripe,
+                field=sweep.field.field,
+                camera=sweep.camera,
+            )
+        )
+        self._waiting[sweep.camera].appendleft(sweep)
+
+    def _give_up(self, sweep: Sweep, reason: str) -> None:
+        self._continue(sweep, FocusPeak(sweep.z_um[0], False, f"the sweep failed: {reason}"))

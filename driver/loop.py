@@ -1,0 +1,274 @@
+"""What follows when a step of the scan ends: the next step, or one policy for each failure."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from cluster.failures import Failure, FailureKind
+from cluster.workers import WORK_NICENESS
+from driver.autofocus import Focus
+from driver.pending import PendingSteps
+from driver.run import Run
+from driver.steps import (
+    Capture,
+    DetectObjects,
+    EstimateStatistics,
+    Failed,
+    Outcome,
+    PredictScan,
+    Reference,
+    StackBatch,
+    Withdrawn,
+)
+from prediction import statistics_from
+from scan import events
+from scan.errors import ScanError, StorageError
+from scan.plan import Field
+from scan.records import (
+    AnswerRecord,
+    CaptureRecord,
+    DetectionJob,
+    DetectionRecord,
+    StackJob,
+    StackRecord,
+    WorkRecord,
+)
+from scan.state import ScanState
+
+
+class ScanLoop:
+    """Capture, stack and detect every field; `main.scan` drives it.
+
+    As a context it defers a request to stop until nothing is in flight, and leaves no capture in a
+    camera's queue.
+    """
+
+    def __init__(self, run: Run, pending: PendingSteps, focus: Focus) -> None:
+        self._run, self._pending, self._focus = run, pending, focus
+        self._plan, self._settings = run.setup.plan, run.setup.settings
+        checkpoint = run.checkpoint
+        self.state = ScanState(self._plan, run.credits, checkpoint.stacked, checkpoint.detected)
+        self._statistics: Any = None
+        self._throttled_since_s: dict[int, float] = {}
+        self._priority_checked = False
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._closing.enter_context(self._run.stop.deferred())
+        self._closing.callback(self._pending.cancel_queued_exposures)
+        self._closing.callback(self._end_throttling, ())
+        if self._focus.samples is not None:
+            self._pending.submit(EstimateStatistics(self._focus.samples))
+        elif described := self._run.checkpoint.described:
+            self._statistics = statistics_from(described.statistics)
+            self._submit_detections(*self.state.stacked)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.__exit__(kind, error, trace)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every field is detected or lost."""
+        return self.state.finished
+
+    def wait(self) -> Iterator[Outcome]:
+        """Block until a step ends; yield how each ended that did."""
+        return self._pending.wait()
+
+    # -------------------------------------------------------------------------- captures
+
+    def submit_captures(self) -> None:
+        """Ask the cameras for as many batches as there are credits."""
+        if self._run.stop.requested:
+            self._drain()
+            return
+        for camera in self.state.cameras_with_fields():
+            if reason := self._pending.cameras.dropped(camera):
+                self._lose(reason, *self.state.drop_camera(camera, reason))
+        while self.state.has_room and (cameras := self._cameras_with_capacity()):
+            self._pending.submit(self._capture_of(self.state.next_capture(cameras)))
+        self._note_throttling()
+
+    def _cameras_with_capacity(self) -> list[int]:
+        available = self._pending.cameras.available
+        return [camera for camera in self.state.cameras_with_fields() if available(camera)]
+
+    def _capture_of(self, field: Field) -> Capture:
+        z_um = self._focus.z_um[field.stripe, field.field]
+        return Capture(field, z_um, self._plan.camera_of(field.stripe))
+
+    def _drain(self) -> None:
+        """Submit nothing more; raise KeyboardInterrupt once nothing is in flight."""
+        if not self._run.journal.seen(events.Stopping):
+            self._run.journal.write(events.Stopping())
+            self._pending.cancel_queued_exposures()
+        if not self.state.in_flight:
+            raise KeyboardInterrupt
+
+    def _note_throttling(self) -> None:
+        """Journal the cameras that stood still because there was no room for their batch."""
+        idle: set[int] = set()
+        if not self.state.has_room:
+            idle = {c for c in self._cameras_with_capacity() if self._pending.cameras.idle(c)}
+        self._end_throttling(idle)
+        for camera in idle - self._throttled_since_s.keys():
+            self._throttled_since_s[camera] = time.time()
+
+    def _end_throttling(self, still: Iterable[int]) -> None:
+        for camera in self._throttled_since_s.keys() - set(still):
+            began_s = self._throttled_since_s.pop(camera)
+            event = events.Throttled(camera=camera, began_s=began_s, ended_s=time.time())
+            self._run.journal.write(event)
+
+    # ------------------------------------------------------------------- stack and detect
+
+    def submit_stack(self, capture: Capture, record: CaptureRecord, batch: Reference) -> None:
+        """Stack a batch, the moment that its reference resolves."""
+        settings = self._settings
+        burn_s = settings.stress_seconds if settings.stress else 0.0
+        job = StackJob(
+            self._run.location, capture.field, record.z_um, settings.align, burn_s,
+            settings.task_timeout_s,
+        )  # fmt: skip
+        self._pending.submit(StackBatch(job, batch, record))
+        self._log(
+            events.Captured,
+            capture.field,
+            began_s=record.began_s,
+            ended_s=record.ended_s,
+            slips_ms=[round(slip, 3) for slip in record.slips_ms],
+            process=record.process,
+            in_flight=self.state.credits.taken,
+        )
+        self._check_priority(record.niceness)
+
+    def submit_detections(self, stack: StackBatch, record: StackRecord) -> None:
+        """A field lies in the mosaic: detect in each field whose neighbours are all there."""
+        self.state.mark_stacked(stack.job.field)
+        self._submit_detections(stack.job.field)
+        self._log(
+            events.Stacked,
+            stack.job.field,
+            asked_s=stack.captured.complete_s,
+            in_flight=self.state.credits.taken,
+            checksums=record.checksums,
+            **vars(record.work),
+        )
+
+    def _submit_detections(self, *settled: Field) -> None:
+        if self._statistics is None or self._run.stop.requested:
+            return
+        for place in settled:
+            for field in self.state.detections_to_submit(place):
+                job = DetectionJob(
+                    self._run.location, field, self._plan.surroundings(field),
+                    self._plan.pixel_size_um, self._settings.task_timeout_s,
+                )  # fmt: skip
+                self._pending.submit(DetectObjects(job, self._statistics, time.time()))
+
+    def finish_field(self, detect: DetectObjects, record: DetectionRecord) -> None:
+        """The objects of a field lie on disk."""
+        field = detect.job.field
+        self.state.mark_detected(field)
+        self._log(
+            events.Detected,
+            field,
+            asked_s=detect.asked_s,
+            objects=record.objects,
+            checksums=record.checksums,
+            **vars(record.work),
+        )
+
+    def use_statistics(self, record: tuple[Any, WorkRecord]) -> None:
+        """It is known what objects look like: detect in all fields that waited for that."""
+        self._statistics, work = record
+        event = events.Described(**vars(self._statistics), **vars(work))
+        self._run.journal.write(event)
+        self._submit_detections(*self.state.stacked)
+
+    def predict(self) -> AnswerRecord:
+        """Make the answer of the whole scan from the fields that were detected."""
+        fields = sorted((field.stripe, field.field) for field in self.state.detected)
+        outcome = self._pending.run(PredictScan(fields))
+        if isinstance(outcome, Failed):
+            raise outcome.failure.error
+        return outcome.result
+
+    # -------------------------------------------------------------------------- failures
+
+    def recover(self, outcome: Failed | Withdrawn) -> None:
+        """One policy for each kind of failure; what has none ends the scan."""
+        match outcome:
+            case Withdrawn(Capture(field)):
+                self.state.requeue(field)
+            case Failed(Capture() as capture, failure):
+                self._capture_again(capture, "capture", failure.reason)
+            case Failed(StackBatch(job), Failure(FailureKind.BATCH_LOST, reason)):
+                self._capture_again(self._capture_of(job.field), "stack", reason)
+            case Failed(StackBatch(job), Failure(FailureKind.WORKER_DIED, reason)):
+                if not self._retried(outcome, job.field):
+                    self.state.lose_batch(job.field, reason)
+                    self._lose(reason, job.field)
+            case Failed(DetectObjects(job), failure) if not _ends_scan(failure):
+                if not self._retried(outcome, job.field):
+                    self.state.lose_detection(job.field, failure.reason)
+                    self._log(events.Lost, job.field, reason=failure.reason)
+            case Failed(EstimateStatistics(), Failure(FailureKind.BATCH_LOST, reason)):
+                hint = "resume the run, which sweeps once more"
+                raise ScanError("autofocus", "its images to last", reason, hint)
+            case Failed(EstimateStatistics()) if self._pending.retry(outcome):
+                pass
+            case Failed():
+                raise outcome.failure.error
+
+    def _capture_again(self, capture: Capture, step: str, reason: str) -> None:
+        """The batch does not exist: expose the field again, or lose it after too many attempts."""
+        if self._run.stop.requested or self._pending.cameras.may_retry(capture):
+            self.state.requeue(capture.field)
+            if not self._run.stop.requested:
+                self._log(events.Retried, capture.field, step=step, reason=reason)
+        else:
+            self.state.lose_batch(capture.field, reason)
+            self._lose(reason, capture.field)
+
+    def _retried(self, failed: Failed, field: Field) -> bool:
+        """Submit the task again with the same references; False if it is given up."""
+        if not self._pending.retry(failed):
+            return False
+        self._log(events.Retried, field, step=failed.step.name, reason=failed.failure.reason)
+        return True
+
+    def _lose(self, reason: str, *fields: Field) -> None:
+        """Fields that will not be in the answer; their neighbours need not wait for them."""
+        for field in fields:
+            self._log(events.Lost, field, reason=reason)
+        self._submit_detections(*fields)
+
+    def _check_priority(self, niceness: int) -> None:
+        """Warn once if cameras do not come before stacking; how Ray was started decides that."""
+        if niceness >= WORK_NICENESS and not self._priority_checked:
+            hint = "start Ray with RAY_worker_niceness=0, or exposures wait for stacking"
+            message = f"cameras run at niceness {niceness}; {hint}"
+            self._run.journal.write(events.Warned(message=message))
+            self._priority_checked = True
+
+    def _log(self, kind: Any, field: Field, **facts: Any) -> None:
+        camera = self._plan.camera_of(field.stripe)
+        event = kind(stripe=field.stripe, field=field.field, camera=camera, **facts)
+        self._run.journal.write(event)
+
+
+def _ends_scan(failure: Failure) -> bool:
+    """Whether a detection failed by more than its field: a full disk, or an unforeseen error."""
+    if failure.kind is FailureKind.ERROR:
+        error = failure.error
+        return isinstance(error, StorageError) or not isinstance(error, ScanError)
+    return False

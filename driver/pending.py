@@ -1,0 +1,222 @@
+"""The remote calls in flight: one collection, from which each call can be submitted again.
+
+Cameras are supervised here, for autofocus and scan alike: one that dies or hangs is restarted, and
+only what it was exposing has failed.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from cluster.failures import Failure, FailureKind
+from driver.run import Run
+from driver.steps import (
+    Capture,
+    Done,
+    Exposure,
+    Failed,
+    Outcome,
+    Pending,
+    Reference,
+    RemoteCalls,
+    StartCamera,
+    Step,
+    Sweep,
+    Task,
+    WarmUp,
+    Withdrawn,
+)
+from scan import events
+from scan.errors import ScanError
+from scan.supervisor import CameraSupervisor
+from scan.timeouts import capture_timeout_s
+
+POLL_INTERVAL_S = 1.0  # how often liveness is checked when nothing resolves
+STALL_WARNING_S = 300.0
+NODE_LOSS_GRACE_S = 5.0  # by then Ray has failed the calls that it knows to be lost
+
+
+class PendingSteps:
+    """Submit steps, wait for them, restart cameras, and resubmit what a lost node had.
+
+    Parameters
+    ----------
+    calls : RemoteCalls
+    run : Run
+    """
+
+    def __init__(self, calls: RemoteCalls, run: Run) -> None:
+        self.calls, self._run = calls, run
+        plan, settings = run.setup.plan, run.setup.settings
+        self.cameras = CameraSupervisor(
+            plan.cameras,
+            settings.retries,
+            partial(capture_timeout_s, settings, plan),
+            settings.camera_start_s,
+        )
+        self._pending: dict[Reference, Pending] = {}
+        self._nodes = calls.alive_nodes()
+        self._dead_nodes: set[str] = set()
+        self._options: Mapping[str, Any] = calls.placement(self._dead_nodes)
+        self._suspect: set[Reference] = set()
+        self._checked_s = self._progress_s = self._node_lost_s = calls.now_s()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is in flight."""
+        return bool(self._pending)
+
+    # ------------------------------------------------------------------ submit and wait
+
+    def submit(self, step: Step, attempt: int = 1) -> None:
+        """Start the remote call of a step."""
+        if isinstance(step, Exposure):
+            self.cameras.mark_submitted(step, self.calls.now_s())
+        reference, batch = self.calls.submit(step, self._options)
+        self._pending[reference] = Pending(reference, step, batch, attempt)
+
+    def wait(self) -> Iterator[Outcome]:
+        """Block until a step ends, or for `POLL_INTERVAL_S`; yield how each ended that did."""
+        self._check_liveness()
+        if not self._pending:
+            return
+        resolved = self.calls.wait(list(self._pending), POLL_INTERVAL_S)
+        if resolved:
+            self._progress_s = self.calls.now_s()
+        for reference in resolved:
+            if outcome := self._settle(self._pending.pop(reference)):
+                yield outcome
+
+    def run(self, task: Task) -> Done | Failed:
+        """Submit a task and wait for its end; it is submitted again if its worker dies."""
+        self.submit(task)
+        while True:
+            for outcome in self.wait():
+                if outcome.step is not task:
+                    continue
+                if isinstance(outcome, Done):
+                    return outcome
+                if isinstance(outcome, Failed) and not self.retry(outcome):
+                    return outcome
+
+    def retry(self, failed: Failed) -> bool:
+        """Submit a task again whose worker died, with the same references; False if that is not
+        why it failed, or if it failed too often."""
+        retries = self._run.setup.settings.retries
+        if failed.failure.kind is not FailureKind.WORKER_DIED or failed.attempt > retries:
+            return False
+        self.submit(failed.step, failed.attempt + 1)
+        return True
+
+    def cancel_queued_exposures(self) -> None:
+        """Withdraw the exposures that no camera has begun."""
+        queued = self.cameras.queued()
+        for pending in self._pending.values():
+            if pending.step in queued:
+                self.calls.cancel(pending.reference)
+
+    def _settle(self, pending: Pending) -> Outcome | None:
+        """How a call ended; None for those that concern nobody outside."""
+        step, result = pending.step, self.calls.result(pending.reference)
+        if isinstance(result, Failure):
+            return self._fail(step, result, pending.attempt)
+        match step:
+            case StartCamera(camera):
+                if reason := self.cameras.mark_started(camera):
+                    self._run.journal.write(events.Restarted(camera=camera, reason=reason))
+                return None
+            case WarmUp():
+                self._run.journal.write(events.WarmedUp(**vars(result)))
+                return None
+            case Sweep() | Capture():
+                self.cameras.mark_ended(step, self.calls.now_s())
+        return Done(step, result, pending.batch)
+
+    def _fail(self, step: Step, failure: Failure, attempt: int) -> Outcome | None:
+        if failure.kind is FailureKind.RAY_DIED:
+            hint = "see Ray's logs, and resume the run"
+            raise ScanError("Ray", "its process on this computer to run", failure.reason, hint)
+        match step:
+            case StartCamera(camera):
+                self.cameras.mark_dropped(camera, str(failure.error).strip().splitlines()[-1])
+                return None
+            case WarmUp() if failure.kind is not FailureKind.ERROR:
+                return None
+            case Sweep() | Capture():
+                return self._fail_exposure(step, failure, attempt)
+        return Failed(step, failure, attempt)
+
+    # -------------------------------------------------------------------------- cameras
+
+    def start_cameras(self) -> None:
+        """Start all cameras, and then one worker in each CPU slot."""
+        for camera in range(self._run.setup.plan.cameras):
+            self.start_camera(camera)
+        started = tuple(self._pending)
+        for _ in range(self._run.cpus):
+            self.submit(WarmUp(started))
+
+    def start_camera(self, camera: int, reason: str = "") -> None:
+        """Ask nothing of a camera until its process has started; `reason` is journaled."""
+        if self.cameras.mark_starting(camera, reason, self.calls.now_s()):
+            self.submit(StartCamera(camera))
+
+    def _fail_exposure(self, step: Exposure, failure: Failure, attempt: int) -> Failed | Withdrawn:
+        """When a camera dies, only what it was exposing has failed."""
+        if failure.kind is not FailureKind.CAMERA_DIED:
+            self.cameras.mark_ended(step, self.calls.now_s())
+            if failure.kind is FailureKind.CANCELLED:
+                return Withdrawn(step)
+            return Failed(step, failure, attempt)
+        if not self.cameras.orphaned(step):
+            self.start_camera(step.camera, failure.reason)
+        reason = self.cameras.claim_orphan(step)
+        return Failed(step, replace(failure, reason=reason), attempt) if reason else Withdrawn(step)
+
+    # ------------------------------------------------------------------------- liveness
+
+    def _check_liveness(self) -> None:
+        """Once a second: does Ray answer, do the cameras, are the nodes there, does work end?"""
+        now_s = self.calls.now_s()
+        if now_s - self._checked_s < POLL_INTERVAL_S:
+            return
+        self._checked_s = now_s
+        self.calls.require_alive()
+        for camera, restart, reason in self.cameras.hung(now_s):
+            self.calls.end_camera(camera, restart=restart)
+            self.start_camera(camera, reason)
+        self._check_nodes(now_s)
+        if now_s - self._progress_s > STALL_WARNING_S:
+            self._progress_s = now_s
+            names = sorted({pending.step.name for pending in self._pending.values()})
+            self._warn(
+                f"no task finished for {STALL_WARNING_S:.0f} s; waiting for: {', '.join(names)}"
+            )
+
+    def _check_nodes(self, now_s: float) -> None:
+        """Resubmit tasks that were in flight when a node was lost and still are a little later.
+
+        Ray fails the calls of a node that died. Of one that fell silent it awaits answers for
+        minutes, and tasks of the same kind wait in line behind those: so they are placed elsewhere.
+        """
+        alive = self.calls.alive_nodes()
+        if lost := self._nodes - alive:
+            self._dead_nodes |= lost
+            self._options = self.calls.placement(self._dead_nodes)
+            self._suspect, self._node_lost_s = set(self._pending), now_s
+        self._nodes = alive
+        if self._suspect and now_s - self._node_lost_s > NODE_LOSS_GRACE_S:
+            suspects = [p for r, p in self._pending.items() if r in self._suspect]
+            again = [pending for pending in suspects if isinstance(pending.step, Task)]
+            self._suspect = set()
+            for pending in again:
+                del self._pending[pending.reference]
+                self.submit(pending.step, pending.attempt)
+            if again:
+                self._warn(
+                    f"node lost: resubmitted {len(again)} tasks that may have been running on it"
+                )
+
+    def _warn(self, message: str) -> None:
+        self._run.journal.write(events.Warned(message=message))

@@ -1,0 +1,79 @@
+"""The program: what `python main.py` does around a run, in messages and exit codes."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from config import SettingsError
+from driver.command_line import parse
+from driver.run import (
+    CANCELLED,
+    COMPLETE,
+    FAILED,
+    PARTIAL,
+    Ending,
+    Options,
+    Run,
+    execute,
+    write_report,
+)
+from driver.signals import Stop
+from report.progress import progress
+from results.storage import location_of, storage_at
+from results.summary import format_summary
+from scan.errors import ScanError
+
+EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
+
+
+def run_program(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: float) -> int:
+    """Run the program; returns its exit code. User mistakes are one line on standard error."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+    stop = Stop()
+    try:
+        with ExitStack() as stack:
+            call = parse(argv, lambda place: stack.enter_context(storage_at(place).local_folder()))
+            if call.report:
+                print_report(call.report)
+                return 0
+            options = Options(
+                workflow,
+                stop,
+                stop.on_signals,
+                lambda: progress(call.plain),
+                live=call.live,
+                began_s=began_s,
+            )
+            resume = call.resume is not None
+            ending = execute(call.settings, call.resume or call.out, options, resume=resume)
+            return print_ending(ending)
+    except (SettingsError, ScanError) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_CODES[CANCELLED]
+
+
+def print_report(folder: Path) -> None:
+    """Write the report of a run folder again and print where it is."""
+    write_report(folder)
+    print(f"{location_of(folder)}/report.html")
+
+
+def print_ending(ending: Ending) -> int:
+    """Print how a run ended, its folder last; returns the exit code."""
+    if isinstance(ending.error, ScanError):
+        print(ending.error, file=sys.stderr)
+    elif isinstance(ending.error, Exception):
+        traceback.print_exception(ending.error)
+    print(*format_summary(ending.summary), sep="\n")
+    status = ending.summary["status"]
+    if status != COMPLETE:
+        print(f"to go on from here: python main.py --resume {ending.location}")
+    print(ending.location)
+    return EXIT_CODES[status]

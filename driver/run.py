@@ -1,0 +1,273 @@
+"""The life of a run: folder, checkpoint, Ray, workflow, summary, views."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from cluster.connection import gcs_reachable, other_cluster, ray_running, requested_address
+from cluster.nodes import capture_placement, cpu_slots, require_cpus, spilled_mb, store_bytes
+from cluster.storage_probe import require_shared_storage
+from cluster.workers import MAX_PREFAULT_BYTES
+from config import SETTINGS_FILE, Settings
+from driver.checkpoint import load_checkpoint, run_fingerprint
+from driver.setup import resolve_setup
+from driver.signals import Stop
+from microscope.opening import Setup
+from prediction import Predictor
+from prediction.opening import open_predictor
+from report.live import live_view
+from report.trace import write_trace
+from results.files import write_atomically
+from results.journal import JOURNAL, Journal, read_journal
+from results.run_folder import choose_folder, run_lock, versions
+from results.storage import location_of, storage_at
+from results.store import needed_bytes
+from results.summary import Summary, summarise, write_summary
+from results.table import remove_parts
+from scan import events
+from scan.checkpoint import Checkpoint, per_stripe
+from scan.credits import Credits, credits_for
+from scan.errors import ScanError, StorageError
+from scan.stress import burning
+from scan.supervisor import MAX_QUEUED
+
+COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
+MAX_REASON_CHARS = 400
+
+log = logging.getLogger(__name__)
+
+Show = Callable[[events.Event], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the workflow needs: the scan, what earlier runs left, where results and events go."""
+
+    setup: Setup
+    predictor: Predictor
+    location: str  # of images and objects: a folder or a URL
+    checkpoint: Checkpoint
+    journal: Journal
+    credits: Credits
+    stop: Stop
+    placement: Mapping[str, Any]  # Ray options of the capture actors
+    cpus: int
+
+    @property
+    def prefault_bytes(self) -> int:
+        """How much of the object store each process maps before the first batch."""
+        batches = min(self.credits.total, 2 * MAX_QUEUED * self.setup.plan.cameras)
+        return min(batches * self.setup.batch_bytes, MAX_PREFAULT_BYTES)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is started and watched; nothing here changes its answer."""
+
+    workflow: Callable[[Run], Any]
+    stop: Stop = field(default_factory=Stop)
+    on_signals: Callable[[], Any] = nullcontext  # a context, entered once Ray has set its handlers
+    show: Callable[[], Any] = lambda: nullcontext(lambda event: None)
+    live: tuple[str, int] | None = None
+    began_s: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended; the summary is written, also where an error ended it."""
+
+    summary: Summary
+    location: str
+    error: BaseException | None = None
+
+
+def run_scan(
+    settings: Settings, out: str | Path | None = None, workflow: Callable[[Run], Any] | None = None
+) -> Summary:
+    """Scan into a new folder and return the summary, whose keys are those of `summary.json`.
+
+    Nothing is printed and no signal is handled. ScanError, or one of its kinds in `scan.errors`,
+    if the scan cannot begin or does not end.
+
+    Parameters
+    ----------
+    settings : Settings
+    out : path or URL, optional
+        By default a folder under ``runs/`` that is named by the time.
+    workflow : callable, optional
+        By default that of `main.py`.
+    """
+    from main import scan  # a script of its own: it is imported by this function alone
+
+    with ExitStack() as stack:
+        folder = stack.enter_context(storage_at(out).local_folder()) if out else None
+        ending = execute(settings, folder, Options(workflow or scan))
+    if ending.error:
+        raise ending.error
+    return ending.summary
+
+
+def execute(
+    settings: Settings, folder: Path | None, options: Options, *, resume: bool = False
+) -> Ending:
+    """Scan into a new folder, or go on in one where a run stopped."""
+    with ExitStack() as stack:
+        if settings.configurations:  # real microscopes are queried by Ray
+            stack.enter_context(ray_running(settings))
+        setup = resolve_setup(settings)
+        predictor = open_predictor(settings.predictor, setup.dtype)
+        folder = folder if folder and resume else choose_folder(folder)
+        stack.enter_context(run_lock(folder))
+        stack.enter_context(live_view(folder.resolve(), options.live))
+        checkpoint = load_checkpoint(setup, predictor, folder)
+        storage = storage_at(location_of(folder))
+        if checkpoint.complete:  # the run that ended it may have been killed before this
+            remove_parts(storage.location)
+            write_report(folder)
+            return Ending(save_summary(folder), storage.location)
+        storage.check_disk_space(needed_bytes(setup.plan, setup.dtype, len(checkpoint.stacked)))
+        show = stack.enter_context(options.show())
+        stack.enter_context(ray_running(settings))
+        stack.enter_context(options.on_signals())
+        up_s = time.time()
+        require_shared_storage(storage)
+        require_cpus()
+        folder = folder.resolve()
+        if not (folder / SETTINGS_FILE).exists():
+            write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
+        with Journal(folder / JOURNAL, show) as journal:
+            run = Run(
+                setup, predictor, storage.location, checkpoint, journal, credits_of(setup),
+                options.stop, capture_placement(setup.settings), cpu_slots(),
+            )  # fmt: skip
+            write_header(run, up_s, options.began_s)
+            error = run_workflow(run, options.workflow)
+        summary = save_summary(folder)  # before Ray is shut down, which takes seconds
+        write_views(folder, options.stop)
+        return Ending(summary, storage.location, error)
+
+
+def credits_of(setup: Setup) -> Credits:
+    """Credits for this scan on this cluster."""
+    fraction = setup.settings.store_fraction
+    return credits_for(store_bytes(), fraction, setup.batch_bytes, setup.plan.cameras)
+
+
+def write_header(run: Run, up_s: float, began_s: float) -> None:
+    """Write the first events: what is planned, on what, and what is there already."""
+    setup, write, checkpoint = run.setup, run.journal.write, run.checkpoint
+    found = versions()
+    identity = run_fingerprint(setup, run.predictor)
+    write(events.Begun.of(setup.plan, process_began_s=began_s, versions=found, identity=identity))
+    write(
+        events.RayStarted(
+            up_s=up_s,
+            cpus=run.cpus,
+            object_store_bytes=store_bytes(),
+            batch_bytes=setup.batch_bytes,
+            credits=run.credits.total,
+        )
+    )
+    before: Mapping[str, Any] = found
+    if checkpoint.begun:
+        before = checkpoint.begun.versions
+        stacked = per_stripe(checkpoint.stacked, setup.plan)
+        detected = per_stripe(checkpoint.detected, setup.plan)
+        write(events.Resumed(stacked=tuple(stacked), detected=tuple(detected)))
+    changed = [f"{k} {before.get(k)}, now {v}" for k, v in found.items() if before.get(k) != v]
+    warnings = [*setup.warnings, *(f"the run was begun with {each}" for each in changed)]
+    if not requested_address(setup.settings) and (other := other_cluster()):
+        warnings.append(f"another Ray runs here at {other}; --address {other} joins it")
+    for message in warnings:
+        write(events.Warned(message=message))
+
+
+def run_workflow(run: Run, workflow: Callable[[Run], Any]) -> BaseException | None:
+    """Run the workflow and write the last events; returns the error that ended it, if any."""
+    error: BaseException | None = None
+    try:
+        with stressed(run):
+            answer = workflow(run)
+        run.journal.write(events.Predicted(**vars(answer)))
+        if not run.journal.seen(events.Lost):
+            remove_parts(run.location)
+        status = PARTIAL if run.journal.seen(events.Lost) else COMPLETE
+        if not (run.checkpoint.detected or run.journal.seen(events.Detected)):
+            status = FAILED
+    except (Exception, KeyboardInterrupt) as raised:
+        stopped = run.stop.requested or isinstance(raised, KeyboardInterrupt)
+        status = CANCELLED if stopped else FAILED  # a signal may have ended Ray as well
+        error = KeyboardInterrupt() if stopped else raised
+        if not stopped:
+            with suppress(StorageError):  # on a full disk
+                run.journal.write(events.Failed(reason=str(error).strip()[:MAX_REASON_CHARS]))
+    run.journal.write(
+        events.Finished(
+            status=status,
+            peak_batches_in_flight=run.credits.peak,
+            spilled_mb=spilled_mb() if gcs_reachable() else None,
+            driver_cpu_s=round(time.process_time(), 3),
+        )
+    )
+    return error
+
+
+@contextmanager
+def stressed(run: Run) -> Iterator[None]:
+    """Under --stress, keep every core of this machine busy."""
+    settings = run.setup.settings
+    processes = (os.cpu_count() or 1) if settings.stress else 0
+    if processes:
+        seconds = settings.stress_seconds
+        run.journal.write(events.Stressed(burners=processes, seconds=seconds))
+    with burning(processes):
+        yield
+
+
+def save_summary(folder: Path) -> Summary:
+    """Write the summary of a run folder, made from its journal."""
+    summary = summarise(read_journal(folder / JOURNAL))
+    try:
+        write_summary(folder, summary)
+    except StorageError:
+        if summary["status"] != FAILED:  # else the disk is why it failed
+            raise
+    return summary
+
+
+def write_report(folder: Path) -> Path:
+    """Write the report of a run folder."""
+    from report.report import write_report  # half a second that the first exposure need not wait
+
+    return write_report(folder)
+
+
+def write_views(folder: Path, stop: Stop) -> None:
+    """Write report and trace; the results are complete, so no error here ends the run."""
+    with stop.deferred(), ThreadPoolExecutor() as waiting:
+        ray_events = waiting.submit(task_events, stop)
+        for write in (write_report, lambda folder: write_trace(folder, ray_events.result())):
+            try:
+                write(folder)
+            except (ScanError, OSError):
+                pass  # a disk that fails has been reported
+            except Exception as error:
+                log.error("no report or no trace: %s", error)
+
+
+def task_events(stop: Stop) -> list[dict[str, Any]]:
+    """Ray's own record of its tasks; empty where it has none. It waits a second for reports."""
+    if stop.requested or not gcs_reachable():
+        return []
+    with suppress(RayError, RuntimeError, OSError, ValueError, LookupError):
+        return list(ray.timeline())
+    return []

@@ -1,0 +1,176 @@
+"""The steps of the workflow as types, and how a step can end.
+
+A step holds all that is needed to submit it, so it can be submitted again as it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.failures import Failure
+from imaging.focus import FocusPeak
+from scan.focusing import FocusJob
+from scan.plan import Field
+from scan.records import CaptureRecord, DetectionJob, StackJob, SweepRecord
+
+Reference = Any  # ray.ObjectRef; tests use plain values
+
+
+@dataclass(frozen=True)
+class StartCamera:
+    """Wait until the process of a camera answers."""
+
+    camera: int
+    name = "start camera"
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Import and compile in a CPU slot what stacking and detection need, after the cameras."""
+
+    started: Sequence[Reference]
+    name = "warm up"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Measure the sharpness of a field at several heights."""
+
+    field: Field
+    z_um: tuple[float, ...]
+    camera: int
+    name = "sweep"
+
+
+@dataclass(frozen=True)
+class FindZPositions:
+    """Fit the focus surface through the peaks; `planes` are references to the sharpest planes."""
+
+    job: FocusJob
+    peaks: Mapping[Field, FocusPeak]
+    sweeps: Sequence[tuple[Field, SweepRecord]]
+    planes: Sequence[Reference]
+    name = "find z-positions"
+
+
+@dataclass(frozen=True)
+class EstimateStatistics:
+    """Estimate what objects look like from autofocus images (a reference)."""
+
+    samples: Reference
+    name = "estimate statistics"
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Expose the z-stack of a field: a batch."""
+
+    field: Field
+    z_um: tuple[float, ...]
+    camera: int
+    name = "capture"
+
+
+@dataclass(frozen=True)
+class StackBatch:
+    """Focus-stack a batch, given by its reference."""
+
+    job: StackJob
+    batch: Reference
+    captured: CaptureRecord
+    name = "stack"
+
+
+@dataclass(frozen=True)
+class DetectObjects:
+    """Detect the objects of one field."""
+
+    job: DetectionJob
+    statistics: Any
+    asked_s: float  # wall-clock
+    name = "detect"
+
+
+@dataclass(frozen=True)
+class PredictScan:
+    """Make the answer of the whole scan from the fields that were detected."""
+
+    detected: Sequence[tuple[int, int]]
+    name = "predict"
+
+
+Exposure = Sweep | Capture  # done by a camera: repeated only if its result is lost
+Task = FindZPositions | EstimateStatistics | StackBatch | DetectObjects | PredictScan
+Step = StartCamera | WarmUp | Sweep | Capture | Task
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A remote call in flight: what to wait for, and the step to submit it again by."""
+
+    reference: Reference
+    step: Step
+    batch: Reference | None  # what was returned beside the record, such as frames: never fetched
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step ended well."""
+
+    step: Step
+    result: Any
+    batch: Reference | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A step failed, for so many times."""
+
+    step: Step
+    failure: Failure
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """An exposure was asked for and never began: it was cancelled, or its camera died before."""
+
+    step: Exposure
+
+
+Outcome = Done | Failed | Withdrawn
+
+
+class RemoteCalls(Protocol):
+    """All that the driver asks of the cluster; a test plays it without Ray."""
+
+    def submit(self, step: Step, options: Mapping[str, Any]) -> tuple[Reference, Reference | None]:
+        """Start the remote call of a step: the reference to wait for, and its frames if any."""
+
+    def wait(self, references: list[Reference], timeout_s: float) -> Sequence[Reference]:
+        """Block until one resolves, or for so long; return all that have. Nothing is fetched."""
+
+    def result(self, reference: Reference) -> Any:
+        """The small record that a call returned, or its Failure."""
+
+    def keep(self, reference: Reference) -> Reference:
+        """Copy a value to the driver's computer, where it survives the loss of other nodes."""
+
+    def cancel(self, reference: Reference) -> None:
+        """Withdraw a call that has not started."""
+
+    def end_camera(self, camera: int, *, restart: bool) -> None:
+        """End the process of a camera; Ray starts a new one, or never."""
+
+    def placement(self, dead_nodes: set[str]) -> Mapping[str, Any]:
+        """Options by which tasks keep off these nodes."""
+
+    def now_s(self) -> float:
+        """Monotonic seconds."""
+
+    def alive_nodes(self) -> set[str]:
+        """The nodes that are alive."""
+
+    def require_alive(self) -> None:
+        """Raise ScanError if the head of the cluster is gone."""

@@ -1,0 +1,195 @@
+"""Start Ray or join a cluster: what is refused, what is an error, and how soon that is known."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+from ray.exceptions import AuthenticationError
+
+from cluster import connection
+from config import Settings, validate
+from scan.errors import ScanError, UserMistake
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """No Ray in this process; what it would be started with is noted."""
+    started: list[dict[str, Any]] = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(connection.ray, "init", lambda **how: started.append(how))
+    monkeypatch.setattr(connection.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(connection, "require_grpc", lambda host, port: None)
+    return started
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 MB of shared memory, as containers have them."""
+    usage = shutil.disk_usage
+
+    def container(path: Path) -> Any:
+        return SimpleNamespace(free=2**26) if path == Path("/dev/shm") else usage(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", container)
+
+
+needs_shared_memory = pytest.mark.skipif(
+    sys.platform != "linux" or not Path("/dev/shm").is_dir(), reason="no /dev/shm here"
+)
+
+
+def start(settings: Settings) -> None:
+    """Start Ray for these settings and end it."""
+    with connection.ray_running(settings):
+        pass
+
+
+@needs_shared_memory
+@pytest.mark.usefixtures("small_memory")
+def test_too_little_shared_memory_is_refused(no_ray: list[dict[str, Any]]) -> None:
+    """Where Ray would put batches into files it is not started; the message says what to do."""
+    with pytest.raises(UserMistake, match="expected 500 MB free for batches, got 67 MB") as refused:
+        start(validate({"object_store_mb": 500}))
+
+    assert "--shm-size=550m" in str(refused.value)
+    assert not no_ray
+
+
+@needs_shared_memory
+@pytest.mark.usefixtures("small_memory")
+def test_shared_memory_is_needed_by_a_local_ray_alone(
+    no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room that is just enough will do, so will Ray's own permission, and a cluster has its own."""
+    connection.require_shared_memory(2**26)
+    with pytest.raises(UserMistake):
+        connection.require_shared_memory(2**26 + 1)
+
+    start(validate({"address": "10.0.0.1:6379"}))
+    monkeypatch.setenv("RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE", "1")
+    start(validate({}))
+
+    assert [how["address"] for how in no_ray] == ["10.0.0.1:6379", "local"]
+    assert "num_cpus" not in no_ray[0]
+
+
+REFUSALS = {
+    "version": RuntimeError("Version mismatch: The cluster was started with:\n  Ray: 2.59.0\n"),
+    "token": AuthenticationError("RAY_AUTH_TOKEN_PATH is set but file cannot be opened"),
+    "address": ValueError("Malformed address: nowhere"),
+    "connection": ConnectionError("Failed to connect to Ray cluster"),
+}
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=list(REFUSALS))
+@pytest.mark.usefixtures("no_ray")
+def test_a_cluster_that_cannot_be_joined_is_a_user_mistake(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Its reason and what to check stand in one line; exit code 2."""
+    monkeypatch.setattr(connection.ray, "init", _raising(error))
+
+    with pytest.raises(UserMistake, match="Ray at somewhere: expected a Ray") as refused:
+        start(validate({"address": "somewhere"}))
+
+    assert str(error).split()[0] in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("raylet died"), ValueError("bad port"), Exception("timed\nout")]
+)
+@pytest.mark.usefixtures("no_ray")
+def test_a_local_ray_that_does_not_start_is_no_user_mistake(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Whatever Ray raises is told in one line with exit code 1."""
+    monkeypatch.setattr(connection.ray, "init", _raising(error))
+
+    with pytest.raises(ScanError, match="local Ray: expected to start, got ") as failed:
+        start(validate({"object_store_mb": 80}))
+
+    assert failed.value.exit_code == 1
+    assert "\n" not in str(failed.value)
+
+
+def _raising(error: Exception) -> Callable[..., None]:
+    def init(**how: Any) -> None:
+        raise error
+
+    return init
+
+
+def silent(client: socket.socket) -> None:
+    """Take a connection and say nothing, for as long as it is held."""
+    client.recv(100)
+    client.recv(1)
+
+
+def web_server(client: socket.socket) -> None:
+    """Answer as a web server answers what it does not understand."""
+    client.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize("answer", [None, silent, web_server], ids=["none", "silent", "web"])
+def test_what_is_no_cluster_is_known_soon(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[socket.socket], None] | None
+) -> None:
+    """Nothing at the address, or something else than gRPC: an error within the time-out."""
+    assert connection.CONNECT_TIMEOUT_S <= 4
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if answer is None:
+            server.close()
+        else:
+            threading.Thread(target=lambda: answer(server.accept()[0]), daemon=True).start()
+        began_s = time.monotonic()
+        with pytest.raises(OSError, match="no Ray answered within"):
+            connection.require_grpc("127.0.0.1", port)
+        assert time.monotonic() - began_s < 3
+
+
+@pytest.fixture
+def grpc_port() -> Iterator[int]:
+    """The port of a gRPC server that serves nothing."""
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield port
+    server.stop(None)
+
+
+def test_a_grpc_server_may_be_a_cluster(grpc_port: int) -> None:
+    """Whatever speaks gRPC is left to Ray."""
+    connection.require_grpc("127.0.0.1", grpc_port)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_another_ray_is_found_if_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpc_port: int
+) -> None:
+    """The address that `ray start` left is told if something answers there that is not ours."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    file = tmp_path / "ray" / "ray_current_cluster"
+    own = connection.ray.get_runtime_context().gcs_address
+    found = []
+    for address in (None, f"127.0.0.1:{grpc_port}", "127.0.0.1:1", "nonsense", own):
+        if address:
+            file.write_text(address)
+        found.append(connection.other_cluster())
+
+    assert found == [None, f"127.0.0.1:{grpc_port}", None, None, None]
