@@ -1,4 +1,4 @@
-"""The run folder: a new one for every run, or one that is resumed; never two runs in one."""
+"""The run folder: a new one for each run, or one that is resumed, and its lock."""
 
 import os
 import socket
@@ -7,33 +7,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from fcntl import LOCK_EX, LOCK_NB, flock
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
-from typing import TextIO
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from results.storage import POINTER, location_of
 from scan.errors import InputError
 
 LOCK = ".lock"
+OWNER = ".owner"  # who holds the lock, for the message to others
 
 PACKAGES = ("ray", "numpy", "opencv-python-headless", "numba", "scikit-image", "tensorstore")
 
 
 def choose_folder(out: Path | None) -> Path:
-    """The folder to make, by default named by the time; one that holds something is refused."""
+    """Return the folder to create, by default named by the time; InputError if it has content."""
     folder = out or _by_time()
     if folder.exists() and (not folder.is_dir() or any(map(_is_result, folder.iterdir()))):
-        advice = "choose another --out, or give it to --resume if a run stopped in it"
-        raise InputError(
-            location_of(folder), "a new or empty folder", "one that holds something", advice
-        )
+        hint = "choose another --out, or give it to --resume if a run stopped in it"
+        got = "one that holds something"
+        raise InputError(location_of(folder), "a new or empty folder", got, hint)
     return folder
 
 
 def _is_result(path: Path) -> bool:
-    return path.name not in (LOCK, POINTER)
+    return path.name not in (LOCK, OWNER, POINTER)
 
 
 def _by_time() -> Path:
@@ -44,50 +44,48 @@ def _by_time() -> Path:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Own a run folder, made if need be: of two runs the second is refused, naming the first.
+    """Lock a run folder, created if necessary; InputError if another run has locked it.
 
-    The system gives the lock back when its owner dies, however that comes about. A folder in which
-    nothing came to lie is removed again.
+    The lock is released when the process ends, however it ends. A folder that is still empty at the
+    end is removed.
     """
-    with _lock_file(folder) as file:
-        _lock(folder, file)
-        try:
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()
+    lock = _acquired(folder)
+    try:
+        began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {began}"
+        (folder / OWNER).write_text(f"{owner}\n", encoding="utf-8")
+        yield
+    finally:
+        for name in (OWNER, LOCK):
+            (folder / name).unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):
+            folder.rmdir()
 
 
-def _lock_file(folder: Path) -> TextIO:
+def _acquired(folder: Path) -> BaseFileLock:
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / LOCK).open("a+")
+        lock.acquire(timeout=0)
+    except Timeout:
+        got = f"one in use by {_owner(folder)}"
+        hint = "wait until that run is over, or stop it"
+        raise InputError(str(folder), "a folder that no run is using", got, hint) from None
     except OSError as error:
-        came = str(error.strerror)
-        raise InputError(
-            str(folder), "a folder that can be written", came, "choose another"
-        ) from None
+        expected, got = "a folder that can be written", str(error.strerror)
+        raise InputError(str(folder), expected, got, "choose another") from None
+    return lock
 
 
-def _lock(folder: Path, file: TextIO) -> None:
-    try:
-        flock(file, LOCK_EX | LOCK_NB)
-        if not os.fstat(file.fileno()).st_nlink:
-            raise BlockingIOError  # its owner removed it just now
-    except BlockingIOError:
-        file.seek(0)
-        came = f"one in use by {file.read().strip() or 'another'}"
-        advice = "wait until that run is over, or stop it"
-        raise InputError(str(folder), "a folder that no run is using", came, advice) from None
-    file.truncate(0)
-    began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    file.write(f"process {os.getpid()} on {socket.gethostname()} since {began}\n")
-    file.flush()
+def _owner(folder: Path) -> str:
+    with suppress(OSError):
+        return (folder / OWNER).read_text(encoding="utf-8").strip()
+    return "another run"
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the result depends on, and the commit where there is one."""
+    """Return the versions of Python and the main packages, and the commit if there is one."""
     found = {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],

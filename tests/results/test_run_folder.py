@@ -1,4 +1,4 @@
-"""One run owns a folder; a folder that holds results is never written over."""
+"""One run at a time uses a folder; a folder with results is never overwritten."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pathlib import Path
 
 import pytest
 
-from results.run_folder import LOCK, choose_folder, run_lock
+from results.run_folder import LOCK, OWNER, choose_folder, run_lock
 from scan.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-OWNER = """
+HOLDER = """
 import sys, signal
 from pathlib import Path
 from results.run_folder import run_lock
 with run_lock(Path(sys.argv[1])):
-    print("run_lock", flush=True)
+    print("locked", flush=True)
     signal.pause()
 """
 
 
-def owner_of(folder: Path) -> subprocess.Popen[str]:
-    """Another process that owns the folder until it is ended."""
+def holder_of(folder: Path) -> subprocess.Popen[str]:
+    """Another process that holds the lock of the folder until it is ended."""
     process = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "run_lock\n"
+    assert process.stdout.readline() == "locked\n"
     return process
 
 
-def test_two_runs_cannot_own_one_folder(tmp_path: Path) -> None:
-    """The second is refused and told who the first is; once that is killed, the lock is stale."""
-    with owner_of(tmp_path / "run") as other:
+def test_two_runs_cannot_use_one_folder(tmp_path: Path) -> None:
+    """The second is refused and the message names the first; a killed run blocks no other."""
+    with holder_of(tmp_path / "run") as other:
         with (
             pytest.raises(InputError, match=f"in use by process {other.pid} on "),
             run_lock(tmp_path / "run"),
@@ -46,12 +46,12 @@ def test_two_runs_cannot_own_one_folder(tmp_path: Path) -> None:
 
     assert (tmp_path / "run" / LOCK).exists()
     with run_lock(tmp_path / "run"):
-        assert f"process {os.getpid()} " in (tmp_path / "run" / LOCK).read_text()
+        assert f"process {os.getpid()} " in (tmp_path / "run" / OWNER).read_text()
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt, RuntimeError])
-def test_a_folder_is_given_back(tmp_path: Path, error: type[BaseException] | None) -> None:
-    """However a run ends, its lock goes with it; results stay, a folder without any goes too."""
+def test_a_lock_is_released(tmp_path: Path, error: type[BaseException] | None) -> None:
+    """However a run ends, its lock is removed; results stay, an empty folder is removed."""
     for name, result in (("empty", ""), ("full", "events.jsonl")):
         folder = tmp_path / name
         try:
@@ -67,9 +67,10 @@ def test_a_folder_is_given_back(tmp_path: Path, error: type[BaseException] | Non
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["events.jsonl"]
 
 
-def test_a_stale_lock_alone_is_no_result(tmp_path: Path) -> None:
-    """A folder in which a run died before it left anything may be used anew."""
+def test_a_stale_lock_is_not_a_result(tmp_path: Path) -> None:
+    """A folder in which a run died before it wrote anything can be used again."""
     (tmp_path / LOCK).touch()
+    (tmp_path / OWNER).touch()
 
     assert choose_folder(tmp_path) == tmp_path
 
@@ -77,7 +78,7 @@ def test_a_stale_lock_alone_is_no_result(tmp_path: Path) -> None:
 def test_two_runs_of_one_second_get_two_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folders named by the time never collide."""
+    """Folders named by the time have different names."""
     monkeypatch.chdir(tmp_path)
     chosen = set()
     for _ in range(3):
