@@ -6,6 +6,7 @@ a repeated write gives the same bytes. Metadata follows OME-Zarr 0.5 (ngff.openm
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, reduce
 from typing import Any
 from zlib import crc32
@@ -14,6 +15,14 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
+from results.ome_metadata import (
+    FIRST_HEIGHTS_UM,
+    NGFF_VERSION,
+    first_window,
+    fitted_window,
+    multiscale,
+    omero,
+)
 from results.storage import Location, missing, storage_at
 from scan.errors import StorageError
 from scan.plan import ScanPlan
@@ -23,25 +32,45 @@ Array = NDArray[Any]
 STACKED = "stacked.ome.zarr"
 DEPTH = "depth.ome.zarr"
 LABELS = "stacked.ome.zarr/labels/objects"
-NGFF_VERSION = "0.5"
+MAX_SAMPLED_PX = 2048  # along each axis, for display windows
 
 
 def create_mosaics(
-    folder: Location, plan: ScanPlan, dtype: np.dtype[Any], label_dtype: np.dtype[Any]
+    folder: Location,
+    plan: ScanPlan,
+    dtype: np.dtype[Any],
+    label_dtype: np.dtype[Any],
+    origin_um: tuple[float, float] = (0.0, 0.0),
 ) -> None:
-    """Create the three mosaics, empty; those of the same plan that are there already stay."""
-    _create_image(f"{folder}/{STACKED}", plan, dtype, {})
-    _create_image(f"{folder}/{DEPTH}", plan, np.dtype(np.float32), {})
+    """Create the three mosaics, empty; mosaics of the same plan that exist are kept.
+
+    Parameters
+    ----------
+    folder : path or URL
+        Where the run's images lie.
+    plan : ScanPlan
+        Size, chunks and pyramid of the mosaics.
+    dtype, label_dtype : numpy.dtype
+        Of the focus-stacked image and of the labels.
+    origin_um : (float, float)
+        Stage position, x and y, of the mosaic's first pixel.
+    """
+    stacked, heights = omero("focus stack", first_window(dtype)), omero("height", FIRST_HEIGHTS_UM)
+    for name, shown, kind in ((STACKED, stacked, dtype), (DEPTH, heights, np.dtype(np.float32))):
+        image = f"{folder}/{name}"
+        ome = multiscale(name.split(".")[0], plan, origin_um)
+        _write_group(image, ome | {"omero": _omero_of(image) or shown})
+        _create_levels(image, plan, kind)
     _write_group(f"{folder}/{STACKED}/labels", {"version": NGFF_VERSION, "labels": ["objects"]})
     source = {"image-label": {"source": {"image": "../../"}}}
-    _create_image(f"{folder}/{LABELS}", plan, label_dtype, source)
+    _write_group(f"{folder}/{LABELS}", multiscale("objects", plan, origin_um) | source)
+    _create_levels(f"{folder}/{LABELS}", plan, label_dtype)
 
 
-def _create_image(place: str, plan: ScanPlan, dtype: np.dtype[Any], extra: dict[str, Any]) -> None:
-    storage = storage_at(place)
-    _write_group(place, _multiscale(place.rpartition("/")[2], plan) | extra)
+def _create_levels(image: str, plan: ScanPlan, dtype: np.dtype[Any]) -> None:
+    storage = storage_at(image)
     for level in range(plan.levels):
-        spec = _array_spec(place, plan, level, dtype)
+        spec = _array_spec(image, plan, level, dtype)
         with storage.writing():
             try:
                 storage.result(ts.open(spec, create=True, open=True))
@@ -58,6 +87,34 @@ def _write_group(place: str, ome: dict[str, Any]) -> None:
     storage.write_bytes("zarr.json", json.dumps(group, indent=2).encode())
 
 
+def _omero_of(image: str) -> dict[str, Any] | None:
+    """The `omero` block of an image that exists."""
+    with suppress(ValueError, KeyError):  # a torn file
+        return dict(_read_ome(image)["omero"])
+    return None
+
+
+def _read_ome(image: Location) -> dict[str, Any]:
+    group = json.loads(storage_at(image).read_bytes("zarr.json") or b"{}")
+    return dict(group["attributes"]["ome"])
+
+
+def fit_display_windows(folder: Location) -> None:
+    """Set the display windows of image and depth to what their pixels need.
+
+    The pixels of the coarsest level decide, so that equal mosaics have equal windows.
+    """
+    for name in (STACKED, DEPTH):
+        image = f"{folder}/{name}"
+        level = level_count(image) - 1
+        rows, columns = shape_of(image, level)
+        step = -(-max(rows, columns) // MAX_SAMPLED_PX)
+        pixels = read_region(image, slice(0, rows, step), slice(0, columns, step), level)
+        ome = _read_ome(image)
+        (channel,) = ome["omero"]["channels"]
+        _write_group(image, ome | {"omero": omero(channel["label"], fitted_window(pixels))})
+
+
 def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any], stacked: int) -> int:
     """Room that all but so many fields take at most: image and depth uncompressed, with pyramids.
 
@@ -66,23 +123,6 @@ def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any], stacked: int) -> int:
     rows, columns = plan.mosaic_shape
     whole = rows * columns * (dtype.itemsize + 4) * 4 / 3 * 1.05
     return int(whole * (1 - stacked / len(plan.fields)))
-
-
-def _multiscale(name: str, plan: ScanPlan) -> dict[str, Any]:
-    axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
-    datasets = [_dataset(level, plan.pixel_size_um) for level in range(plan.levels)]
-    multiscale = {"name": name.split(".")[0], "axes": axes, "datasets": datasets}
-    return {"version": NGFF_VERSION, "multiscales": [multiscale]}
-
-
-def _dataset(level: int, pixel_um: float) -> dict[str, Any]:
-    """A level's place: its first pixel is the mean of 2^level, so its centre lies further in."""
-    scale, shift = pixel_um * 2**level, pixel_um * (2**level - 1) / 2
-    transformations = [
-        {"type": "scale", "scale": [scale, scale]},
-        {"type": "translation", "translation": [shift, shift]},
-    ]
-    return {"path": str(level), "coordinateTransformations": transformations}
 
 
 def _array_spec(place: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:

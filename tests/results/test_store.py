@@ -7,6 +7,7 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from results.store import (
     STACKED,
     checksum_of,
     create_mosaics,
+    fit_display_windows,
     level_count,
     read_region,
     write_core,
@@ -82,6 +84,90 @@ def test_sizes_are_physical(tmp_path: Path, plan: ScanPlan) -> None:
     ]
     assert scale["scale"] == [0.65, 0.65]
     assert shift["translation"] == [0.1625, 0.1625]
+
+
+def ome_of(folder: Path, name: str) -> dict[str, Any]:
+    """The OME metadata of an image."""
+    return json.loads((folder / name / "zarr.json").read_text())["attributes"]["ome"]
+
+
+def window_of(folder: Path, name: str) -> dict[str, float]:
+    """The display window of an image."""
+    (channel,) = ome_of(folder, name)["omero"]["channels"]
+    assert channel.keys() >= {"color", "label", "active"}
+    return channel["window"]
+
+
+def test_the_first_pixel_lies_where_the_stage_was(tmp_path: Path, plan: ScanPlan) -> None:
+    """The stage position of the first pixel, x and y, is the translation of every image."""
+    kinds = np.dtype(np.uint16), np.dtype(np.uint32)
+    create_mosaics(tmp_path, plan, *kinds, origin_um=(1000.0, -20.0))
+
+    for name in IMAGES:
+        (multiscale,) = ome_of(tmp_path, name)["multiscales"]
+        shifts = [level["coordinateTransformations"][1] for level in multiscale["datasets"]]
+        assert shifts[0]["translation"] == [-20.0, 1000.0]
+        assert shifts[1]["translation"] == [-20.0 + 0.1625, 1000.0 + 0.1625]
+
+
+WINDOWS = {  # type of the image, its first window
+    "8 bit": (np.uint8, {"start": 0, "end": 255, "min": 0, "max": 255}),
+    "16 bit": (np.uint16, {"start": 0, "end": 4095, "min": 0, "max": 65535}),
+    "floating point": (np.float32, {"start": 0.0, "end": 4095, "min": 0.0, "max": 4095.0}),
+}
+
+
+@pytest.mark.parametrize(("kind", "window"), WINDOWS.values(), ids=WINDOWS)
+def test_an_empty_image_has_a_window(
+    tmp_path: Path, plan: ScanPlan, kind: type, window: dict[str, float]
+) -> None:
+    """Before its pixels are known an image has a window in which those of a camera are visible."""
+    create_mosaics(tmp_path, plan, np.dtype(kind), np.dtype(np.uint32))
+
+    assert window_of(tmp_path, STACKED) == window
+
+
+def test_windows_fit_the_pixels(tmp_path: Path, plan: ScanPlan) -> None:
+    """The windows of image and depth span most of their pixels; they are valid, the same when they
+    are made again, and kept when the mosaics are created again. The digest does not change."""
+    create(tmp_path, plan)
+    truth = fill(tmp_path, plan, [0, 1, 2, 3, 4, 5])
+    (tmp_path / TABLE).touch()
+    before = digest_of(tmp_path)
+
+    fit_display_windows(tmp_path)
+    windows = [window_of(tmp_path, name) for name in (STACKED, DEPTH)]
+    fit_display_windows(tmp_path)
+    create(tmp_path, plan)
+
+    assert windows == [window_of(tmp_path, name) for name in (STACKED, DEPTH)]
+    for window in windows:
+        assert window["min"] <= window["start"] < window["end"] <= window["max"]
+        assert window["start"] == pytest.approx(np.percentile(truth, 0.5), rel=0.1, abs=200)
+        assert window["end"] == pytest.approx(np.percentile(truth, 99.8), rel=0.1)
+    assert (windows[0]["min"], windows[0]["max"]) == (0, 65535)
+    for name in IMAGES:
+        yaozarrs.validate_zarr_store(str(tmp_path / name))
+        assert open_ome_zarr(zarr.open_group(tmp_path / name, mode="r"))
+    assert digest_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("value", [0, 700])
+def test_a_uniform_image_has_a_window(tmp_path: Path, plan: ScanPlan, value: int) -> None:
+    """The ends of a window differ, also where all pixels are equal or none was written."""
+    create(tmp_path, plan)
+    for field in plan.fields:
+        core = slice(*field.rows), slice(*field.columns)
+        pixels = np.full([span.stop - span.start for span in core], value, np.uint16)
+        for name, kind in ((STACKED, np.uint16), (DEPTH, np.float32)):
+            levels = mean_pyramid(pixels.astype(kind), level_count(tmp_path / name))
+            write_core(tmp_path / name, *core, levels)
+
+    fit_display_windows(tmp_path)
+
+    for name in (STACKED, DEPTH):
+        window = window_of(tmp_path, name)
+        assert window["start"] <= value < window["end"]
 
 
 def test_cores_make_up_the_mosaic(tmp_path: Path, plan: ScanPlan) -> None:
