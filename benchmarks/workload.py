@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from imaging.stacking import focus_stack
-from results.summary import slot_waits_ms
+from results.cpu_slots import slot_waits_ms
 
 SETTLE_S = 0.003
 NICENESS = 10  # of stacking, as everybody may do it

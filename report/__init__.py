@@ -1,1 +1,6 @@
-"""What people look at: report, live view, trace and terminal progress, made from a run folder."""
+"""Views of a run for people: report, live page, trace and terminal progress.
+
+All are made from the journal and the files of a run folder; the scan does not wait for them.
+`report` fills the page with `charts`, whose numbers come from `columns` and whose images come from
+`preview`; `live` serves the same page while a scan runs, in a process of its own (`server`).
+"""

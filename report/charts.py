@@ -1,4 +1,4 @@
-"""The charts of the report: Bokeh figures over named data sources, which a live page fills anew."""
+"""The charts of the report: Bokeh figures over named data sources, which a live page updates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from bokeh.transform import factor_cmap, linear_cmap
 
 from report.columns import Columns, Geometry
 
-KINDS = {  # of bars in the timeline, in colours that the colour-blind tell apart
+KINDS = {  # of bars in the timeline, in colours for colour-blind readers
     "autofocus": Colorblind8[4],
     "capture": Colorblind8[0],
     "hold": Colorblind8[1],
@@ -39,17 +39,17 @@ WHITE, BLACK = "#eeeeee", "#111111"
 
 
 class Charts:
-    """The figures of one page; all that they show is in `sources`, by name."""
+    """The figures of one page; their data are in `sources`, by name."""
 
     def __init__(self, sources: Mapping[str, Columns]) -> None:
         self._sources = sources
 
     def __getitem__(self, name: str) -> ColumnDataSource:
-        """A source to draw from; every figure has its own, for it is a document of its own."""
+        """Return a data source for one figure; Bokeh does not share sources between documents."""
         return ColumnDataSource(dict(self._sources[name]), name=name)
 
     def mosaic(self, geometry: Geometry, depth_um: tuple[float, float]) -> Any:
-        """The mosaic with everything that may lie over it, each layer to be shown or hidden."""
+        """Return the mosaic with its layers, each of which can be shown or hidden."""
         width_um, height_um = geometry.width_um, geometry.height_um
         aspect = min(max(width_um / height_um, TALLEST), FLATTEST)
         half = max(width_um, height_um * aspect) / 2
@@ -100,25 +100,25 @@ class Charts:
             **EDGES, source=self["lost"], fill_alpha=0, line_color="#ff5555",
             hatch_pattern="/", hatch_color="#ff5555", hatch_alpha=0.5,
         )  # fmt: skip
-        told = [("field", "@name"), ("", "@state @reason"), ("objects", "@objects")]
-        plot.add_tools(HoverTool(renderers=[fields], tooltips=told, visible=False))
+        tooltips = [("field", "@name"), ("", "@state @reason"), ("objects", "@objects")]
+        plot.add_tools(HoverTool(renderers=[fields], tooltips=tooltips, visible=False))
 
     def _hovered_objects(self, plot: Any) -> None:
         discs = plot.circle(
             x="x_um", y="y_um", radius="radius_um", source=self["objects"],
             fill_alpha=0, line_alpha=0,
         )  # fmt: skip
-        told = [
+        tooltips = [
             ("object", "@label{0}"),
             ("x, y, height", "@x_um{0.0}, @y_um{0.0}, @z_um{0.00} µm"),
             ("diameter", "@diameter_um{0.0} µm"),
             ("mean intensity", "@intensity{0}"),
             ("score", "@score{0.00}"),
         ]
-        plot.add_tools(HoverTool(renderers=[discs], tooltips=told, visible=False))
+        plot.add_tools(HoverTool(renderers=[discs], tooltips=tooltips, visible=False))
 
     def histogram(self, name: str, x_label: str, y_label: str, scale: str = "linear") -> Any:
-        """How values are distributed."""
+        """Return a histogram."""
         plot = _chart(x_label, y_label, 220, x_axis_type=scale)
         plot.quad(
             left="left", right="right", top="count", bottom=0, source=self[name],
@@ -129,7 +129,7 @@ class Charts:
         return plot
 
     def surface(self) -> Any:
-        """The focus surface from above, with the samples it goes through and those it does not."""
+        """Return the focus surface from above, with kept and rejected samples."""
         heights = linear_cmap("z_um", Viridis256, *_apart(self._sources["surface"]["z_um"]))
         plot = _chart("x, µm", "y, µm", 260)
         plot.y_range.flipped = True
@@ -140,7 +140,7 @@ class Charts:
         return plot
 
     def profile(self) -> Any:
-        """The focus surface from the side, a line a stripe, and the samples at their heights."""
+        """Return the focus surface from the side, one line per stripe, with the samples."""
         plot = _chart("x, µm", "height, µm", 260)
         plot.multi_line(
             xs="x_um", ys="z_um", source=self["profile"], line_color=Colorblind8[0], line_alpha=0.6
@@ -157,11 +157,11 @@ class Charts:
             x="x_um", y=y, source=self["rejected"], marker="x", size=11, line_color="#d55e00",
             line_width=3,
         )  # fmt: skip
-        told = [("", "@name"), ("height", "@z_um{0.00} µm"), ("", "@reason")]
-        plot.add_tools(HoverTool(renderers=[kept, rejected], tooltips=told))
+        tooltips = [("", "@name"), ("height", "@z_um{0.00} µm"), ("", "@reason")]
+        plot.add_tools(HoverTool(renderers=[kept, rejected], tooltips=tooltips))
 
     def timeline(self, lanes: Sequence[str]) -> Any:
-        """Who did what when: a lane per camera and per CPU slot; what went wrong as triangles."""
+        """Return the timeline: one lane per camera and per CPU slot, with faults as triangles."""
         height = min(60 + 24 * len(lanes), 900)
         plot = _chart("seconds from the start", None, height, y_range=[*reversed(lanes), ""])
         bars = plot.hbar(
@@ -172,8 +172,8 @@ class Charts:
             x="left", y="lane", source=self["faults"], marker="inverted_triangle", size=12,
             fill_color="#d00000", line_color="white",
         )  # fmt: skip
-        told = [("", "@text"), ("", "@left{0.000} to @right{0.000} s")]
-        plot.add_tools(HoverTool(renderers=[bars, faults], tooltips=told))
+        tooltips = [("", "@text"), ("", "@left{0.000} to @right{0.000} s")]
+        plot.add_tools(HoverTool(renderers=[bars, faults], tooltips=tooltips))
         plot.x_range.start = 0
         if not self._sources["timeline"]["left"]:
             plot.x_range.end = 1
@@ -206,7 +206,7 @@ def _color_bar(scale: LinearColorMapper, **more: Any) -> ColorBar:
 
 
 def _darken(plot: Any) -> None:
-    """A dark frame, whatever the page's colours: pictures are not turned over with it."""
+    """Make the frame dark in light and dark pages alike, because images are not inverted."""
     plot.background_fill_color = plot.border_fill_color = BLACK
     plot.outline_line_color = plot.grid.grid_line_color = None
     plot.axis.axis_label_text_color = plot.axis.major_label_text_color = WHITE
@@ -215,5 +215,5 @@ def _darken(plot: Any) -> None:
 
 
 def as_json(plots: Mapping[str, Any]) -> list[Any]:
-    """The figures as Bokeh's script embeds them, each into the element that its name names."""
+    """Return the figures as Bokeh's script embeds them, each into the element of its name."""
     return [json_item(plot, name) for name, plot in plots.items()]

@@ -1,4 +1,4 @@
-"""What the charts of the report show, as columns of numbers: from the journal and the table."""
+"""The data of the report's charts as columns of numbers, from the journal and the table."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -26,9 +26,9 @@ from scan.events import (
 Columns = dict[str, Any]
 Place = tuple[int, int]
 
-MAX_BARS = 8_000  # of the timeline; more become one where they follow closely
-MAX_BORDERS = 5_000  # whose borders are drawn; those of more would cover the mosaic
-MAX_OBJECTS = 20_000  # that tell their numbers under the pointer
+MAX_BARS = 8_000  # of the timeline; above that, bars that follow closely are joined
+MAX_BORDERS = 5_000  # fields with borders; more would cover the mosaic
+MAX_OBJECTS = 20_000  # with a tooltip
 MAX_MARKS = 2_000  # of lost fields, of faults, of samples
 MAX_HEIGHTS = 20_000  # of the focus surface
 BINS = 30
@@ -41,7 +41,7 @@ MIN_MS = 0.01  # shown on a logarithmic scale
 
 
 class Geometry:
-    """Where fields lie in the mosaic, in µm, as the journal's first line tells it."""
+    """The positions of fields in the mosaic, in µm, from the journal's first line."""
 
     def __init__(self, begun: Begun) -> None:
         pixel_um = begun.pixel_size_um
@@ -53,25 +53,28 @@ class Geometry:
         self.left_um, self.top_um = float(self.columns_um[0]), float(self.rows_um[0])
 
     def places(self) -> Iterator[Place]:
-        """Every field, stripe by stripe."""
+        """Return every field, stripe by stripe."""
         return ((s, f) for s, count in enumerate(self.counts) for f in range(count))
 
     def core(self, place: Place) -> dict[str, float]:
-        """The borders of a field's core."""
+        """Return the borders of a field's core."""
         (top, bottom), (left, right) = (
             (float(cuts[at]), float(cuts[at + 1]))
             for cuts, at in zip((self.rows_um, self.columns_um), place, strict=True)
         )
         return {"left": left, "right": right, "top": top, "bottom": bottom}
 
-    def middle(self, place: Place) -> tuple[float, float]:
-        """The middle of a field's core, x and y."""
+    def center(self, place: Place) -> tuple[float, float]:
+        """Return the centre of a field's core, x and y."""
         core = self.core(place)
         return (core["left"] + core["right"]) / 2, (core["top"] + core["bottom"]) / 2
 
 
 def histogram(values: ArrayLike, scale: str = "linear") -> Columns:
-    """Counts of values in bins that are even on their scale; whole numbers keep to themselves."""
+    """Count values in bins of equal width on a linear or log scale.
+
+    Bins of integers are centred on integers.
+    """
     found = np.asarray(values)
     found = found[np.isfinite(found)]
     if not found.size:
@@ -90,7 +93,7 @@ def histogram(values: ArrayLike, scale: str = "linear") -> Columns:
 
 
 def objects(rows: Mapping[str, NDArray[np.float64]], pixel_um: float) -> Columns:
-    """Objects for the mosaic, evenly chosen where they are too many."""
+    """Return objects for the mosaic; of too many, every k-th."""
     chosen = slice(None, None, len(rows["label"]) // MAX_OBJECTS + 1)
     columns: Columns = {
         name: np.nan_to_num(values[chosen]).astype(np.float32 if name != "label" else np.float64)
@@ -100,7 +103,7 @@ def objects(rows: Mapping[str, NDArray[np.float64]], pixel_um: float) -> Columns
 
 
 def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
-    """Borders of stripes, fields and lost fields, and how far each field came."""
+    """Return the borders of stripes, fields and lost fields, and the state of each field."""
     state: dict[Place, Columns] = {}
     for event in events:
         match event:
@@ -133,7 +136,7 @@ def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
 
 
 def _some(marks: Sequence[Any]) -> Sequence[Any]:
-    """Not too many marks, evenly chosen."""
+    """At most MAX_MARKS marks: every k-th."""
     return marks[:: len(marks) // MAX_MARKS + 1]
 
 
@@ -144,11 +147,11 @@ def _table(rows: Iterable[Columns], names: Iterable[str]) -> Columns:
 
 
 def focus(geometry: Geometry, focused: Focused | None) -> dict[str, Columns]:
-    """The focus surface from above and from the side, samples that it goes through and others."""
+    """Return the focus surface from above and from the side, kept and rejected samples."""
     rejected = focused.rejected if focused else ()
     reasons = {(r["stripe"], r["field"]): r["reason"] for r in rejected}
     samples = [
-        dict(zip(SAMPLE, (field_name((s, f)), *geometry.middle((s, f)), z_um), strict=True))
+        dict(zip(SAMPLE, (field_name((s, f)), *geometry.center((s, f)), z_um), strict=True))
         | {"reason": reasons.get((s, f), "")}
         for s, f, z_um in (focused.samples if focused else ())
     ]
@@ -159,7 +162,7 @@ def focus(geometry: Geometry, focused: Focused | None) -> dict[str, Columns]:
     return {
         "surface": _table((geometry.core(p) | {"z_um": heights[p]} for p in shown), (*BOX, "z_um")),
         "profile": {
-            "x_um": [[geometry.middle((s, f))[0] for f in fs] for s, fs in enumerate(profiles)],
+            "x_um": [[geometry.center((s, f))[0] for f in fs] for s, fs in enumerate(profiles)],
             "z_um": [[heights.get((s, f), np.nan) for f in fs] for s, fs in enumerate(profiles)],
         },
         "kept": _table(_some([s for s in samples if not s["reason"]]), (*SAMPLE, "reason")),
@@ -186,7 +189,7 @@ def _lane(fault: Fault) -> str:
 
 
 def timeline(events: Sequence[Event], kinds: Iterable[str]) -> dict[str, Columns]:
-    """Bars for what took time and marks of faults, in seconds from the start of the program."""
+    """Return bars of tasks and captures and marks of faults, in seconds since program start."""
     begun = EventIndex(events).of(Begun)
     zero_s = begun[0].process_began_s if begun else 0.0
     bars = [
@@ -200,7 +203,7 @@ def timeline(events: Sequence[Event], kinds: Iterable[str]) -> dict[str, Columns
 
 
 def lanes(events: Sequence[Event]) -> list[str]:
-    """A lane per camera and per CPU slot."""
+    """Return the lanes of the timeline: one per camera and per CPU slot."""
     index = EventIndex(events)
     begun, up = index.last(Begun), index.last(RayStarted)
     known = [f"camera {k}" for k in range(begun.cameras if begun else 0)]
@@ -218,7 +221,7 @@ def _order(bar: Columns) -> tuple[str, str, float]:
 
 
 def _fewer(bars: list[Columns]) -> list[Columns]:
-    """Not too many bars: those that follow closely in a lane become one."""
+    """At most MAX_BARS bars: those that follow closely in a lane are joined."""
     bars, gap_s = sorted(bars, key=_order), 1e-3
     while len(bars) > MAX_BARS and gap_s < MAX_GAP_S:
         bars, gap_s = _joined(bars, gap_s), 2 * gap_s

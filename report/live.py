@@ -1,7 +1,7 @@
-"""The live view: the report of a run, served while it grows.
+"""The live view: the report of a run, served while the scan runs.
 
-The server is a process of its own with the lowest priority, and all that it knows it reads in the
-run folder: a scan does nothing for it and waits for nothing.
+The server is a separate process with the lowest priority. It reads only the run folder, so it does
+not slow the scan.
 """
 
 import os
@@ -17,7 +17,7 @@ from results.journal import JOURNAL
 from scan.errors import UserMistake
 
 POLL_INTERVAL_S = 0.2
-SHUTDOWN_WAIT_S = 3.0  # for pages to hear that the run is over
+SHUTDOWN_WAIT_S = 3.0  # for open pages to be informed of the end
 LOWEST_PRIORITY = 19  # niceness
 
 
@@ -32,14 +32,14 @@ def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
         given = (str(folder), str(listener.fileno()), str(_size(folder)))
         server = subprocess.Popen(
             [sys.executable, "-m", "report.live", *given],
-            stdin=subprocess.PIPE,  # its end tells the server that we ended, however that came
-            stderr=subprocess.DEVNULL,  # the screen is the scan's
+            stdin=subprocess.PIPE,  # closed when this process ends, however it ends
+            stderr=subprocess.DEVNULL,  # the terminal belongs to the scan
             pass_fds=[listener.fileno()],
             cwd=Path(__file__).parents[1],
-            start_new_session=True,  # Ctrl-C is for the scan
+            start_new_session=True,  # Ctrl-C must not reach it
         )
     os.setpriority(os.PRIO_PROCESS, server.pid, LOWEST_PRIORITY)
-    with suppress(OSError):  # where sessions are weighed against each other: this one, too
+    with suppress(OSError):  # Linux with autogroups schedules sessions, not processes
         Path(f"/proc/{server.pid}/autogroup").write_text(str(LOWEST_PRIORITY))
     print(f"live view at http://{address}:{port}", flush=True)
     try:
@@ -57,18 +57,19 @@ def _listening(address: str, port: int) -> socket.socket:
     try:
         return socket.create_server((address, port))
     except OSError as error:
-        came = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        advice = "choose another, or 0 for any that is free"
-        raise UserMistake(f"--live {port}", "a free port", came, advice) from None
+        got = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        hint = "choose another, or 0 for any that is free"
+        raise UserMistake(f"--live {port}", "a free port", got, hint) from None
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the journal, so that its growth shows; -1 where there is none."""
+    """Size of the journal in bytes; -1 if there is none."""
     return (folder / JOURNAL).stat().st_size if (folder / JOURNAL).exists() else -1
 
 
 def _await_run(folder: Path, size_before: int) -> None:
-    """Wait until Ray is up, which imports and pages would delay; end if the scan ends before."""
+    """Wait for the first event, because imports would delay the start of Ray; exit if the scan
+    ends before."""
     while _size(folder) == size_before:
         if select([sys.stdin], [], [], POLL_INTERVAL_S)[0]:
             sys.exit()

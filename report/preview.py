@@ -1,4 +1,4 @@
-"""Pictures of the mosaics as far as they are stacked, small enough for a page."""
+"""Images of the mosaics as far as they are stacked, small enough for a page."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,20 +9,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from results.storage import Location
 from results.store import DEPTH, LABELS, STACKED, level_count, read_region, shape_of
 
 Array = NDArray[Any]
 Place = tuple[int, int]
 
-SHOWN = (0.5, 99.8)  # percentiles that become black and white: grain stays dark, a speck is no sun
+SHOWN = (0.5, 99.8)  # percentiles that become black and white
 MAX_PIXELS = 6_000_000
-MAX_EDGE_PX = 16_000  # WebP ends at 16,383 pixels; one long stripe gets there with few of them
-MAX_BYTES = {".jpg": 2_000_000, ".webp": 800_000}  # one, two, and the charts: 10 MB as text
-SAMPLED = 200_000  # pixels tell the percentiles as well as all of them
+MAX_EDGE_PX = 16_000  # WebP allows 16,383 pixels, which one long stripe can exceed
+MAX_BYTES = {".jpg": 2_000_000, ".webp": 800_000}  # one JPEG, two WebP and charts: 10 MB as text
+MAX_SAMPLED = 200_000  # pixels for percentiles
 OUTLINE_BGRA = (0, 220, 255, 255)  # yellow, seen on any grey
 MIN_SPAN = 1e-30  # between black and white
-SEEN_PX = 1_000  # of a page, across
-LOSSLESS = 101  # OpenCV's word for it
+PAGE_PX = 1_000  # typical width of a page
+LOSSLESS = 101  # as OpenCV's quality of WebP
 
 
 class Preview:
@@ -30,15 +31,17 @@ class Preview:
 
     Parameters
     ----------
-    place : folder or URL
+    folder : path or URL
         Where the mosaics of a run are.
     row_cuts, column_cuts : sequence of int
         Where the cores are cut, in pixels of level 0: stripe s owns the rows from cut s to s + 1.
     """
 
-    def __init__(self, place: str, row_cuts: Sequence[int], column_cuts: Sequence[int]) -> None:
-        self._place, self._cuts = place, (row_cuts, column_cuts)
-        image = f"{place}/{STACKED}"
+    def __init__(
+        self, folder: Location, row_cuts: Sequence[int], column_cuts: Sequence[int]
+    ) -> None:
+        self._folder, self._cuts = folder, (row_cuts, column_cuts)
+        image = f"{folder}/{STACKED}"
         self._level, self._step = _coarseness(image)
         shape = [ceil(edge / self._step) for edge in shape_of(image, self._level)]
         self._image: Array = np.zeros(shape, np.float32)
@@ -57,8 +60,8 @@ class Preview:
     def _paste(self, canvas: Array, name: str, field: Place) -> None:
         spans = [self._span(cuts, at) for cuts, at in zip(self._cuts, field, strict=True)]
         source = [slice(k.start * self._step, stop, self._step) for k, stop in spans]
-        with suppress(ValueError, OSError):  # what is damaged on disk is not shown
-            pixels = read_region(f"{self._place}/{name}", source[0], source[1], self._level)
+        with suppress(ValueError, OSError):  # damaged chunks are not shown
+            pixels = read_region(f"{self._folder}/{name}", source[0], source[1], self._level)
             canvas[spans[0][0], spans[1][0]] = pixels
 
     def _span(self, cuts: Sequence[int], at: int) -> tuple[slice, int]:
@@ -67,21 +70,21 @@ class Preview:
         return slice(ceil(start / self._step), ceil(stop / self._step)), stop
 
     def layer(self, name: str) -> bytes:
-        """A picture as a file: `image`, `depth` or `outlines`."""
+        """Return a layer as an image file: `image`, `depth` or `outlines`."""
         return {"image": self._grey, "depth": self._heights, "outlines": self._outlines}[name]()
 
     def _grey(self) -> bytes:
-        """The mosaic as a grey JPEG; what is not stacked is black."""
+        """The mosaic as a grey JPEG; fields that are not stacked are black."""
         stacked = self._image[np.isfinite(self._depth)]
         grey = _stretched(self._image, *_ends(stacked))
         return _encoded(".jpg", grey, cv2.IMWRITE_JPEG_QUALITY, 85)
 
     def depth_ends_um(self) -> tuple[float, float]:
-        """The heights that the first and the last colour of the depth map stand for."""
+        """Return the heights of the first and the last colour of the depth map."""
         return _ends(self._depth[np.isfinite(self._depth)])
 
     def _heights(self) -> bytes:
-        """The depth map as a WebP in the colours of viridis; what is not stacked is clear."""
+        """The depth map as a WebP in viridis; fields that are not stacked are transparent."""
         depth = self._depth[::2, ::2]  # it is smooth
         grey = _stretched(np.nan_to_num(depth), *self.depth_ends_um())
         coloured = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2BGRA)
@@ -89,16 +92,16 @@ class Preview:
         return _encoded(".webp", coloured, cv2.IMWRITE_WEBP_QUALITY, 80)
 
     def _outlines(self) -> bytes:
-        """The rims of objects, inside them, as a WebP that is clear elsewhere."""
+        """The inner outlines of objects as a WebP, transparent elsewhere."""
         drawn = np.zeros((*self._labels.shape, 4), np.uint8)
-        width = max(1, max(self._labels.shape) // SEEN_PX)  # of a line that is seen on a page
+        width = max(1, max(self._labels.shape) // PAGE_PX)  # of a line that is visible on a page
         wide = cv2.dilate(_rims(self._labels).astype(np.uint8), np.ones((width, width)))
         drawn[(wide > 0) & (self._labels > 0)] = OUTLINE_BGRA
         return _encoded(".webp", drawn, cv2.IMWRITE_WEBP_QUALITY, LOSSLESS)
 
 
 def _coarseness(place: str) -> tuple[int, int]:
-    """The finest level that is small enough; every how many pixels of it, if the last is not."""
+    """The finest level that is small enough, and the step of pixels if the coarsest is not."""
     shapes = [shape_of(place, level) for level in range(level_count(place))]
     excess = [max(sqrt(prod(k) / MAX_PIXELS), max(k) / MAX_EDGE_PX) for k in shapes]
     level = next((level for level, times in enumerate(excess) if times <= 1), len(shapes) - 1)
@@ -106,7 +109,7 @@ def _coarseness(place: str) -> tuple[int, int]:
 
 
 def _ends(values: Array) -> tuple[float, float]:
-    some = values[:: values.size // SAMPLED + 1]
+    some = values[:: values.size // MAX_SAMPLED + 1]
     low, high = np.percentile(some, SHOWN) if some.size else (0.0, 1.0)
     return float(low), float(high)
 
@@ -127,7 +130,7 @@ def _rims(labels: Array) -> NDArray[np.bool_]:
 
 
 def _encoded(kind: str, picture: Array, *options: int) -> bytes:
-    """The picture as a file; one that would be too large is halved in size until it is not."""
+    """The image as a file; its size is halved until the file is small enough."""
     data = bytes(cv2.imencode(kind, picture, options)[1])
     if len(data) <= MAX_BYTES[kind]:
         return data

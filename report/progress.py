@@ -1,4 +1,4 @@
-"""What a person sees while a scan runs; a listener of the journal."""
+"""The terminal display of a running scan; a listener of the journal."""
 
 import sys
 from contextlib import AbstractContextManager
@@ -47,11 +47,11 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         print(f"{plain.pop('event'):<10}", *(f"{k}={v}" for k, v in plain.items()), flush=True)
 
     def __exit__(self, *failure: object) -> None:
-        """Nothing to put away."""
+        """Do nothing."""
 
 
 class LiveProgress(AbstractContextManager["LiveProgress"]):
-    """A bar per stripe and step, and a line with what is in flight."""
+    """A bar per stripe and step, and a line with batches, objects and lost fields."""
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -126,6 +126,6 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
         )
 
 
-def progress(plain: bool) -> PlainProgress | LiveProgress:
-    """The live display, or plain lines where no terminal listens."""
+def progress(*, plain: bool) -> PlainProgress | LiveProgress:
+    """Return the live display, or plain lines if asked for or if there is no terminal."""
     return PlainProgress() if plain or not sys.stdout.isatty() else LiveProgress()

@@ -1,6 +1,6 @@
-"""The report of a run: one page for people, made from the run folder alone.
+"""The report of a run: one self-contained page, made from the run folder alone.
 
-The live view is the same page: what it draws are named sources, which can be filled anew.
+The live view is the same page; it replaces the data of the charts' named sources.
 """
 
 import base64
@@ -20,13 +20,13 @@ from report import columns
 from report.charts import KINDS, Charts, as_json
 from report.columns import Columns, Geometry, Place
 from report.preview import Preview
+from results.cpu_slots import dispatch_waits_ms
 from results.files import write_atomically
 from results.journal import JOURNAL, EventIndex, Kind, Tail
 from results.storage import location_of, storage_at
 from results.store import STACKED
 from results.summary import (
     Summary,
-    dispatch_waits_ms,
     end_s,
     format_summary,
     latest,
@@ -39,11 +39,11 @@ from scan.events import Begun, Detected, Event, Finished, Focused, Predicted, Ra
 
 REPORT = "report.html"
 MAX_NAMED = 100  # lost fields, faults
-NUMBERS = {  # of the summary: what they are called on the page, and how they are written
-    "fields.detected": ("fields searched", ",d"),
+NUMBERS = {  # keys of the summary: name on the page and format
+    "fields.detected": ("fields detected", ",d"),
     "fields.planned": ("fields planned", ",d"),
     "objects": ("objects", ",d"),
-    "timing.wall": ("s in all", ".1f"),
+    "timing.wall": ("s in total", ".1f"),
     "timing.startup": ("s to the first exposure", ".2f"),
     "timing.answer": ("s from last exposure to answer", ".2f"),
     "timing.ratio": ("x the least time possible", ".2f"),
@@ -54,10 +54,10 @@ NUMBERS = {  # of the summary: what they are called on the page, and how they ar
     "z_positions.kept": ("focus samples kept", ",d"),
     "z_positions.sampled": ("focus samples taken", ",d"),
     "z_positions.residual_um": ("µm off the focus surface", ".2f"),
-    "memory.peak_batches_in_flight": ("batches in flight at most", ",d"),
-    "memory.credits": ("batches that there is room for", ",d"),
+    "memory.peak_batches_in_flight": ("batches in flight, maximum", ",d"),
+    "memory.credits": ("credits (batches)", ",d"),
     "memory.spilled_mb": ("MB spilled to disk", ".1f"),
-    "retries.capture": ("captures made again", ",d"),
+    "retries.capture": ("captures repeated", ",d"),
     "retries.actor_restarts": ("cameras restarted", ",d"),
 }
 HISTOGRAMS = {  # labels of their axes, scale if not linear
@@ -81,20 +81,20 @@ LAYERS = {"image": "image/jpeg", "depth": "image/webp", "outlines": "image/webp"
 
 
 class Report:
-    """What a run folder shows, as far as its run came; `update` takes in what is new.
+    """The report of a run folder as far as its run has come; `update` reads new events.
 
     Parameters
     ----------
     folder : Path
         The run folder.
     running : bool
-        Whether its run is under way, so that a missing end is no failure.
+        Whether the run is still active, so that a missing end is not a failure.
     """
 
     def __init__(self, folder: Path, running: bool = False) -> None:
         self.folder, self.running = folder.resolve(), running
-        self.place = location_of(self.folder)
-        self._storage = storage_at(self.place)
+        self.location = location_of(self.folder)
+        self._storage = storage_at(self.location)
         self._tail = Tail(folder / JOURNAL)
         self._events: list[Event] = []
         self._parts: dict[Place, dict[str, NDArray[np.float64]]] = {}
@@ -103,12 +103,12 @@ class Report:
         self.update()
 
     def update(self) -> None:
-        """Take in what the journal tells since the last time."""
+        """Read the events that were appended since the last call."""
         self._events += self._tail.read()
 
     @property
     def state_s(self) -> float:
-        """The time of the last event, which tells one state of all runs from another."""
+        """The time of the last event, which identifies a state of the run."""
         return end_s(self._events)
 
     def _last(self, kind: type[Kind]) -> Kind | None:
@@ -117,7 +117,7 @@ class Report:
 
     @property
     def geometry(self) -> Geometry | None:
-        """Where fields lie; None before the first event."""
+        """The positions of fields; None before the first event."""
         begun = self._last(Begun)
         return Geometry(begun) if begun else None
 
@@ -129,14 +129,14 @@ class Report:
     # ------------------------------------------------------------------------------ in words
 
     def summary(self) -> Summary:
-        """The summary; of a run under way as far as it came."""
+        """Return the summary as far as the run has come."""
         summary = summarise(self._events)
         if self.running and not EventIndex(latest(self._events)).of(Finished):
             summary["status"] = "running"
         return summary
 
     def texts(self) -> dict[str, Any]:
-        """All that the page says in words and numbers."""
+        """Return the texts and numbers of the page."""
         summary = self.summary()
         faults = [fault["text"] for fault in columns.faults(self._events)]
         return {
@@ -151,12 +151,12 @@ class Report:
         }
 
     def _fixed(self) -> dict[str, Any]:
-        """What the page says at its end, which no event changes."""
-        folder = quote(self.place)
+        """The last section of the page, which no event changes."""
+        folder = quote(self.location)
         settings, begun = self.folder / SETTINGS_FILE, self._last(Begun)
         file = self._storage.path_to_quote(SETTINGS_FILE)
         return {
-            "folder": self.place,
+            "folder": self.location,
             "settings": settings.read_text() if settings.exists() else "",
             "versions": begun.versions if begun else {},
             "repeat": f"python main.py --config {quote(file)}",
@@ -166,7 +166,7 @@ class Report:
     # ----------------------------------------------------------------------------- in charts
 
     def sources(self) -> dict[str, Columns]:
-        """The columns of every chart, by the name of their source."""
+        """Return the data of every chart, by the name of their source."""
         begun, last = self._last(Begun), latest(self._events)
         if not begun:
             return {}
@@ -188,10 +188,10 @@ class Report:
         }
 
     def _rows(self, pixel_um: float) -> dict[str, NDArray[np.float64]]:
-        """The objects found so far: of the table, else of the parts that it will be made of."""
+        """The objects detected so far, from the table or from its parts."""
         names = list(MEASURED.values())
         if EventIndex(latest(self._events)).of(Predicted):
-            rows = read_table(self.place, names)
+            rows = read_table(self.location, names)
         else:
             rows = self._rows_of_parts(names)
         return {name: rows[column] for name, column in MEASURED.items()} | {
@@ -201,18 +201,18 @@ class Report:
     def _rows_of_parts(self, names: list[str]) -> dict[str, NDArray[np.float64]]:
         for event in self._events:
             if isinstance(event, Detected) and event.place not in self._parts:
-                self._parts[event.place] = read_part(self.place, *event.place, names)
+                self._parts[event.place] = read_part(self.location, *event.place, names)
         return {
             name: np.concatenate([np.empty(0), *(part[name] for part in self._parts.values())])
             for name in names
         }
 
     def preview(self) -> Preview | None:
-        """The pictures of the mosaics with all fields so far; None before there are mosaics."""
+        """Return images of the mosaics with all fields so far; None before there are mosaics."""
         begun = self._last(Begun)
         if not (begun and self._last(Focused) and self._has_mosaics()):
             return None
-        self._preview = self._preview or Preview(self.place, begun.row_cuts, begun.column_cuts)
+        self._preview = self._preview or Preview(self.location, begun.row_cuts, begun.column_cuts)
         for event in self._events[self._drawn :]:
             if isinstance(event, Stacked):
                 self._preview.add_stack(event.place)
@@ -225,7 +225,7 @@ class Report:
         return self._storage.read_bytes(f"{STACKED}/zarr.json") is not None
 
     def _pictures(self, geometry: Geometry) -> Columns:
-        """Where the page finds the layers of the mosaic, and where they lie on it, in µm."""
+        """The URLs of the mosaic's layers and their position in µm."""
         if not self.preview():
             return {name: [] for name in (*LAYERS, "x", "y", "w", "h")}
         return {
@@ -235,30 +235,30 @@ class Report:
         }
 
     def show(self, layer: str) -> str:
-        """Where the page finds a layer of the mosaic: in a URL that holds it whole."""
+        """Return a layer of the mosaic as a data URL."""
         data = base64.b64encode(self.layer(layer)).decode()
         return f"data:{LAYERS[layer]};base64,{data}"
 
     def layer(self, name: str) -> bytes:
-        """A layer of the mosaic as a file; none before there are mosaics."""
+        """Return a layer of the mosaic as an image file; empty before there are mosaics."""
         preview = self.preview()
         return preview.layer(name) if preview else b""
 
     def depth_ends_um(self) -> tuple[float, float]:
-        """The heights at the ends of the scale of the depth map."""
+        """Return the heights at the ends of the depth map's colour scale."""
         preview = self.preview()
         return preview.depth_ends_um() if preview else (0.0, 1.0)
 
     # ---------------------------------------------------------------------------- as a page
 
     def shape(self) -> str:
-        """What charts a page has and with which lanes; a page of another shape is out of date."""
+        """Return an identifier of charts and lanes; if it changes, the page must be reloaded."""
         begun = self._last(Begun)
         row_cuts = begun.row_cuts if begun else None
         return str(hash((str(row_cuts), self._cpus, bool(self._last(Focused)))))
 
     def page(self) -> str:
-        """The page as HTML."""
+        """Return the page as HTML."""
         sources = self.sources()
         charts = self._charts(sources) if sources else {}
         return _template().render(
@@ -273,7 +273,7 @@ class Report:
         )
 
     def _charts(self, sources: Mapping[str, Columns]) -> dict[str, Any]:
-        """The figures that there is something to draw for, by name."""
+        """The figures that have data, by name."""
         charts, geometry = Charts(sources), self.geometry
         assert geometry
         found = {
@@ -289,24 +289,24 @@ class Report:
         return found
 
     def fragments(self) -> dict[str, str]:
-        """The parts of the page that change in words, by their element."""
+        """Return the texts of the page that change, by their element."""
         template = _template()
         context = template.new_context(self.texts())
         return {name: "".join(template.blocks[name](context)) for name in ("verdict", "numbers")}
 
 
 def _verdict(summary: Summary) -> str:
-    """The run in one line: status, fields, objects, time, lost fields by name."""
+    """The result in one line: status, fields, objects, time, lost fields by name."""
     if not summary["fields"]["planned"]:
         return "starting Ray" if summary["status"] == "running" else "no run began here"
     names = [f"stripe {lost['stripe']} field {lost['field']}" for lost in summary["fields"]["lost"]]
     more = [f"{len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
-    told = ", ".join(names[:MAX_NAMED] + more)
-    return format_summary(summary)[0] + (f"; lost: {told}" if told else "")
+    lost = ", ".join(names[:MAX_NAMED] + more)
+    return format_summary(summary)[0] + (f"; lost: {lost}" if lost else "")
 
 
 def _numbers(summary: Summary) -> Iterator[tuple[str, str, str]]:
-    """The numbers that there are: key in the summary, name, and how they are written."""
+    """The numbers that the summary has: key, name, and formatted value."""
     unfocused = summary["z_positions"].get("surface") == "none"  # planes were recorded
     for key, (name, form) in NUMBERS.items():
         if unfocused and key.startswith("z_positions"):
@@ -327,10 +327,10 @@ def _template() -> Template:
 
 
 def write_report(folder: Path) -> Path:
-    """Write the report of a run folder into it; InputError where no run began."""
+    """Write the report of a run folder into it; InputError if no run began there."""
     report = Report(folder)
     if not report.geometry:
-        came = "no journal that says where fields and cameras are"
-        raise InputError(report.place, "a run folder", came, "name one that a run has left")
+        got = "no journal that says where fields and cameras are"
+        raise InputError(report.location, "a run folder", got, "name one that a run has left")
     write_atomically(folder / REPORT, report.page())
     return folder / REPORT

@@ -1,4 +1,4 @@
-"""The server of the live view, a process of its own; see `live`."""
+"""The server process of the live view; see `live`."""
 
 import asyncio
 import json
@@ -15,44 +15,44 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from report.report import LAYERS, Report
 
-OURSELVES = r"(localhost|127\.\d+\.\d+\.\d+)"
+LOOPBACK = r"(localhost|127\.\d+\.\d+\.\d+)"
 IDLE_S = 60
-POLL_INTERVAL_S = 0.5  # how often the journal is looked at
-SHARE = 0.1  # of one CPU, at most
-FIXED = ("surface", "profile", "kept", "rejected")  # once autofocus is over
+POLL_INTERVAL_S = 0.5  # how often the journal is read
+MAX_CPU_SHARE = 0.1  # of one CPU
+FIXED = ("surface", "profile", "kept", "rejected")  # sources that do not change after autofocus
 
 
 class Live(Report):
-    """The report as all open pages show it, and its parts as they were last told."""
+    """The report that all open pages show, with its parts as they were last sent."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, running=True)
         self.over = False
-        self._told: dict[tuple[str, str], str] = {}
-        self._told_s = -1.0
+        self._parts_json: dict[tuple[str, str], str] = {}
+        self._parts_s = -1.0
         self._page = self._page_shape = ""
         self._spent_s, self._rest_until_s = time.process_time(), 0.0
 
     def show(self, layer: str) -> str:
-        """Where a page finds a layer of the mosaic as it is now."""
+        """Return the URL of a layer of the mosaic in its current state."""
         return f"layer/{layer}?at={self.state_s}"
 
     def page(self) -> str:
-        """The page as it was when its charts were first drawn; events bring it up to date."""
+        """Return the page, rendered once for each shape; server-sent events update it."""
         if self.shape() != self._page_shape:
             self._page, self._page_shape = super().page(), self.shape()
         return self._page
 
     def parts(self) -> dict[tuple[str, str], str]:
-        """Every part of the page as JSON; made anew at most as often as `SHARE` allows."""
+        """Return every part of the page as JSON, updated as often as `MAX_CPU_SHARE` allows."""
         now_s = time.monotonic()
-        if self.state_s != self._told_s and (now_s > self._rest_until_s or self.over):
-            self._told = {key: _json(value) for key, value in self._made().items()}
-            self._told_s = self.state_s
-            spent_s = time.process_time()  # for the pictures, too, that pages asked for meanwhile
-            self._rest_until_s = now_s + (spent_s - self._spent_s) / SHARE
+        if self.state_s != self._parts_s and (now_s > self._rest_until_s or self.over):
+            self._parts_json = {key: _json(value) for key, value in self._made().items()}
+            self._parts_s = self.state_s
+            spent_s = time.process_time()  # includes images that pages requested
+            self._rest_until_s = now_s + (spent_s - self._spent_s) / MAX_CPU_SHARE
             self._spent_s = spent_s
-        return self._told
+        return self._parts_json
 
     def _made(self) -> dict[tuple[str, str], Any]:
         sources = {k: columns for k, columns in self.sources().items() if k not in FIXED}
@@ -92,7 +92,7 @@ class _Layer(_Handler):
 
 class _Events(_Handler):
     async def get(self) -> None:
-        """Server-sent events: first the whole state, then the parts that change."""
+        """Send the whole state, then the parts that change, as server-sent events."""
         self.set_header("Content-Type", "text/event-stream")
         self.set_header("Cache-Control", "no-store")
         sent: dict[tuple[str, str], str] = {}
@@ -100,9 +100,8 @@ class _Events(_Handler):
             await self._send("retry: 1000\n\n")
             while self.live.shape() == self.get_query_argument("shape", ""):
                 over, parts = self.live.over, self.live.parts()
-                await self._tell(
-                    {key: told for key, told in parts.items() if sent.get(key) != told}
-                )
+                changed = {key: part for key, part in parts.items() if sent.get(key) != part}
+                await self._send_parts(changed)
                 sent = dict(parts)
                 if over:
                     await self._send("event: over\ndata:\n\n")
@@ -110,12 +109,12 @@ class _Events(_Handler):
                 await asyncio.sleep(POLL_INTERVAL_S)
             await self._send("event: reload\ndata:\n\n")
 
-    async def _tell(self, parts: dict[tuple[str, str], str]) -> None:
+    async def _send_parts(self, parts: dict[tuple[str, str], str]) -> None:
         groups: dict[str, list[str]] = {"html": [], "sources": [], "scales": []}
-        for (group, name), told in parts.items():
-            groups[group].append(f"{json.dumps(name)}: {told}")
-        told = ", ".join(f'"{name}": {{{", ".join(each)}}}' for name, each in groups.items())
-        await self._send(f"data: {{{told}}}\n\n" if parts else ": still here\n\n")
+        for (group, name), part in parts.items():
+            groups[group].append(f"{json.dumps(name)}: {part}")
+        data = ", ".join(f'"{name}": {{{", ".join(each)}}}' for name, each in groups.items())
+        await self._send(f"data: {{{data}}}\n\n" if parts else ": keep-alive\n\n")
 
     async def _send(self, text: str) -> None:
         self.write(text)
@@ -123,22 +122,22 @@ class _Events(_Handler):
 
 
 async def serve(live: Live, listener: socket.socket) -> None:
-    """Serve until standard input ends, and tell the open pages of it then."""
+    """Serve until standard input is closed, then inform the open pages."""
     routes: list[Any] = [
         (r"/", _Page, {"live": live}),
         (r"/events", _Events, {"live": live}),
         (rf"/layer/({'|'.join(LAYERS)})", _Layer, {"live": live}),
     ]
     application = Application()
-    by_name = listener.getsockname()[0].startswith("127.")  # or foreign pages could name us
-    application.add_handlers(OURSELVES if by_name else ".*", routes)
+    loopback = listener.getsockname()[0].startswith("127.")  # against DNS rebinding
+    application.add_handlers(LOOPBACK if loopback else ".*", routes)
     server = HTTPServer(application, idle_connection_timeout=IDLE_S)
     server.add_socket(listener)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), ended.set)
     while not ended.is_set():
-        with suppress(asyncio.TimeoutError, OSError):  # too many pages leave no file to open
+        with suppress(asyncio.TimeoutError, OSError):  # too many open files
             live.update()
             await asyncio.wait_for(ended.wait(), POLL_INTERVAL_S)
     loop.remove_reader(sys.stdin.fileno())
@@ -150,7 +149,7 @@ async def serve(live: Live, listener: socket.socket) -> None:
 
 
 def run(folder: Path, descriptor: int) -> None:
-    """Serve a run folder on a socket that listens."""
+    """Serve a run folder on the listening socket of a file descriptor."""
     listener = socket.socket(fileno=descriptor)
     listener.setblocking(False)
     asyncio.run(serve(Live(folder), listener))

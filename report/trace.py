@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from report.naming import FAULTS, subject_of
+from results.cpu_slots import cpu_tasks, in_slots
 from results.files import write_atomically
 from results.journal import JOURNAL, EventIndex, read_journal
-from results.summary import cpu_tasks, in_slots
 from scan.events import (
     Begun,
     Captured,

@@ -1,4 +1,4 @@
-"""The digest: equal runs have equal digests, and one changed pixel or row shows."""
+"""The digest of a run: equal results have equal digests; one changed pixel or row changes it."""
 
 import hashlib
 
@@ -8,11 +8,11 @@ from results.storage import Location, storage_at
 from results.store import DEPTH, LABELS, STACKED, read_region, shape_of
 from results.table import TABLE
 
-BAND_PX = 1024  # rows read at a time: bounds the memory, does not change the digest
+BAND_PX = 1024  # rows read at a time: limits the memory, does not change the digest
 
 
 def digest_of(folder: Location) -> str:
-    """sha256 over the pixels of stacked, depth and labels and the rows of the table, from disk."""
+    """Return the sha256 of the pixels of image, depth and labels and of the table on disk."""
     digest = hashlib.sha256()
     for name in (STACKED, DEPTH, LABELS):
         rows, columns = shape_of(f"{folder}/{name}")

@@ -1,4 +1,4 @@
-"""Small files are written whole or not at all: beside their place first, then moved into it."""
+"""Atomic writes: a temporary file in the same folder replaces the file once it is complete."""
 
 import os
 import shutil
@@ -11,9 +11,9 @@ from scan.errors import StorageError
 
 
 def write_atomically(path: Path, text: str | bytes) -> int:
-    """Replace a file's text; whoever reads it sees the old text or the new, never a part.
+    """Replace the content of a file and return its crc32; readers see the old or the new content.
 
-    Returns the checksum of the text (crc32 of its UTF-8); StorageError when it cannot be written.
+    StorageError when it cannot be written.
     """
     data = text.encode("utf-8") if isinstance(text, str) else text
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -24,18 +24,18 @@ def write_atomically(path: Path, text: str | bytes) -> int:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        with suppress(OSError):  # the folder may not be written at all
+        with suppress(OSError):  # the folder itself may be read-only
             partial.unlink()
         raise not_written(path, len(data), error) from error
     return zlib.crc32(data)
 
 
 def not_written(path: Path, needed_bytes: int, error: Exception) -> StorageError:
-    """The StorageError to raise when so many bytes could not be written."""
-    folder = next(place for place in (path, *path.parents) if place.is_dir())
+    """Return the StorageError to raise when so many bytes could not be written."""
+    folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
     free_bytes = shutil.disk_usage(folder).free
     reason = error.strerror if isinstance(error, OSError) else str(error).rpartition(": ")[2]
-    reason = (reason or type(error).__name__).partition(" [")[0]  # tensorstore adds the number
+    reason = (reason or type(error).__name__).partition(" [")[0]  # tensorstore's error number
     return StorageError(
         str(path),
         f"to write {needed_bytes} bytes" if needed_bytes else "a folder that can be written",

@@ -38,8 +38,8 @@ def multiscale(name: str, plan: ScanPlan, origin_um: tuple[float, float]) -> dic
 
 
 def _dataset(level: int, pixel_um: float, origin_um: tuple[float, float]) -> dict[str, Any]:
-    """A pyramid level: its first pixel is the mean of 2^level pixels along each axis, so its centre
-    lies further inside."""
+    """A pyramid level; its first pixel averages 2^level pixels along each axis, which moves the
+    centre of that pixel."""
     scale, shift = pixel_um * 2**level, pixel_um * (2**level - 1) / 2
     x_um, y_um = origin_um
     transformations = [

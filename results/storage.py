@@ -102,7 +102,7 @@ class Storage(ABC):
 
     @contextmanager
     def writing(self, needed_bytes: int = 0) -> Iterator[None]:
-        """Raise StorageError for whatever prevents tensorstore from reading or writing."""
+        """Raise StorageError if tensorstore cannot read or write."""
         try:
             yield
         except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError

@@ -1,7 +1,7 @@
 """The OME-Zarr mosaics of a run: created once, then written core by core by many processes.
 
-A core is made of whole chunks on every pyramid level, so writers never share a chunk: no locks, and
-a repeated write gives the same bytes. Metadata follows OME-Zarr 0.5 (ngff.openmicroscopy.org/0.5).
+A core consists of whole chunks on every pyramid level, so two tasks never write the same chunk:
+there are no locks, and a repeated write gives the same bytes.
 """
 
 import json
@@ -32,6 +32,7 @@ Array = NDArray[Any]
 STACKED = "stacked.ome.zarr"
 DEPTH = "depth.ome.zarr"
 LABELS = "stacked.ome.zarr/labels/objects"
+CHANNELS = {STACKED: "focus stack", DEPTH: "height"}
 MAX_SAMPLED_PX = 2048  # along each axis, for display windows
 
 
@@ -55,11 +56,12 @@ def create_mosaics(
     origin_um : (float, float)
         Stage position, x and y, of the mosaic's first pixel.
     """
-    stacked, heights = omero("focus stack", first_window(dtype)), omero("height", FIRST_HEIGHTS_UM)
-    for name, shown, kind in ((STACKED, stacked, dtype), (DEPTH, heights, np.dtype(np.float32))):
+    windows = {STACKED: first_window(dtype), DEPTH: FIRST_HEIGHTS_UM}
+    for name, kind in ((STACKED, dtype), (DEPTH, np.dtype(np.float32))):
         image = f"{folder}/{name}"
+        shown = _omero_of(image) or omero(CHANNELS[name], windows[name])
         ome = multiscale(name.split(".")[0], plan, origin_um)
-        _write_group(image, ome | {"omero": _omero_of(image) or shown})
+        _write_group(image, ome | {"omero": shown})
         _create_levels(image, plan, kind)
     _write_group(f"{folder}/{STACKED}/labels", {"version": NGFF_VERSION, "labels": ["objects"]})
     source = {"image-label": {"source": {"image": "../../"}}}
@@ -79,8 +81,8 @@ def _create_levels(image: str, plan: ScanPlan, dtype: np.dtype[Any]) -> None:
                 storage.result(ts.open(spec, create=True, open=True))
 
 
-def _write_group(place: str, ome: dict[str, Any]) -> None:
-    storage = storage_at(place)
+def _write_group(image: str, ome: dict[str, Any]) -> None:
+    storage = storage_at(image)
     with storage.writing():
         storage.create()
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
@@ -110,24 +112,24 @@ def fit_display_windows(folder: Location) -> None:
         rows, columns = shape_of(image, level)
         step = -(-max(rows, columns) // MAX_SAMPLED_PX)
         pixels = read_region(image, slice(0, rows, step), slice(0, columns, step), level)
-        ome = _read_ome(image)
-        (channel,) = ome["omero"]["channels"]
-        _write_group(image, ome | {"omero": omero(channel["label"], fitted_window(pixels))})
+        shown = omero(CHANNELS[name], fitted_window(pixels))
+        _write_group(image, _read_ome(image) | {"omero": shown})
 
 
 def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any], stacked: int) -> int:
-    """Room that all but so many fields take at most: image and depth uncompressed, with pyramids.
+    """Return an upper limit for the disk space of all fields but the `stacked` ones.
 
-    Labels shrink to a few percent; what they and the table take is a twentieth here.
+    It counts image and depth uncompressed, with pyramids; labels and table, which compress to a few
+    percent, as one twentieth of that.
     """
     rows, columns = plan.mosaic_shape
     whole = rows * columns * (dtype.itemsize + 4) * 4 / 3 * 1.05
     return int(whole * (1 - stacked / len(plan.fields)))
 
 
-def _array_spec(place: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+def _array_spec(image: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     chunk = [edge >> level for edge in plan.chunk_shape]
-    return _open_spec(place, str(level)) | {
+    return _open_spec(image, str(level)) | {
         "metadata": {
             "shape": [-(-edge >> level) for edge in plan.mosaic_shape],
             "data_type": dtype.name,
@@ -145,49 +147,52 @@ def _array_spec(place: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) ->
     }
 
 
-def _open_spec(place: Location, level: str) -> dict[str, Any]:
-    return {"driver": "zarr3", "kvstore": storage_at(place).kvstore(level)}
+def _open_spec(image: Location, level: str) -> dict[str, Any]:
+    return {"driver": "zarr3", "kvstore": storage_at(image).kvstore(level)}
 
 
 @cache
-def _levels(place: Location) -> tuple[Any, ...]:
-    """The open arrays of an image, kept for the life of the process: opening costs time."""
-    storage = storage_at(place)
+def _levels(image: Location) -> tuple[Any, ...]:
+    """The arrays of an image, opened once per process because opening takes time."""
+    storage = storage_at(image)
     with storage.writing():
         if (group := storage.read_bytes("zarr.json")) is None:
             raise missing("zarr.json")
     datasets = json.loads(group)["attributes"]["ome"]["multiscales"][0]["datasets"]
-    opening = [ts.open(_open_spec(place, dataset["path"])) for dataset in datasets]
+    opening = [ts.open(_open_spec(image, dataset["path"])) for dataset in datasets]
     with storage.writing():
         return tuple(storage.result(future) for future in opening)
 
 
-def write_core(place: Location, rows: slice, columns: slice, levels: Sequence[Array]) -> int:
-    """Write a core to an image of the store, every level; returns when it is on disk.
+def write_core(image: Location, rows: slice, columns: slice, levels: Sequence[Array]) -> int:
+    """Write a core to all levels of an image; return the checksum once it is on disk.
 
-    Returns the checksum of its pixels; StorageError when they cannot be written.
+    StorageError when it cannot be written.
 
     Parameters
     ----------
-    place : folder or URL of the image.
-    rows, columns : the core in pixels of level 0.
-    levels : the core's pixels, one array per level.
+    image : path or URL
+        The image, as in f"{folder}/{STACKED}".
+    rows, columns : slice
+        The core in pixels of level 0.
+    levels : sequence of arrays
+        The pixels of the core, one array per level.
     """
-    storage = storage_at(place)
+    storage = storage_at(image)
     with storage.writing(sum(pixels.nbytes for pixels in levels)):
         storage.check_not_removed("zarr.json")  # tensorstore would create a new folder
         writing = [
             window.write(pixels)
-            for window, pixels in zip(_windows(place, rows, columns), levels, strict=True)
+            for window, pixels in zip(_windows(image, rows, columns), levels, strict=True)
         ]
         for future in writing:
             storage.result(future)
     return _checksum(levels)
 
 
-def _windows(place: Location, rows: slice, columns: slice) -> list[Any]:
+def _windows(image: Location, rows: slice, columns: slice) -> list[Any]:
     """A core in every level of an image."""
-    levels = enumerate(_levels(place))
+    levels = enumerate(_levels(image))
     return [array[_coarser(rows, level), _coarser(columns, level)] for level, array in levels]
 
 
@@ -199,26 +204,26 @@ def _checksum(levels: Sequence[Array]) -> int:
     return reduce(lambda crc, pixels: crc32(np.ascontiguousarray(pixels).data, crc), levels, 0)
 
 
-def checksum_of(place: Location, rows: slice, columns: slice) -> int | None:
-    """The checksum of a core as it lies on disk; None where it cannot be read."""
+def checksum_of(image: Location, rows: slice, columns: slice) -> int | None:
+    """Return the checksum of a core on disk; None if it cannot be read."""
     try:
-        wait = storage_at(place).result
-        return _checksum([wait(w.read()) for w in _windows(place, rows, columns)])
+        wait = storage_at(image).result
+        return _checksum([wait(w.read()) for w in _windows(image, rows, columns)])
     except (StorageError, OSError, ValueError, KeyError):
         return None
 
 
-def level_count(place: Location) -> int:
-    """How many pyramid levels an image has."""
-    return len(_levels(place))
+def level_count(image: Location) -> int:
+    """Return the number of pyramid levels of an image."""
+    return len(_levels(image))
 
 
-def read_region(place: Location, rows: slice, columns: slice, level: int = 0) -> Array:
-    """Pixels of a level of an image; what was never written is zero."""
-    return np.asarray(storage_at(place).result(_levels(place)[level][rows, columns].read()))
+def read_region(image: Location, rows: slice, columns: slice, level: int = 0) -> Array:
+    """Return pixels of one level of an image; those that were never written are 0."""
+    return np.asarray(storage_at(image).result(_levels(image)[level][rows, columns].read()))
 
 
-def shape_of(place: Location, level: int = 0) -> tuple[int, int]:
-    """Rows and columns of a level of an image."""
-    rows, columns = _levels(place)[level].shape
+def shape_of(image: Location, level: int = 0) -> tuple[int, int]:
+    """Return rows and columns of one level of an image."""
+    rows, columns = _levels(image)[level].shape
     return int(rows), int(columns)

@@ -5,20 +5,19 @@ Times are wall-clock seconds; keys and their meaning are in the documentation of
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from heapq import heappush, heapreplace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from results.cpu_slots import cpu_tasks, dispatch_waits_ms
 from results.files import write_atomically
 from results.journal import EventIndex
 from scan.events import (
     Begun,
     Captured,
-    Described,
     Detected,
     Event,
     Failed,
@@ -34,13 +33,10 @@ from scan.events import (
     Stacked,
     Stressed,
     Throttled,
-    WarmedUp,
 )
 
 SUMMARY = "summary.json"
 MAX_LISTED_SAMPLES = 6  # a large scan has hundreds; the file has all of them
-CPU_TASKS = (WarmedUp, Described, Stacked, Detected)  # events of tasks that take a CPU slot
-CpuTask = WarmedUp | Described | Stacked | Detected
 Summary = dict[str, Any]
 
 
@@ -178,51 +174,6 @@ def _dispatch(run: EventIndex) -> dict[str, dict[str, float]]:
     return {name: _spread(values, (50, 95, 99)) for name, values in waits.items()}
 
 
-def cpu_tasks(events: Iterable[Event]) -> list[CpuTask]:
-    """Return the events of tasks that took a CPU slot."""
-    return [event for event in events if isinstance(event, CPU_TASKS)]
-
-
-def dispatch_waits_ms(events: Iterable[Event], cpus: int) -> list[float]:
-    """Return how long each batch of a run waited for its stacking once a CPU slot was free."""
-    work = [
-        (event.began_s, event.ended_s, event.asked_s if isinstance(event, Stacked) else None)
-        for event in cpu_tasks(events)
-    ]
-    return slot_waits_ms(work, cpus)
-
-
-def slot_waits_ms(work: Iterable[tuple[float, float, float | None]], cpus: int) -> list[float]:
-    """For each task that has been asked for, ms from then, or from a CPU slot being free if that
-    was later, to its first line.
-
-    `work` holds of every task in a slot when it began, ended, and was asked for, in seconds; None
-    where that does not count.
-    """
-    return [
-        1e3 * (task[0] - max(task[2], since_s))
-        for task, _, since_s in in_slots(work, cpus)
-        if task[2] is not None
-    ]
-
-
-def in_slots(
-    work: Iterable[tuple[float, float, Any]], cpus: int
-) -> Iterator[tuple[tuple[float, float, Any], int, float]]:
-    """Each task in the order of beginning, the CPU slot it ran in, and since when that was free.
-
-    `work` holds of every task when it began and ended, in seconds, and anything. A task takes the
-    slot that is free for longest; where clocks differ and none seems free, there is one more.
-    """
-    slots = [(0.0, slot) for slot in range(cpus)]  # a heap
-    for task in sorted(work, key=lambda task: task[0]):
-        if not slots or slots[0][0] > task[0]:
-            heappush(slots, (0.0, len(slots)))
-        since_s, slot = slots[0]
-        heapreplace(slots, (task[1], slot))
-        yield task, slot, since_s
-
-
 def _demand(run: EventIndex, moments_s: NDArray[np.float64]) -> NDArray[np.intp]:
     """Count the tasks that ran, or waited for a CPU, just before each moment."""
     work = cpu_tasks(run.events)
@@ -276,75 +227,83 @@ def write_summary(folder: Path, summary: Summary) -> None:
 
 
 def format_summary(summary: Summary) -> list[str]:
-    """The summary as a person reads it, a line each; the lost fields stand last, by name."""
-    fields, timing, focus = summary["fields"], summary["timing"], summary["z_positions"]
-    ready, slip = summary["dispatch_ms"]["slot_free"], summary["exposure_slip_ms"]
+    """Return the summary for people, a line each; lost fields come last, by name."""
+    return [
+        _result(summary),
+        *_focus(summary["z_positions"]),
+        *_times(summary),
+        *_stress(summary),
+        *_faults(summary),
+        *(
+            f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
+            for lost in summary["fields"]["lost"]
+        ),
+    ]
+
+
+def _result(summary: Summary) -> str:
+    fields, wall_s = summary["fields"], summary["timing"].get("wall", 0)
     objects = "" if summary["objects"] is None else f", {summary['objects']} objects"
     more = fields["stacked"] - fields["detected"]
     stacked = f" and the image of {more} more" if more > 0 else ""
-    lines = [
-        f"{summary['status']}: {fields['detected']} of {fields['planned']} fields{stacked}"
-        f"{objects} in {timing.get('wall', 0):.1f} s",
+    counts = f"{fields['detected']} of {fields['planned']} fields"
+    return f"{summary['status']}: {counts}{stacked}{objects} in {wall_s:.1f} s"
+
+
+def _focus(focus: Mapping[str, Any]) -> list[str]:
+    """How well the focus surface fits, and the rejected samples; empty for recorded planes."""
+    if not focus or focus["surface"] == "none":
+        return []
+    kept = f"{focus['kept']} of {focus['sampled']} samples kept"
+    residual = f"residual {focus['residual_um']:.2f} um"
+    rejected = [
+        f"    without stripe {sample['stripe']} field {sample['field']}: {sample['reason']}"
+        for sample in focus["rejected"][:MAX_LISTED_SAMPLES]
     ]
-    if focus and focus["surface"] != "none":  # else planes were recorded and nothing was fitted
-        lines.append(
-            f"focus: {focus['kept']} of {focus['sampled']} samples kept, "
-            f"{focus['surface']}, residual {focus['residual_um']:.2f} um"
-        )
-        lines += _dropped(focus["rejected"])
+    more = len(focus["rejected"]) - len(rejected)
+    rest = [f"    and {more} more, in {SUMMARY}"] if more else []
+    return [f"focus: {kept}, {focus['surface']}, {residual}", *rejected, *rest]
+
+
+def _times(summary: Summary) -> list[str]:
+    timing, slip = summary["timing"], summary["exposure_slip_ms"]
+    ready = summary["dispatch_ms"]["slot_free"]
+    lines = []
     if "answer" in timing:
-        lines.append(
-            f"answer {timing['answer']:.2f} s after the last exposure; "
-            f"{timing['ratio']:.2f} x the least time possible"
-        )
+        ratio = f"{timing['ratio']:.2f} x the least time possible"
+        lines.append(f"answer {timing['answer']:.2f} s after the last exposure; {ratio}")
     if ready.get("n"):
+        spread = f"(median, at most {ready['max']:.0f} ms)"
         lines.append(
-            f"stacking began {ready['p50']:.0f} ms after batch and CPU were there (median, "
-            f"at most {ready['max']:.0f} ms)"
+            f"stacking began {ready['p50']:.0f} ms after batch and CPU were there {spread}"
         )
     if slip:
-        lines.append(
-            f"exposures began {slip['p50']:.2f} ms late (median, at most {slip['max']:.1f} ms)"
-        )
-    return (
-        lines
-        + _stress(summary)
-        + _faults(summary)
-        + [
-            f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
-            for lost in fields["lost"]
-        ]
-    )
+        spread = f"(median, at most {slip['max']:.1f} ms)"
+        lines.append(f"exposures began {slip['p50']:.2f} ms late {spread}")
+    return lines
 
 
 def _stress(summary: Summary) -> list[str]:
-    """What a fully loaded CPU did to the scan beyond the times; nothing without --stress."""
+    """Retries and crashes under load, with --stress."""
     stress, retries = summary["stress"], summary["retries"]
     if not stress:
         return []
-    return [
-        f"under stress ({stress['burners']} foreign processes, {stress['seconds']:g} s more for "
-        f"each stack): {sum(retries.values()) - retries['actor_restarts']} retries, "
-        f"{retries['actor_restarts'] + retries['stack'] + retries['detect']} crashes"
-    ]
+    load = f"{stress['burners']} foreign processes, {stress['seconds']:g} s more for each stack"
+    restarts = retries["actor_restarts"]
+    crashes = restarts + retries["stack"] + retries["detect"]
+    total = sum(retries.values()) - restarts
+    return [f"under stress ({load}): {total} retries, {crashes} crashes"]
 
 
 def _faults(summary: Summary) -> list[str]:
-    """What went wrong and was mended, in one line; none for a calm run."""
-    told = [
-        *(f"{number} x {step} again" for step, number in summary["retries"].items() if number),
-        *[f"cameras held for {summary['holds']['seconds']:.1f} s"] * bool(summary["holds"]["n"]),
-        *[f"{summary['fields']['resumed']} fields from before"]
-        * bool(summary["fields"]["resumed"]),
+    """Retries, holds and resumed fields in one line; empty if there were none."""
+    holds, resumed = summary["holds"], summary["fields"]["resumed"]
+    names = {"actor_restarts": "camera restarted"}
+    parts = [
+        f"{count} x {names.get(step, f'{step} again')}"
+        for step, count in summary["retries"].items()
+        if count
     ]
-    return [", ".join(told).replace("actor_restarts again", "camera restarted")] if told else []
-
-
-def _dropped(rejected: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The samples that the focus surface does not go through, and why; the first few by name."""
-    told = [
-        f"    without stripe {sample['stripe']} field {sample['field']}: {sample['reason']}"
-        for sample in rejected[:MAX_LISTED_SAMPLES]
-    ]
-    more = len(rejected) - len(told)
-    return [*told, f"    and {more} more, in {SUMMARY}"] if more else told
+    parts += [f"cameras held for {holds['seconds']:.1f} s"] if holds["n"] else []
+    parts += [f"{resumed} fields from before"] if resumed else []
+    return [", ".join(parts)] if parts else []

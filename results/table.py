@@ -1,7 +1,7 @@
-"""The object table: one part per field while the scan runs, one file at its end.
+"""The object table: one part per field during the scan, one file at the end.
 
-A part is written by the task that found the field's objects and lives in the run's `.parts` folder;
-the whole table is the parts in the order of their labels, so it does not depend on who was first.
+The task that detects a field's objects writes its part into the folder `.parts`. The table holds
+the rows of all parts in the order of their labels, whichever task finished first.
 """
 
 import csv
@@ -24,12 +24,12 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 def write_part(folder: Location, stripe: int, field: int, columns: Columns) -> int:
-    """Write the rows of one field, again gives the same bytes; returns their checksum."""
+    """Write the rows of one field and return their checksum; a repeated write gives equal bytes."""
     return storage_at(folder).write_bytes(_part(stripe, field), _as_csv(columns).encode())
 
 
 def part_checksum(folder: Location, stripe: int, field: int) -> int | None:
-    """The checksum of a field's rows as they lie on disk; None where there are none."""
+    """Return the checksum of a field's rows on disk; None if there are none."""
     part = storage_at(folder).read_bytes(_part(stripe, field))
     return None if part is None else crc32(part)
 
@@ -39,7 +39,7 @@ def _part(stripe: int, field: int) -> str:
 
 
 def _as_csv(columns: Columns) -> str:
-    """Rows of plain numbers; columns tell of place first, then of shape, then of trust."""
+    """Columns as CSV: position first, then shape and intensity, then score."""
     middle = [name for name in columns if name not in FIRST_COLUMNS + LAST_COLUMNS]
     names = (*FIRST_COLUMNS, *middle, *LAST_COLUMNS)
     plain = [[_plain(value) for value in columns[name].tolist()] for name in names]
@@ -47,7 +47,7 @@ def _as_csv(columns: Columns) -> str:
 
 
 def _plain(value: float) -> float:
-    """A value as it reads best: six decimals are finer than any of our measures."""
+    """A value with at most six decimals, which is finer than any measurement here."""
     return round(value, 6) if isinstance(value, float) else int(value)
 
 
@@ -58,7 +58,10 @@ def _joined(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def join_parts(folder: Location, fields: Sequence[tuple[int, int]]) -> int:
-    """Write the table of the whole scan from the parts of its fields; returns its rows."""
+    """Write the table of the whole scan from the parts of its fields; return its number of rows.
+
+    FileNotFoundError if the part of a field is missing.
+    """
     storage = storage_at(folder)
     header: Sequence[str] = FIRST_COLUMNS + LAST_COLUMNS
     rows: list[list[str]] = []
@@ -74,19 +77,19 @@ def join_parts(folder: Location, fields: Sequence[tuple[int, int]]) -> int:
 
 
 def read_table(folder: Location, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Some columns of the table as numbers."""
+    """Return columns of the table as numbers."""
     return _numbers(storage_at(folder), TABLE, names)
 
 
 def read_part(
     folder: Location, stripe: int, field: int, names: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
-    """Some columns of one field's part of the table as numbers."""
+    """Return columns of one field's part of the table as numbers."""
     return _numbers(storage_at(folder), _part(stripe, field), names)
 
 
 def _numbers(storage: Storage, name: str, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    text = (storage.read_bytes(name) or b"").decode()  # it may be joined just now
+    text = (storage.read_bytes(name) or b"").decode()  # the table may be replacing it
     header, _, rows = text.partition("\n")
     if not rows:
         return {name: np.empty(0) for name in names}
@@ -96,5 +99,5 @@ def _numbers(storage: Storage, name: str, names: Sequence[str]) -> dict[str, NDA
 
 
 def remove_parts(folder: Location) -> None:
-    """Remove the parts, once the table says it all and no field is left to add."""
+    """Remove the parts, once the table is complete and no field can be added."""
     storage_at(folder).remove_tree(PARTS)

@@ -8,18 +8,18 @@ from results.table import part_checksum
 from scan.checkpoint import Checkpoint
 from scan.plan import Field
 
-STRAYS = ("*.__lock", ".*.partial")  # of the store and of small files, left by whoever was killed
+TEMPORARY = ("*.__lock", ".*.partial")  # names that tensorstore and write_atomically use
 
 
 def remove_temp_files(folder: Path) -> None:
-    """Remove the temporary files of writers that are gone."""
-    for pattern in STRAYS:
-        for stray in folder.rglob(pattern):
-            stray.unlink(missing_ok=True)
+    """Remove the temporary files of processes that were killed."""
+    for pattern in TEMPORARY:
+        for path in folder.rglob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def verify(folder: Location, checkpoint: Checkpoint) -> None:
-    """Read what the journal says is on disk and forget what is not there as it was written."""
+    """Compare all files of a checkpoint with their checksums; invalidate fields that differ."""
     for field, checksums in list(checkpoint.stacked.items()):
         if list(checksums) != [_core(folder, name, field) for name in (STACKED, DEPTH)]:
             checkpoint.invalidate(field)

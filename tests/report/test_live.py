@@ -154,6 +154,7 @@ NOT_SERVED = [
 
 def test_nothing_else_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The page and the layers of its mosaic: no path of the disk, and nothing by another name."""
+    before = set(psutil.Process().children())
     with served(tmp_path, capsys) as port:
         run = FakeRun(tmp_path)
         run.begin()
@@ -165,7 +166,7 @@ def test_nothing_else_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert get(port, "/", host="localhost.elsewhere.example")[0] == 404
         listening = [
             connection.laddr
-            for child in psutil.Process().children()
+            for child in set(psutil.Process().children()) - before
             for connection in child.net_connections()
             if connection.status == psutil.CONN_LISTEN
         ]

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from report.trace import TRACE, TraceEvent, trace_of, write_trace
+from results.cpu_slots import in_slots
 from results.journal import JOURNAL, Journal
-from results.summary import in_slots
 from scan.events import Begun, Event, Stacked
 from tests.results.scans import events_of_a_scan, resumed_scan
 from tests.scan.samples import sample
