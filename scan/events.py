@@ -53,7 +53,7 @@ class FieldEvent(Event):
 
     @classmethod
     def of(cls, field: ScanField, camera: int, **facts: Any) -> Self:
-        """The event for a field of the plan."""
+        """Return the event for a field of the plan."""
         return cls(stripe=field.stripe, field=field.field, camera=camera, **facts)
 
 
@@ -66,7 +66,7 @@ class Work(BaseModel):
 
 
 class Begun(Event):
-    """The first line of every run into a folder: what is scanned, and by what."""
+    """The first event of every run into a folder: plan, versions, settings and input."""
 
     event: Literal["begun"] = "begun"
     process_began_s: float
@@ -82,16 +82,23 @@ class Begun(Event):
 
     @classmethod
     def of(cls, plan: ScanPlan, **facts: Any) -> Self:
-        """The event for a plan; the further facts are those that the plan does not hold."""
-        counts = [len(stripe) for stripe in plan.stripes]
+        """Return the event for a plan; `facts` are the fields that a plan does not have."""
+        counts = tuple(len(stripe) for stripe in plan.stripes)
         rows, columns = plan.mosaic_shape
-        layout = f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels"
-        planned: dict[str, Any] = {"stripes": counts, "layout": layout, "fields": len(plan.fields)}
-        return cls(**planned, **plan.told(), **facts)
+        return cls(
+            stripes=counts,
+            layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
+            fields=len(plan.fields),
+            row_cuts=plan.row_cuts,
+            column_cuts=plan.column_cuts,
+            pixel_size_um=plan.pixel_size_um,
+            cameras=plan.cameras,
+            **facts,
+        )
 
 
 class RayStarted(Event):
-    """Ray is there: its size, and what the scan makes of it."""
+    """Ray has started or was joined: its size, and the credits of the scan."""
 
     event: Literal["ray"] = "ray"
     up_s: float
@@ -102,7 +109,7 @@ class RayStarted(Event):
 
 
 class Resumed(Event):
-    """How many fields of each stripe an earlier run left."""
+    """The numbers of fields of each stripe that earlier runs have finished."""
 
     event: Literal["resumed"] = "resumed"
     stacked: tuple[int, ...]
@@ -131,7 +138,7 @@ class WarmedUp(Event, Work):
 
 
 class Focused(Event):
-    """The focus surface: heights by (stripe, field, z_um), and what became of the samples."""
+    """The focus surface was fitted: heights as (stripe, field, z_um), and the samples."""
 
     event: Literal["focused"] = "focused"
     first_exposure_s: float
@@ -146,7 +153,7 @@ class Focused(Event):
 
 
 class Described(Event, Work):
-    """The statistics that detection uses; they are the further keys."""
+    """The specimen was described: the statistics that detection uses, as further keys."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -159,7 +166,7 @@ class Described(Event, Work):
 
 
 class Captured(FieldEvent):
-    """A batch lies in the object store."""
+    """A batch was captured and is in the object store."""
 
     event: Literal["captured"] = "captured"
     began_s: float
@@ -170,7 +177,7 @@ class Captured(FieldEvent):
 
 
 class Stacked(FieldEvent, Work):
-    """A field's core lies in the mosaics, with these checksums of image and depth."""
+    """A field's core was written to the mosaics; checksums of image and depth."""
 
     event: Literal["stacked"] = "stacked"
     asked_s: float
@@ -179,7 +186,7 @@ class Stacked(FieldEvent, Work):
 
 
 class Detected(FieldEvent, Work):
-    """A field's objects lie on disk, with these checksums of labels and rows."""
+    """A field's objects were written to disk; checksums of labels and rows."""
 
     event: Literal["detected"] = "detected"
     asked_s: float
@@ -188,14 +195,14 @@ class Detected(FieldEvent, Work):
 
 
 class Lost(FieldEvent):
-    """A field will not be in the answer."""
+    """A field is given up and will be missing in the answer."""
 
     event: Literal["lost"] = "lost"
     reason: str
 
 
 class Retried(Event):
-    """A step failed and is done again."""
+    """A step failed and is repeated."""
 
     event: Literal["retried"] = "retried"
     stripe: int | None = None
@@ -213,7 +220,7 @@ class Restarted(CameraEvent):
 
 
 class Throttled(CameraEvent):
-    """A camera stood still for want of credits."""
+    """A camera paused because no credit was left."""
 
     event: Literal["held"] = "held"
     began_s: float
@@ -234,7 +241,7 @@ class Failed(Event):
 
 
 class Predicted(Event):
-    """The table of the whole scan lies on disk."""
+    """The table of the whole scan was written to disk."""
 
     event: Literal["predicted"] = "predicted"
     objects: int
@@ -243,7 +250,7 @@ class Predicted(Event):
 
 
 class Finished(Event):
-    """The last line of a run that was not killed."""
+    """The last event of a run that was not killed."""
 
     event: Literal["finished"] = "finished"
     status: str
@@ -253,7 +260,7 @@ class Finished(Event):
 
 
 class Damaged(Event):
-    """A line that is not one of these events."""
+    """A line of the journal that cannot be read as one of these events."""
 
     event: Literal["damaged"] = "damaged"
 

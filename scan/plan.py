@@ -11,7 +11,6 @@ a cut is where the next frame begins, for chunks as small as half an overlap wou
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from scan.errors import UserMistake
 
@@ -106,16 +105,15 @@ class ScanPlan:
         """The fields of a camera in the order in which it takes them."""
         return [field for stripe in self.stripes[camera :: self.cameras] for field in stripe]
 
-    def told(self) -> dict[str, Any]:
-        """Where the cores lie, as the journal has it: cuts in pixels along each axis."""
-        rows = [stripe[0].rows[0] for stripe in self.stripes]
-        columns = [field.columns[0] for field in self.stripes[0]]
-        return {
-            "row_cuts": [*rows, self.mosaic_shape[0]],
-            "column_cuts": [*columns, self.mosaic_shape[1]],
-            "pixel_size_um": self.pixel_size_um,
-            "cameras": self.cameras,
-        }
+    @property
+    def row_cuts(self) -> tuple[int, ...]:
+        """The rows at which cores are cut: stripe s owns the rows from cut s to cut s + 1."""
+        return *(stripe[0].rows[0] for stripe in self.stripes), self.mosaic_shape[0]
+
+    @property
+    def column_cuts(self) -> tuple[int, ...]:
+        """The columns at which cores are cut, for each field of the first stripe."""
+        return *(field.columns[0] for field in self.stripes[0]), self.mosaic_shape[1]
 
     def neighbours(self, field: Field) -> tuple[Field, ...]:
         """The fields whose cores touch that of `field`, corners included."""

@@ -25,8 +25,8 @@ def browser() -> Iterator[Browser]:
     """A real Chromium without a window; only where there must be one its absence is a failure."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
-        told = f"no browser: none of {', '.join(BROWSERS)} is installed"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(told)
+        message = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=QUIET)
         yield running

@@ -35,7 +35,7 @@ FRAME_PX, OVERLAP_PX, PIXEL_UM = 160, 32, 0.5
 
 
 class FakeRun:
-    """A run whose every event is told by the test that wants it.
+    """A run whose events are written one by one by a test.
 
     The mosaic is grain with bright squares; squares of one field lie in that field alone, `squares`
     of them in each. Times begin at 1000 s and each event comes a tenth of a second after the last.
@@ -98,7 +98,7 @@ class FakeRun:
                     slips_ms=[0.1, 4.0], process=7, in_flight=1)  # fmt: skip
 
     def stack(self, field: Field) -> None:
-        """A field's image and depth, on disk and told."""
+        """A field's image and depth, on disk and in the journal."""
         core = slice(*field.rows), slice(*field.columns)
         levels = level_count(self.folder / STACKED)
         write_core(self.folder / STACKED, *core, mean_pyramid(self.image[core], levels))
@@ -107,7 +107,7 @@ class FakeRun:
                     **self._work())  # fmt: skip
 
     def detect(self, field: Field) -> None:
-        """A field's objects, on disk and told."""
+        """A field's objects, on disk and in the journal."""
         core = slice(*field.rows), slice(*field.columns)
         levels = level_count(self.folder / LABELS)
         write_core(self.folder / LABELS, *core, nearest_pyramid(self.labels[core], levels))

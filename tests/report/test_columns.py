@@ -1,4 +1,4 @@
-"""What the charts show: every value counted once, no moment of the run left out."""
+"""The data of the charts: every value is counted once, and the timeline has no gaps."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_nothing_has_no_bins() -> None:
 
 
 @given(st.lists(st.integers(0, columns.BINS - 1), min_size=1))
-def test_few_whole_numbers_keep_to_themselves(values: list[int]) -> None:
+def test_bins_of_few_integers_are_centred_on_them(values: list[int]) -> None:
     """Bins of whole numbers that span little lie around one number each."""
     found = columns.histogram(values)
 
@@ -136,7 +136,7 @@ def bars_of(events: Iterable[Event], most: int) -> list[dict[str, Any]]:
 
 
 @given(EVENTS, st.integers(1, 12))
-def test_fewer_bars_leave_no_moment_out(events: list[Event], most: int) -> None:
+def test_joined_bars_cover_all_original_bars(events: list[Event], most: int) -> None:
     """However many bars become one, each moment that had a bar of a lane and kind still has one;
     there are no more than there is room for, but for one of each lane and kind."""
     every, fewer = bars_of(events, 10**6), bars_of(events, most)
@@ -155,7 +155,7 @@ def test_fewer_bars_leave_no_moment_out(events: list[Event], most: int) -> None:
         assert {bar[end] for bar in fewer} <= {bar[end] for bar in every}
 
 
-def test_bars_are_joined_only_for_want_of_room() -> None:
+def test_bars_are_joined_only_if_there_are_too_many() -> None:
     """As many bars as there is room for stay as they are; one more, and those that follow most
     closely become one that says so, and no other does."""
     starts_s = [0, 1, 2.001, 3, 4]
@@ -211,9 +211,7 @@ FAULTS: dict[str, tuple[Event, str, str]] = {  # event, lane, text
 
 
 @pytest.mark.parametrize(("event", "lane", "text"), FAULTS.values(), ids=FAULTS)
-def test_faults_stand_in_the_lane_of_a_camera_or_in_none(
-    event: Event, lane: str, text: str
-) -> None:
+def test_faults_are_in_the_lane_of_a_camera_or_in_none(event: Event, lane: str, text: str) -> None:
     """Faults say when, what and where; what concerns no camera stands above the lanes."""
     events = [BEGUN, took(Captured, 1, 0, 1), event.model_copy(update={"time": 107.5})]
 
@@ -245,7 +243,7 @@ HISTORIES: dict[str, tuple[list[Any], str, str, int]] = {  # events, state, reas
 
 
 @pytest.mark.parametrize(("events", "state", "reason", "count"), HISTORIES.values(), ids=HISTORIES)
-def test_the_last_event_of_a_field_tells_its_state(
+def test_the_last_event_of_a_field_is_its_state(
     events: list[Any], state: str, reason: str, count: int
 ) -> None:
     """A field is as its last event has it; only fields that are lost now are listed as lost."""
@@ -259,7 +257,7 @@ def test_the_last_event_of_a_field_tells_its_state(
     assert found["lost"]["reason"] == ["dead"] * len(lost)
 
 
-def test_borders_lie_between_pixels() -> None:
+def test_borders_are_between_pixels() -> None:
     """Fields tile the mosaic, stripes hold their fields, and pixel 0 has its middle at 0 µm."""
     found = columns.fields(Geometry(BEGUN), [sample(Lost, stripe=1, field=1, reason="dead")])
 
@@ -296,7 +294,7 @@ FOCUSED = sample(
 )
 
 
-def test_samples_lie_at_their_fields() -> None:
+def test_samples_are_at_their_fields() -> None:
     """Kept samples and rejected ones, these with the reason, lie in the middle of their fields."""
     found = columns.focus(Geometry(BEGUN), FOCUSED)
 
@@ -338,7 +336,7 @@ def test_before_autofocus_there_is_no_surface() -> None:
 
 @given(st.integers(0, 300), st.integers(1, 50))
 def test_objects_are_limited(number: int, most: int) -> None:
-    """Of too many objects every k-th is told, from the first on; of few enough all are."""
+    """Of too many objects every k-th has a tooltip, from the first on; of fewer, all."""
     labels = np.arange(1.0, number + 1)
     names = ("label", "x_um", "y_um", "z_um", "diameter_um", "intensity", "score")
     with pytest.MonkeyPatch.context() as patch:

@@ -48,11 +48,11 @@ class Page:
         """What the next event is: `change`, which `state` has then, `reload`, `over` or `end`."""
         kind = "change"
         while line := self._lines.readline().decode().strip("\n") or self._blank():
-            name, _, told = line.partition(": ")
+            name, _, data = line.partition(": ")
             if name == "event":
-                kind = told
+                kind = data
             elif name.startswith("data"):
-                for part, news in (json.loads(told) if told else {}).items():
+                for part, news in (json.loads(data) if data else {}).items():
                     self.state[part] |= news
                 return kind
         return "end"
@@ -128,8 +128,8 @@ def test_a_page_grows_with_its_run(tmp_path: Path, capsys: pytest.CaptureFixture
     assert page.next() == "end"
 
 
-def test_who_comes_early_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever asks before there is a journal, while Ray starts, is answered once there is one."""
+def test_an_early_request_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A request before the journal exists is answered once it exists."""
     with served(tmp_path, capsys) as port:
         early = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         early.request("GET", "/")
@@ -173,7 +173,9 @@ def test_nothing_else_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert listening == [("127.0.0.1", port)]
 
 
-def test_the_server_is_modest_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_server_has_low_priority_and_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It has the lowest priority, and is gone when the block is left, even by an error."""
     before = psutil.Process().children()
     with suppress(ZeroDivisionError), served(tmp_path, capsys):
@@ -194,7 +196,7 @@ with live_view(Path(sys.argv[1]), ("127.0.0.1", 0)):
 
 
 def test_a_server_whose_scan_is_killed_ends(tmp_path: Path) -> None:
-    """Nobody has to look for servers that were left behind."""
+    """A server ends when the process of its scan is killed."""
     command = [sys.executable, "-c", OWNER, str(tmp_path)]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as owner:
@@ -210,7 +212,7 @@ def test_a_server_whose_scan_is_killed_ends(tmp_path: Path) -> None:
     assert "over" in kinds
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, exit code 2, and no run folder, before anything begins."""
     folder = tmp_path / "run"
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -225,8 +227,8 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not folder.exists()
 
 
-def test_an_address_that_is_not_ours_is_told(tmp_path: Path) -> None:
-    """Whoever asks for an address that this computer does not have is told so."""
+def test_a_foreign_address_is_refused(tmp_path: Path) -> None:
+    """An address that this computer does not have is refused with a message."""
     with pytest.raises(UserMistake, match="--live"), live_view(tmp_path, ("203.0.113.1", 0)):
         pass
 
@@ -242,7 +244,7 @@ def test_only_loopback_unless_asked(option: str, at: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("option", ["", "http", "70000", "-1", "²", "127.0.0.1:", "80:here"])
-def test_what_is_no_port_is_told(option: str) -> None:
+def test_an_invalid_port_is_refused(option: str) -> None:
     """One line that says what was expected."""
     with pytest.raises(SettingsError, match="expected a port up to 65535") as caught:
         parse([f"--live={option}"])

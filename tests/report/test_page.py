@@ -49,7 +49,7 @@ class Opened:
     def open(self, folder: Path) -> Opened:
         """Open the report from disk and wait until it is drawn."""
         page = self.page
-        page.on("console", lambda told: self._hear(told.type, told.text))
+        page.on("console", lambda message: self._hear(message.type, message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
         page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: self._hear_of(request.url))
@@ -77,7 +77,7 @@ class Opened:
             picture = self.picture(of)
             if seen(picture):
                 return picture
-        raise AssertionError(f"{of} never came to look so")
+        raise AssertionError(f"{of} never looked as expected")
 
     def at(self, x_um: float, y_um: float) -> tuple[int, int]:
         """Row and column of the mosaic's picture that show a place."""
@@ -124,7 +124,7 @@ def opening(browser: Browser) -> Iterator[Callable[..., Opened]]:
 
 @pytest.fixture(scope="module")
 def troubled(browser: Browser, runs: dict[str, FakeRun]) -> Iterator[Opened]:
-    """The report of the troubled run, for whoever only reads."""
+    """The report of the troubled run, for tests that only read it."""
     context = browser.new_context(viewport={"width": 1000, "height": 1300})
     yield Opened(context.new_page()).open(runs["troubled"].folder)
     context.close()
@@ -276,7 +276,7 @@ def test_objects_lie_under_the_pointer(mosaic: Opened, runs: dict[str, FakeRun])
 
 
 def alike(picture: np.ndarray, other: np.ndarray) -> bool:
-    """Whether nobody could tell them apart, but for their rims, which blend with the page."""
+    """Whether they look the same, except at their rims, which blend with the page."""
     return picture.shape == other.shape and np.abs(picture - other)[3:-3, 3:-3].max() <= 10
 
 
@@ -301,8 +301,8 @@ def spans(ranges: list[float]) -> tuple[float, float]:
 
 def changed(opened: Opened, before: list[float]) -> list[float]:
     """The ranges once they are others."""
-    told = json.dumps(before)
-    opened.page.wait_for_function(f"JSON.stringify(({RANGES})()) !== JSON.stringify({told})")
+    start = json.dumps(before)
+    opened.page.wait_for_function(f"JSON.stringify(({RANGES})()) !== JSON.stringify({start})")
     return opened.page.evaluate(RANGES)
 
 
@@ -353,7 +353,7 @@ def test_dragging_pans(mosaic: Opened) -> None:
 
 
 def test_a_box_zooms_without_distortion(mosaic: Opened) -> None:
-    """Whatever the shape of the box that is drawn, pixels stay square: one scale bar holds."""
+    """Pixels stay square for a box of any shape, so one scale bar is valid."""
     before, (x, y) = mosaic.page.evaluate(RANGES), middle_of(mosaic)
     mosaic.page.evaluate(
         f"({PLOT})('pictures').toolbar.tools.find(t => t.type === 'BoxZoomTool').active = true"

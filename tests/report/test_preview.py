@@ -27,7 +27,7 @@ SHAPES = {  # fields of each stripe, edges of a frame, most pixels, longest edge
 
 
 def begun(folder: Path, **geometry: object) -> FakeRun:
-    """A run whose mosaics are there, empty."""
+    """A run with empty mosaics."""
     run = FakeRun(folder, **geometry)  # type: ignore[arg-type]
     run.begin()
     run.focus()
@@ -35,13 +35,12 @@ def begun(folder: Path, **geometry: object) -> FakeRun:
 
 
 def preview_of(run: FakeRun) -> Preview:
-    """The pictures of a run that took in nothing yet."""
-    told = run.plan.told()
-    return Preview(run.folder, told["row_cuts"], told["column_cuts"])
+    """The images of a run without fields."""
+    return Preview(run.folder, run.plan.row_cuts, run.plan.column_cuts)
 
 
 def fill(run: FakeRun, pictures: Preview, skip: int | None = None) -> None:
-    """Stack and search every field but one, and show it."""
+    """Stack and detect every field but one, and show it."""
     for number, field in enumerate(run.plan.fields):
         if number != skip:
             run.stack(field)
@@ -91,8 +90,8 @@ def test_pictures_are_every_kth_pixel_of_a_level(
     assert set(map(tuple, outlines[rims])) <= {preview.OUTLINE_BGRA}
 
 
-def test_what_is_not_stacked_is_black_or_clear(tmp_path: Path) -> None:
-    """A field that never came is black on the mosaic and clear above it, and no other field is."""
+def test_missing_fields_are_black_or_transparent(tmp_path: Path) -> None:
+    """A missing field, and no other, is black in the mosaic and transparent in other layers."""
     run = begun(tmp_path)
     pictures = preview_of(run)
     missing = run.plan.fields[4]
@@ -110,8 +109,8 @@ def test_what_is_not_stacked_is_black_or_clear(tmp_path: Path) -> None:
     assert outlines[: core[0].start, : core[1].start].any()
 
 
-def test_a_field_is_outlined_once_it_is_searched(tmp_path: Path) -> None:
-    """A field that is stacked and not yet searched shows its image without outlines."""
+def test_a_field_has_outlines_after_detection(tmp_path: Path) -> None:
+    """A field that is stacked but not detected is shown without outlines."""
     run = begun(tmp_path)
     pictures = preview_of(run)
     run.stack(run.plan.fields[0])
@@ -122,8 +121,8 @@ def test_a_field_is_outlined_once_it_is_searched(tmp_path: Path) -> None:
 
 
 def test_colours_stand_for_heights(tmp_path: Path) -> None:
-    """The first and the last colour of viridis stand for the percentiles of depth that are told,
-    and what lies between has the colours between."""
+    """The first and the last colour of viridis stand for the percentiles of depth that are
+    returned, and colours between them for heights between."""
     run = begun(tmp_path)
     pictures = preview_of(run)
     fill(run, pictures)

@@ -111,8 +111,8 @@ def test_a_run_has_a_report_however_far_it_came(
 
 
 def test_a_report_is_made_again_byte_for_byte(tmp_path: Path) -> None:
-    """`--report` makes the same bytes from the folder alone, in whatever process and from wherever,
-    and prints where they are."""
+    """`--report` makes the same bytes from the folder alone, in any process and working directory,
+    and prints the path."""
     run = tmp_path / "my runs" / "r"
     troubled_run(run)
     writes = "import sys; from pathlib import Path; from report.report import write_report\n"
@@ -149,7 +149,7 @@ def _keep(folder: Path, lines: int, drop: int = 0) -> None:
 
 
 @pytest.mark.parametrize("make", NO_RUNS.values(), ids=NO_RUNS)
-def test_where_no_run_began_there_is_no_report(
+def test_a_folder_without_a_run_has_no_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Any]
 ) -> None:
     """One line says so, the exit code is 2, and nothing is written."""
@@ -175,7 +175,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_whatever_a_run_tells_is_text(hostile: Path) -> None:
+def test_texts_of_a_run_are_escaped(hostile: Path) -> None:
     """Reasons, folder names and settings that look like markup are shown as they are."""
     page = page_of(hostile)
 
@@ -184,8 +184,8 @@ def test_whatever_a_run_tells_is_text(hostile: Path) -> None:
     assert f"# {HOSTILE}\n" in shown(page, "pre")
     assert "<script>alert" not in page
     assert "<img" not in page
-    told = json.dumps(charts_of(page))
-    assert json.dumps(HOSTILE)[1:-1] in told  # in the charts, too, and within their script
+    charts = json.dumps(charts_of(page))
+    assert json.dumps(HOSTILE)[1:-1] in charts  # in the charts, too, and within their script
 
 
 def test_a_report_asks_for_nothing_from_anywhere(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_lost_fields_are_named_in_the_verdict(tmp_path: Path, lost: int) -> None
 
 
 def test_many_faults_are_listed_from_the_end(tmp_path: Path) -> None:
-    """The last faults are told, and how many came before."""
+    """The last faults are listed, and the number of those before."""
     run = FakeRun(tmp_path)
     run.begin()
     for number in range(MAX_NAMED + 5):
@@ -259,8 +259,8 @@ def test_many_faults_are_listed_from_the_end(tmp_path: Path) -> None:
     assert texts["more_faults"] == 5
 
 
-def test_a_field_that_was_searched_twice_counts_once(tmp_path: Path) -> None:
-    """What a resumed run found anew replaces what was found before."""
+def test_a_field_that_was_detected_twice_counts_once(tmp_path: Path) -> None:
+    """Objects of a resumed run replace those of the run before."""
     run = FakeRun(tmp_path, counts=(1,))
     run.begin()
     run.focus()
@@ -303,13 +303,13 @@ def large_run(folder: Path) -> Report:
     run.journal.write(Predicted(objects=OBJECTS, answered_s=run.now_s, digest="d"))
     run.journal.close()
 
-    begun, ray, told, *rest = map(json.loads, (folder / JOURNAL).read_text().splitlines())
+    begun, ray, focus, *rest = map(json.loads, (folder / JOURNAL).read_text().splitlines())
     cuts = [0, *[EDGE_PX] * FIELDS]
     begun |= {"stripes": [FIELDS], "fields": FIELDS, "column_cuts": cuts}
     heights = [(0, k, 1.23 * k) for k in range(FIELDS)]
     rejected = [{"stripe": 0, "field": k, "reason": "dust " * 20} for k in range(0, FIELDS, 2)]
-    told |= {"centres_um": heights, "samples": heights, "rejected": rejected}
-    events = [begun, ray, told, *rest, *_many()]
+    focus |= {"centres_um": heights, "samples": heights, "rejected": rejected}
+    events = [begun, ray, focus, *rest, *_many()]
     (folder / JOURNAL).write_text("".join(f"{json.dumps(event)}\n" for event in events))
     names = "label stripe field x_um y_um z_um equivalent_diameter_area intensity_mean score"
     rows = [",".join(f"{value:.2f}" for value in row) for row in 999 * rng.random((OBJECTS, 9))]
@@ -333,7 +333,7 @@ def _many() -> list[dict[str, Any]]:
     return events
 
 
-def test_a_report_is_small_whatever_the_scan(tmp_path: Path) -> None:
+def test_the_report_of_a_large_scan_is_small(tmp_path: Path) -> None:
     """Grain everywhere, tens of thousands of objects and events, thousands of fields, samples and
     faults: 10 MB at most, also with pictures that just fit."""
     report = large_run(tmp_path)

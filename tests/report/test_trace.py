@@ -33,7 +33,7 @@ JOURNALS = {"one run": events_of_a_scan(), "resumed": resumed_scan(), "nothing":
 
 
 @pytest.mark.parametrize("events", JOURNALS.values(), ids=JOURNALS)
-@pytest.mark.parametrize("rays", [RAY, []], ids=["Ray tells", "Ray is silent"])
+@pytest.mark.parametrize("rays", [RAY, []], ids=["with events of Ray", "without"])
 def test_the_trace_keeps_to_the_format(events: list[Event], rays: list[TraceEvent]) -> None:
     """Every event has what its kind needs; every process and thread is numbered and named once."""
     trace = trace_of(events, rays)
@@ -67,7 +67,7 @@ def shown(trace: list[TraceEvent]) -> dict[tuple[str, str], list[TraceEvent]]:
 def test_a_scan_is_shown_where_it_happened() -> None:
     """Cameras, CPU slots and the driver show each event of the journal once, at its time."""
     places = shown(trace_of(events_of_a_scan()))
-    told = {
+    found = {
         place: [
             (e["ph"], e["name"], e["ts"] / 1e6, e.get("dur", 0) / 1e6)
             for e in events
@@ -76,7 +76,7 @@ def test_a_scan_is_shown_where_it_happened() -> None:
         for place, events in places.items()
     }
 
-    assert told == {
+    assert found == {
         ("cameras", "camera 0"): [
             ("X", "autofocus", 3.0, 1.0),
             ("X", "capture stripe 0 field 0", 4.0, 1.0),
@@ -104,7 +104,7 @@ def test_a_scan_is_shown_where_it_happened() -> None:
 
 
 def test_batches_in_flight_are_counted() -> None:
-    """The counter follows what captured and stacked batches tell, at their time."""
+    """The counter has the values of captured and stacked events, at their time."""
     events = [
         sample(Begun, time=10.0, process_began_s=10.0),
         sample(Stacked, time=11.5, began_s=11.0, ended_s=11.4, in_flight=3),
@@ -121,12 +121,12 @@ def test_all_runs_of_a_folder_are_shown() -> None:
     assert [e["ts"] / 1e6 for e in captures] == [4, 5, 903]
 
 
-def test_rays_own_events_stand_beside_ours() -> None:
+def test_events_of_ray_are_included() -> None:
     """Ray's events keep their times, by node and worker; those of earlier scans are left out."""
     places = shown(trace_of(events_of_a_scan(), RAY))
 
-    told = [(e["name"], e["ts"]) for e in places["Ray: node 10.0.0.1", "worker:a"]]
-    assert told == [("stack stripe 0 field 0", 5.1e6), ("task:execute", 5.1e6)]
+    found = [(e["name"], e["ts"]) for e in places["Ray: node 10.0.0.1", "worker:a"]]
+    assert found == [("stack stripe 0 field 0", 5.1e6), ("task:execute", 5.1e6)]
     assert len(places["Ray: node 10.0.0.1", "driver:b"]) == 1
 
 

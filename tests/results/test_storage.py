@@ -139,10 +139,10 @@ def test_files_that_cannot_be_copied_at_the_end_are_kept(monkeypatch: pytest.Mon
     storage_at("s3://lab/gone")._store  # noqa: B018  (opened while there is a store)
     monkeypatch.setattr(storage, "ANSWER_S", 0.0)
 
-    with pytest.raises(StorageError, match="journal, summary and report are kept in") as told:
+    with pytest.raises(StorageError, match="journal, summary and report are kept in") as raised:
         around.close()
 
-    assert str(folder) in str(told.value)
+    assert str(folder) in str(raised.value)
     assert (folder / "events.jsonl").read_text() == "one\n"
     shutil.rmtree(folder)
 
@@ -212,17 +212,19 @@ def test_urls_name_driver_bucket_and_path(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("store")
 def test_a_missing_bucket_is_one_line() -> None:
     """The reason why a store does not answer is one line that says what to check."""
-    with pytest.raises(StorageError, match=r"s3://nobody/a.*an object store that answers") as told:
+    with pytest.raises(
+        StorageError, match=r"s3://nobody/a.*an object store that answers"
+    ) as raised:
         storage_at("s3://nobody").write_bytes("a", b"")
 
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_store_that_does_not_answer_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request to a missing server fails long before tensorstore stops retrying."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # and nobody listens
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # no server listens
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
         monkeypatch.setattr(storage, "ANSWER_S", 1.0)

@@ -186,7 +186,7 @@ def test_cores_make_up_the_mosaic(tmp_path: Path, plan: ScanPlan) -> None:
     )
 
 
-def test_the_order_of_writing_leaves_no_trace(tmp_path: Path, plan: ScanPlan) -> None:
+def test_the_order_of_writing_does_not_matter(tmp_path: Path, plan: ScanPlan) -> None:
     """Cores written in another order, or twice, give the same digest; one changed row does not."""
     digests = []
     for name, order in {"a": [0, 1, 2, 3, 4, 5], "b": [5, 3, 3, 1, 0, 2, 4]}.items():
@@ -240,7 +240,7 @@ def test_a_damaged_chunk_is_noticed(
     assert [a == b for a, b in zip(before, after, strict=True)] == [True] * 5 + [False]
 
 
-def test_creating_again_keeps_what_is_there(tmp_path: Path, plan: ScanPlan) -> None:
+def test_creating_again_keeps_the_pixels(tmp_path: Path, plan: ScanPlan) -> None:
     """Mosaics that are there stay, pixel by pixel, also where an array's description is torn."""
     create(tmp_path, plan)
     fill(tmp_path, plan, list(range(6)))
@@ -256,7 +256,7 @@ def test_creating_again_keeps_what_is_there(tmp_path: Path, plan: ScanPlan) -> N
         assert open_ome_zarr(zarr.open_group(tmp_path / name, mode="r"))
 
 
-def test_a_full_disk_is_told_with_its_numbers(tmp_path: Path, plan: ScanPlan) -> None:
+def test_a_full_disk_is_reported_with_numbers(tmp_path: Path, plan: ScanPlan) -> None:
     """A core that does not fit raises one error with the bytes needed and free; no part of a chunk
     is left behind."""
     create(tmp_path, plan)
@@ -278,8 +278,8 @@ def test_a_full_disk_is_told_with_its_numbers(tmp_path: Path, plan: ScanPlan) ->
     assert not list(tmp_path.rglob("*.__lock"))
 
 
-def test_a_store_that_is_gone_is_not_made_again(tmp_path: Path, plan: ScanPlan) -> None:
-    """When somebody has removed the folder, a write says so and makes no new one."""
+def test_a_removed_store_is_not_created_again(tmp_path: Path, plan: ScanPlan) -> None:
+    """A write into a removed folder raises an error and does not create it."""
     create(tmp_path, plan)
     fill(tmp_path, plan, [0])
     shutil.rmtree(tmp_path / STACKED)
@@ -290,8 +290,8 @@ def test_a_store_that_is_gone_is_not_made_again(tmp_path: Path, plan: ScanPlan) 
 
 
 def test_a_store_killed_between_any_two_files_is_finished(tmp_path: Path, plan: ScanPlan) -> None:
-    """However many of its files were written, and with the next one half written beside its place,
-    the store is finished by a second run: valid, and equal to the undisturbed one."""
+    """However many files were written, and with the next one half written as a temporary file, the
+    store is finished by a second run: valid, and equal to the undisturbed one."""
     create(tmp_path / "whole", plan)
     fill(tmp_path / "whole", plan, list(range(6)))
     files = [path for path in (tmp_path / "whole").rglob("*") if path.is_file()]

@@ -39,7 +39,7 @@ def test_a_scan_without_objects_has_a_header(tmp_path: Path) -> None:
 
 
 def test_a_repeated_part_is_the_same(tmp_path: Path) -> None:
-    """A task that runs again leaves the same bytes, and nothing beside them."""
+    """A repeated task writes the same bytes and no other file."""
     write_part(tmp_path, 0, 0, columns(1, 2))
     first = {path.name: path.read_bytes() for path in (tmp_path / ".parts").iterdir()}
 
