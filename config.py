@@ -30,7 +30,7 @@ VERSION = "0.8.0"  # of the program
 
 
 class SettingsError(ValueError):
-    """Settings cannot be used: one line that says what was expected, what came and what to do."""
+    """Settings are wrong: one line with what was expected, what was got and what to do."""
 
     exit_code = 2
 
@@ -89,10 +89,10 @@ Line = Annotated[str, Field(pattern=r"^\P{Cc}+$")]  # of text: messages show it 
 
 
 class Settings(BaseModel):
-    """All that decides a scan.
+    """All settings of a scan.
 
-    A setting left out takes its default; geometry that is left out comes from the recording, or
-    from the camera of a real microscope.
+    A missing setting takes its default; missing geometry comes from the recording, or from the
+    camera of a real microscope.
     """
 
     model_config = ConfigDict(
@@ -127,11 +127,11 @@ class Settings(BaseModel):
     stage_limits_um: Annotated[
         tuple[float, float, float, float] | None, INSTRUMENT, UM, FILE_ONLY, FREE_ON_RESUME
     ] = None
-    """stage limits: least x and y, greatest x and y"""
+    """stage limits: minimum x and y, maximum x and y"""
     focus_limits_um: Annotated[
         tuple[float, float] | None, INSTRUMENT, UM, FILE_ONLY, FREE_ON_RESUME
     ] = None
-    """limits of the focus drive: least and greatest height"""
+    """limits of the focus drive: minimum and maximum height"""
     backlash_um: Annotated[float, INSTRUMENT, UM, FILE_ONLY] = Field(0.0, ge=0, le=1000)
     """backlash compensation: moves down overshoot by this much and return"""
     device_timeout_s: Annotated[float, INSTRUMENT, S, FILE_ONLY, FREE_ON_RESUME] = Field(
@@ -221,7 +221,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete_geometry(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if given.get("microscope") == "micromanager":  # the rest is the camera's to say
+        if given.get("microscope") == "micromanager":  # the camera determines the rest
             return STEERED_DEFAULTS | {k: v for k, v in given.items() if v is not None}
         if given.get("microscope", "simulated") != "simulated":
             return given
@@ -233,7 +233,7 @@ class Settings(BaseModel):
 
     @property
     def configurations(self) -> tuple[str, ...]:
-        """The configuration files of the microscopes that Micro-Manager drives."""
+        """The configuration files of the Micro-Manager microscopes."""
         return self.microscopes or ((self.mm_config,) if self.mm_config else ())
 
     @model_validator(mode="after")
@@ -256,18 +256,18 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.microscope == "micromanager" and self.field_px:
-            raise ValueError("field_px: expected to be the camera's, got one; use roi_px, binning")
+            raise ValueError("field_px: expected none with a camera, got one; use roi_px, binning")
         if len(set(self.microscopes)) < len(self.microscopes):
-            raise ValueError("microscopes: expected different files, got one twice; leave it out")
+            raise ValueError("microscopes: expected different files, got one twice; remove it")
         stage, focus = self.stage_limits_um, self.focus_limits_um
         for name, limits in (("stage", stage), ("focus", focus)):
             half = len(limits) // 2 if limits else 0
             if limits and not all(map(lt, limits[:half], limits[half:])):
-                expected = "least before greatest positions"
+                expected = "minimum before maximum positions"
                 raise ValueError(
-                    f"{name}_limits_um: expected {expected}, got {list(limits)}; turn them around"
+                    f"{name}_limits_um: expected {expected}, got {list(limits)}; swap them"
                 )
-        if self.stripes * (self.fields or 1) > MAX_FIELDS:
+        if self.fields and self.stripes * self.fields > MAX_FIELDS:
             raise ValueError(
                 f"fields: expected at most {MAX_FIELDS} in all stripes together, "
                 f"got {self.stripes} x {self.fields}; scan the slide in parts"
@@ -335,14 +335,14 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The keys of a settings file; a missing or damaged file raises SettingsError."""
+    """Return the keys of a settings file; a missing or damaged file raises SettingsError."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        tomli_w.dumps(values)  # numbers of any length can be read in hex, but not be shown
+        tomli_w.dumps(values)  # hex numbers of any length can be read, but not printed
         return values
     except OSError as error:
         raise SettingsError(
             f"{path}: expected a readable settings file, got {error.strerror}; check the path"
         ) from None
-    except (ValueError, RecursionError) as error:  # numbers too long, brackets too deep
+    except (ValueError, RecursionError) as error:  # numbers too long, nesting too deep
         raise SettingsError(f"{path}: expected TOML, got {error}; correct the file") from None

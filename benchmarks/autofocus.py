@@ -40,7 +40,7 @@ from scan.focusing import (
     COARSE_STEP_UM,
     FINE_REACH_UM,
     FINE_STEP_UM,
-    WIDER,
+    WIDENING_FACTOR,
     FocusJob,
     FocusResult,
     sample_fields,
@@ -64,7 +64,10 @@ NUCLEUS_DENSITY = 0.4
 COARSEST_PX = 64  # structure of all sizes up to this, as in tissue: amplitude falls as 1 / turns
 SPECKS = (4, 12)  # of dust in a field
 SPECK_UM = (2.0, 8.0)
-FAR_UM, NEAR_UM = (30.0, 60.0), (12.0, 20.0)  # of dirt from the specimen, above or below
+FAR_UM, POSITION_TOLERANCE_UM = (
+    (30.0, 60.0),
+    (12.0, 20.0),
+)  # of dirt from the specimen, above or below
 SURFACE_NOISE_UM, WRONG_UM, WRONG = 0.3, 15.0, 2
 
 
@@ -189,10 +192,10 @@ KINDS: dict[str, Callable[[np.random.Generator, float], Scene]] = {
     "dim, 5 to 20 electrons": lambda g, z: cells(g, z, 15, exposure_ms=0.25),
     "brightfield section": section,
     "dust far, 15 cells": lambda g, z: dusty_cells(g, z, 15, FAR_UM),
-    "dust near, 15 cells": lambda g, z: dusty_cells(g, z, 15, NEAR_UM),
-    "dust near, 3 cells": lambda g, z: dusty_cells(g, z, 3, NEAR_UM),
+    "dust near, 15 cells": lambda g, z: dusty_cells(g, z, 15, POSITION_TOLERANCE_UM),
+    "dust near, 3 cells": lambda g, z: dusty_cells(g, z, 3, POSITION_TOLERANCE_UM),
     "dust far, brightfield": lambda g, z: dusty_section(g, z, FAR_UM),
-    "dust near, brightfield": lambda g, z: dusty_section(g, z, NEAR_UM),
+    "dust near, brightfield": lambda g, z: dusty_section(g, z, POSITION_TOLERANCE_UM),
     "relief, 15 cells": lambda g, z: cells(g, z, 15, relief=True),
     "relief, 3 cells": lambda g, z: cells(g, z, 3, relief=True),
     "empty": lambda g, z: cells(g, z, 0),
@@ -214,7 +217,9 @@ def around(
     """The peak of a sweep, or of one twice as long if it peaks at its edge."""
     peak = sweep(scene, generator, sweep_heights(centre_um, reach_um, step_um))
     if peak.at_edge:
-        peak = sweep(scene, generator, sweep_heights(centre_um, WIDER * reach_um, step_um))
+        peak = sweep(
+            scene, generator, sweep_heights(centre_um, WIDENING_FACTOR * reach_um, step_um)
+        )
     return peak
 
 
@@ -286,7 +291,7 @@ def surface_of(
     wrong = generator.choice(len(samples), WRONG, replace=False)
     for index in wrong:
         found[index] += WRONG_UM * generator.choice([-1, 1])
-    peaks = {f: FocusPeak(z, False) for f, z in zip(samples, found, strict=True)}
+    peaks = {f: FocusPeak(z) for f, z in zip(samples, found, strict=True)}
     sweeps = [(field, SweepRecord((0.0,), (1.0,), 1.0, 0.0, 0.0)) for field in samples]
     focus = z_positions(peaks, FocusJob(plan, settings, 15, 1.0), sweeps)
     errors = [abs(focus.centres_um[f.stripe, f.field] - truth(f)) for f in plan.fields]

@@ -74,7 +74,7 @@ def usual_detection_s() -> float:
     field = setup.plan.fields[0]
     image = open_microscope(setup).stack(field.x_um, field.y_um, (0.0,)).frames[0]
     predictor = Classic()
-    statistics_of_scan = predictor.describe([image], None)
+    statistics_of_scan = predictor.estimate_statistics([image], None)
     spent = []
     for _ in range(3):
         began_s = time.thread_time()

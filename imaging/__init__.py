@@ -1,1 +1,1 @@
-"""Pixels: arrays in, arrays out. No Ray, no files, no clock, no global random state."""
+"""Image processing: arrays in, arrays out. No Ray, files, clock or global random state."""

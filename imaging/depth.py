@@ -1,4 +1,4 @@
-"""The depth of each block of a z-stack, from its focus energies."""
+"""Depth of each block of a z-stack from its focus energies."""
 
 from math import ceil
 from typing import Any, NamedTuple
@@ -9,40 +9,40 @@ from numpy.typing import NDArray
 
 from imaging import kernels
 
-ENERGY_SIGMA_BLOCKS = 1.0  # steadies single blocks; wider would smear steps
+ENERGY_SIGMA_BLOCKS = 1.0  # reduces noise of single blocks; wider would smear steps
 DEPTH_SIGMA_BLOCKS = 1.0
-BORROW_SIGMA_BLOCKS = (6.0, 24.0)  # how far empty blocks look for a confident neighbour
-COARSE = 4  # far neighbours are looked at on a grid this much coarser
+BORROW_SIGMA_BLOCKS = (6.0, 24.0)  # range in which empty blocks find confident neighbours
+COARSE = 4  # far neighbours are averaged on a grid this much coarser
 CONFIDENCE_FLOOR = 0.3  # noise alone lets the best of 15 planes exceed their mean by about 0.2
-CONFIDENCE_CAP = 8.0  # a peak this much above the mean is certain; a bright rim counts no more
-# The light of a sharp object spreads in the planes out of focus and has energy of its own there,
-# less than this part of the object's, as far as the blur reaches, up to so many blocks around it.
+CONFIDENCE_CAP = 8.0  # such a peak is certain; a bright rim has no more weight
+# The light of a sharp object spreads in planes out of focus and has energy there: less than this
+# fraction of the object's, as far as the blur reaches, up to so many blocks.
 HAZE, HAZE_REACH_BLOCKS = 0.03, 12
 # Gaussian blur in px per plane that gives a curvature of log energy, on texture of all scales,
-# measured for 0.7 to 2 px; two standard deviations of it hold what is to be seen.
-LEAST_BLUR_PX, BLUR_PX_PER_CURVATURE, BLUR_REACH = 0.25, 0.5, 2.0
-TRUSTED_QUARTILE = 75  # the curvature is told by the strongest quarter of the blocks
-SPARSE = (slice(None, None, 2),) * 2  # every fourth block tells what is typical
-ENOUGH = 0.05  # of confidence behind a depth: with less, farther neighbours count as much
+# measured for 0.7 to 2 px; two standard deviations contain the visible part.
+MIN_BLUR_PX, BLUR_PX_PER_CURVATURE, BLUR_REACH = 0.25, 0.5, 2.0
+TRUSTED_QUARTILE = 75  # the strongest quarter of the blocks gives the curvature
+SPARSE = (slice(None, None, 2),) * 2  # every fourth block suffices for a typical value
+ENOUGH = 0.05  # confidence at which farther neighbours have equal weight
 
 Blocks = NDArray[np.float32]
 
 
 class BlockDepth(NamedTuple):
-    """What is known of each block (y, x) of 8x8 pixels.
+    """Depth and related values of each block (y, x) of 8x8 pixels.
 
     Attributes
     ----------
     depth : float32
         In planes, smooth.
     peak : float32
-        The same before it was smoothed.
+        The same before smoothing.
     confidence : float32
-        0, where nothing is to be seen, to 64.
+        0 (no contrast) to 64.
     floor : float32
-        Least energy over the planes: what noise alone gives, where the block is out of focus.
+        Minimum energy over planes: that of noise, where the block is out of focus.
     curvature : float
-        How fast energy falls: minus the second difference of its logarithm over planes, 0 unknown.
+        Negative second difference of log energy over planes; 0 if unknown.
     """
 
     depth: Blocks
@@ -53,13 +53,13 @@ class BlockDepth(NamedTuple):
 
 
 def blur_reach(curvature: float, planes: Any) -> Any:
-    """How far, in blocks, light is seen to spread so many planes out of focus."""
-    blur_px = LEAST_BLUR_PX + BLUR_PX_PER_CURVATURE * curvature
+    """Return how far light spreads, in blocks, this many planes out of focus."""
+    blur_px = MIN_BLUR_PX + BLUR_PX_PER_CURVATURE * curvature
     return BLUR_REACH * blur_px * planes / kernels.BLOCK_PX
 
 
 def smooth_energy(energy: Blocks) -> None:
-    """Steady the energies (y, x) of one plane in place."""
+    """Smooth the energies (y, x) of one plane in place."""
     cv2.GaussianBlur(energy, (5, 5), ENERGY_SIGMA_BLOCKS, dst=energy)
 
 
@@ -69,13 +69,13 @@ def block_depth(energy: NDArray[np.float32]) -> BlockDepth:
     Parameters
     ----------
     energy : (z, y, x) float32
-        Of two or more planes.
+        Energies of two or more planes.
     """
     shape = energy.shape[1:]
     floor, mean, height = np.empty((3, *shape), np.float32)
     best, around = np.empty(shape, np.int32), np.empty((3, *shape), np.float32)
     kernels.peaks(energy, floor, mean, height, best, around)
-    # Noise may come and go with saturation: a block is held against that of all others, too.
+    # Noise varies with saturation, so a block is compared with the typical floor, too.
     confidence = _confidence(height, np.maximum(mean, np.median(floor[SPARSE])))
     inner = (best > 0) & (best < len(energy) - 1)
     offset, bend = _parabola(around - floor)
@@ -92,9 +92,9 @@ def _confidence(height: Blocks, mean: Blocks) -> Blocks:
 
 
 def not_haze(signal: Blocks, reach: float, step: int = 1) -> Blocks:
-    """1 for blocks as strong as those around them, towards 0 for those that may be their haze.
+    """Return 1 for blocks as strong as their surroundings, down to 0 for possible haze of these.
 
-    `reach` is in blocks, `step` places of `signal` a block.
+    `reach` is in blocks; `step` is the number of elements of `signal` per block.
     """
     size = 2 * step * min(ceil(reach), HAZE_REACH_BLOCKS) + 1
     strongest = cv2.dilate(signal, np.ones((size, size), np.uint8))
@@ -102,18 +102,18 @@ def not_haze(signal: Blocks, reach: float, step: int = 1) -> Blocks:
 
 
 def _parabola(around: NDArray[np.float32]) -> tuple[Blocks, Blocks]:
-    """Vertex, within half a plane, and bend of the parabola through three log energies."""
+    """Return vertex (within half a plane) and bend of the parabola through three log energies."""
     below, centre, above = np.log(np.maximum(around, 1e-3))
     bend = 2 * centre - below - above
     vertex = 0.5 * (above - below) / np.maximum(bend, 1e-6)
     return np.where(bend > 1e-6, np.clip(vertex, -0.5, 0.5), 0), bend
 
 
-def _typical(bend: Blocks, signal: Blocks, told: NDArray[np.bool_]) -> float:
-    told = told[SPARSE]
-    if not told.any():
+def _typical(bend: Blocks, signal: Blocks, known: NDArray[np.bool_]) -> float:
+    known = known[SPARSE]
+    if not known.any():
         return 0.0
-    signal, bend = signal[SPARSE][told], bend[SPARSE][told]
+    signal, bend = signal[SPARSE][known], bend[SPARSE][known]
     return max(0.0, float(np.median(bend[signal >= np.percentile(signal, TRUSTED_QUARTILE)])))
 
 
@@ -121,7 +121,7 @@ Weighted = tuple[NDArray[Any], NDArray[Any]]
 
 
 def _smooth(peak: Blocks, confidence: Blocks, planes: int) -> Blocks:
-    """Depth of each block from its own and, where it has little to tell, from farther ones."""
+    """Smooth the depth of each block; blocks with low confidence take that of farther ones."""
     weighted = np.stack([peak * confidence, confidence], axis=-1)
     depth = _mean(cv2.GaussianBlur(weighted, (5, 5), DEPTH_SIGMA_BLOCKS))
     rows, columns = peak.shape
@@ -130,8 +130,8 @@ def _smooth(peak: Blocks, confidence: Blocks, planes: int) -> Blocks:
     for sigma in BORROW_SIGMA_BLOCKS:
         far = cv2.GaussianBlur(coarse.reshape(*small[::-1], 2), (0, 0), sigma / COARSE)
         depth = _mix(depth, _mean(cv2.resize(far, (columns, rows)).reshape(rows, columns, 2)))
-    told = confidence.sum()
-    middle = weighted[..., 0].sum() / told if told > 0 else (planes - 1) / 2
+    known = confidence.sum()
+    middle = weighted[..., 0].sum() / known if known > 0 else (planes - 1) / 2
     return np.asarray(_mix(depth, (np.full_like(peak, middle), np.ones_like(peak)))[0])
 
 
@@ -140,6 +140,6 @@ def _mean(weighted: NDArray[Any]) -> Weighted:
 
 
 def _mix(near: Weighted, far: Weighted) -> Weighted:
-    """The near depth where it has weight behind it, the far one where it has none."""
+    """Mix two depths: the near one where it has confidence, else the far one."""
     share = near[1] / (near[1] + ENOUGH)
     return share * near[0] + (1 - share) * far[0], share * near[1] + (1 - share) * far[1]

@@ -1,12 +1,12 @@
-"""Find bright objects in a focus-stacked field so that no field border can be seen in the answer.
+"""Detect bright objects in a focus-stacked field, with no trace of field borders in the result.
 
-The law of this module: one scan has one set of statistics, and every operation has a finite reach
-on the pixel grid of the mosaic. A region read with a halo of `DetectionStatistics.halo_px` around
-its core therefore yields exactly the objects which the whole mosaic, done in one piece, would.
+Invariant: a scan has one set of statistics, and every operation has a finite range on the pixel
+grid of the mosaic. So a region with a halo of `DetectionStatistics.halo_px` around its core gives
+exactly the objects that the whole mosaic, processed in one piece, would give.
 
-The recipe: work where an object is about twenty pixels wide, subtract the local background, flood
-from seeds of distance and log intensity, cut every object at a fraction of its own brightness, and
-do the last two steps a second time on what is left.
+Method: bin so that an object is about twenty pixels wide, subtract the local background, run a
+watershed from seeds of distance and log intensity, cut every object at a fraction of its own
+brightness, and repeat the last two steps on the remaining mask.
 """
 
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ from imaging.statistics import (
     DIAMETER_RANGE,
     LEVELS_PER_THRESHOLD,
     DetectionStatistics,
-    first_statistics,
+    initial_statistics,
     typical_light,
     weighted_median,
 )
 
-# Lengths in object diameters, tuned on the 120 real images of benchmarks/detection.py; all lie on
-# flat optima: a fifth more or less costs about a hundredth of F1.
+# Lengths in object diameters, tuned on the 120 real images of benchmarks/detection.py. All optima
+# are flat: a change by 20 % costs about 0.01 of F1.
 PEAK_DISTANCE = 0.25  # seeds closer than this are one object
 SEED_SIGMA = 0.1  # smoothing of the seed landscape
 
-CUT_FRACTION = 0.35  # of an object's own brightness; labels drawn by hand lie below half maximum
-CUT_QUANTILE = 0.9  # what counts as an object's brightness: high, yet no single pixel
+CUT_FRACTION = 0.35  # of an object's own brightness; manual labels lie below half maximum
+CUT_QUANTILE = 0.9  # of its levels, as an object's brightness: high, but not one pixel
 DISTANCE_WEIGHT = 0.6  # shape against log intensity in the seed landscape
-DISTANCE_CAP = 1.5  # in object radii: keeps the reach of the distance transform finite
-SMALLEST_AREA = 0.1  # of a typical object: beads cut by the edge stay, specks go
-PASSES = 2  # the first pass clears the haze between objects, the second splits what was under it
-SEED_STEPS = 4096  # quantisation of the seed landscape: the flood compares whole numbers
+DISTANCE_CAP = 1.5  # in object radii: keeps the range of the distance transform finite
+MIN_AREA = 0.1  # of a typical object: beads cut by the edge stay, specks are removed
+PASSES = 2  # the first pass removes haze between objects, the second splits what it hid
+SEED_STEPS = 4096  # quantisation of the seed landscape: the watershed compares integers
 
-RIM_WIDTH = 0.25  # in diameters: where an object's surroundings are looked at for its score
+RIM_WIDTH = 0.25  # in diameters: the rim with which an object is compared for its score
 CENTROID_STEPS = 1024  # centroids are multiples of 1/1024 px: exact in float64 wherever they lie
 
 SHAPE_COLUMNS = (
@@ -47,10 +47,10 @@ SHAPE_COLUMNS = (
     "solidity", "orientation", "intensity_mean", "intensity_max",
 )  # fmt: skip
 
-# Natural logarithm by table: the same bits wherever a pixel lies in its vector register.
+# A table makes logarithms bit-identical wherever a pixel lies in a vector register.
 LOG_OF_LEVEL = np.log1p(np.arange(65536) / LEVELS_PER_THRESHOLD)
 
-ROUNDS = 2  # of detecting with a diameter and measuring it anew; more do not help
+ROUNDS = 2  # of detecting with a diameter and measuring it again; more do not help
 
 Labels = np.ndarray
 
@@ -58,20 +58,20 @@ Labels = np.ndarray
 def estimate_statistics(
     samples: Sequence[np.ndarray], diameter_px: float | None = None
 ) -> DetectionStatistics:
-    """Estimate what the objects of a scan have in common from a few focused images of it.
+    """Estimate the statistics of a scan from a few focused images of it.
 
     Parameters
     ----------
     samples : sequence of ndarray, (y, x), uint8, uint16 or float32
         Focused images of one scan, any sizes.
     diameter_px : float, optional
-        Taken as it is; else guessed from blobs, then measured on the objects found.
+        Used as given; else estimated from blobs, then measured on detected objects.
 
     Returns
     -------
     DetectionStatistics
-        Of samples without objects the contrast is 0: then only what clearly leaves the noise is
-        found.
+        The contrast of samples without objects is 0: then only objects well above the noise are
+        detected.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def estimate_statistics(
     """
     if not samples or any(sample.ndim != 2 or not sample.size for sample in samples):
         raise ValueError("expected one or more images (y, x) to estimate statistics from")
-    statistics = first_statistics(samples)
+    statistics = initial_statistics(samples)
     if diameter_px is not None:
         statistics = replace(statistics, diameter_px=float(diameter_px))
     for _ in range(ROUNDS):
@@ -90,7 +90,7 @@ def estimate_statistics(
 
 
 def _found(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> tuple[float, float]:
-    """Contrast and diameter of what these statistics find; contrast 0 if that is nothing."""
+    """Return contrast and diameter of the objects detected; contrast 0 if there are none."""
     lights, areas = [], []
     for image in images:
         levels, labels = _work(image, statistics, (0, 0))
@@ -114,7 +114,7 @@ def detect(
     Parameters
     ----------
     image : ndarray, (y, x), uint8, uint16 or float32
-        Pixels of the region; never modified.
+        Pixels of the region. Not modified.
     statistics : DetectionStatistics
         Of the whole scan, from `estimate_statistics`.
     origin : (int, int)
@@ -135,7 +135,7 @@ def detect(
 def _work(
     image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
 ) -> tuple[np.ndarray, Labels]:
-    """Levels and labels on the working grid."""
+    """Return levels and labels on the working grid."""
     factor = statistics.bin_factor
     levels = statistics.levels(_bin(image, factor, origin))
     diameter = statistics.diameter_px / factor
@@ -144,40 +144,42 @@ def _work(
     for _ in range(PASSES):
         labels = _trim(flood(mask, landscape(mask, light, diameter), diameter), levels)
         mask = labels > 0
-    return levels, tidied(labels, diameter)
+    return levels, fill_holes_remove_small(labels, diameter)
 
 
 def _bin(image: np.ndarray, factor: int, origin: tuple[int, int]) -> np.ndarray:
-    """Mean of blocks aligned with the mosaic's grid; a block cut by the border repeats its edge."""
+    """Average blocks aligned with the mosaic's grid; blocks cut by the border repeat the edge."""
     ends = [(o % factor, -(o + n) % factor) for o, n in zip(origin, image.shape, strict=True)]
     padded = np.pad(image, ends, mode="edge").astype(np.float64)
-    # Slices are added in a fixed order: numpy's own sum may take another order in another place.
+    # Slices are added in a fixed order; the order in numpy's own sum depends on the position.
     tall = sum((padded[i::factor] for i in range(1, factor)), padded[::factor])
     wide = sum((tall[:, i::factor] for i in range(1, factor)), tall[:, ::factor])
     return wide / factor**2
 
 
 def landscape(mask: np.ndarray, light: np.ndarray, diameter: float) -> np.ndarray:
-    """Light and distance to the rim of a mask in object radii, capped, in their mean, float64."""
+    """Return the weighted mean of light and capped distance to the rim in object radii."""
     distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     depth = np.minimum(distance.astype(np.float64) / (diameter / 2), DISTANCE_CAP)
     return DISTANCE_WEIGHT * depth + (1 - DISTANCE_WEIGHT) * light
 
 
 def flood(mask: np.ndarray, ground: np.ndarray, diameter: float) -> Labels:
-    """Label a mask (y, x) by flooding it from the peaks of a landscape, below 4096 everywhere."""
+    """Label a mask (y, x) by a watershed from the peaks of a landscape with values below 4096."""
     smooth = scipy.ndimage.gaussian_filter(
         ground, SEED_SIGMA * diameter, mode="nearest", truncate=3.0
     )
-    height = np.rint(smooth * SEED_STEPS).astype(np.float32)  # whole numbers below 2**24: exact
+    height = np.rint(smooth * SEED_STEPS).astype(np.float32)  # integers below 2**24: exact
     peaks = mask & (height == cv2.dilate(height, _disc(PEAK_DISTANCE * diameter)))
     seeds, _ = scipy.ndimage.label(peaks, np.ones((3, 3)))
     return skimage.segmentation.watershed(-height, seeds, mask=mask).astype(np.int32)
 
 
 def _trim(labels: Labels, levels: np.ndarray) -> Labels:
-    """Cut every object at a fraction of its own brightness and keep its largest connected part, the
-    first in raster order if equal."""
+    """Cut objects at a fraction of their own brightness and keep the largest connected part.
+
+    Of equal parts the first in raster order is kept.
+    """
     brightness = _brightness(labels, levels)
     labels = np.where(levels >= CUT_FRACTION * brightness[labels], labels, 0)
     parts, number = skimage.measure.label(labels, connectivity=1, return_num=True)
@@ -191,7 +193,7 @@ def _trim(labels: Labels, levels: np.ndarray) -> Labels:
 
 
 def _brightness(labels: Labels, levels: np.ndarray) -> np.ndarray:
-    """A high quantile of the levels of every label; 0 for the background and unused labels."""
+    """Return a high quantile of the levels of every label; 0 for background and unused labels."""
     inside = labels > 0
     keys = np.sort(labels[inside].astype(np.int64) << 16 | levels[inside])
     counts = np.bincount(keys >> 16, minlength=1)
@@ -200,22 +202,21 @@ def _brightness(labels: Labels, levels: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, (keys & 0xFFFF)[quantile], 0) if keys.size else counts
 
 
-def tidied(labels: Labels, diameter: float) -> Labels:
-    """Give a patch of background which one object alone encloses to that object, and remove objects
-    far smaller than the typical one."""
+def fill_holes_remove_small(labels: Labels, diameter: float) -> Labels:
+    """Fill holes enclosed by a single object; remove objects far smaller than the typical one."""
     typical_area = np.pi / 4 * diameter**2
     patches, _ = scipy.ndimage.label(labels == 0)
     sizes = np.bincount(patches.ravel())
     sizes[0] = 0
     filled = labels.copy()
     boxes = scipy.ndimage.find_objects(patches)
-    for patch in np.flatnonzero((sizes > 0) & (sizes <= typical_area)):  # keeps the rule local
+    for patch in np.flatnonzero((sizes > 0) & (sizes <= typical_area)):  # bounds the range
         box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[patch - 1])
         hole = patches[box] == patch
         rim = np.unique(labels[box][scipy.ndimage.binary_dilation(hole) & ~hole])
         if rim.size == 1:
             filled[box][hole] = rim[0]
-    keep = np.bincount(filled.ravel()) >= SMALLEST_AREA * typical_area
+    keep = np.bincount(filled.ravel()) >= MIN_AREA * typical_area
     return np.where(keep[filled], filled, 0)
 
 
@@ -236,16 +237,16 @@ def _disc(radius: float) -> np.ndarray:
 def measure(
     labels: Labels, image: np.ndarray, depth_um: np.ndarray, statistics: DetectionStatistics
 ) -> dict[str, np.ndarray]:
-    """Measure the labelled objects of one region; the region's place shifts positions, no more.
+    """Measure the labelled objects of one region; its position only shifts coordinates.
 
     Parameters
     ----------
     labels : ndarray, (y, x), int32
         From `detect`.
     image : ndarray, (y, x)
-        The pixels the labels were found on.
+        The pixels on which the labels were detected.
     depth_um : ndarray, (y, x)
-        Height of best focus; values that are not finite are passed over.
+        Height of best focus; values that are not finite are ignored.
     statistics : DetectionStatistics
         Of the whole scan.
 

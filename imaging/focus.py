@@ -1,37 +1,37 @@
-"""Autofocus: how sharp a plane is, and where a sweep peaks.
+"""Autofocus: sharpness of planes, and the peak of a sweep.
 
-A peak is only believed when it stands out of the noise, does not lie at the sweep's edge, and has
-no rival: dirt on another plane may look as sharp as the specimen, and a field by itself cannot tell
-which is which.
+A peak is accepted if it exceeds the noise, does not lie at the sweep's edge and has no secondary
+peak: dirt on another plane may look as sharp as the specimen, and one field cannot distinguish
+them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-LEAST_CONTRAST = 6.0  # a believed peak rises this many noise deviations above the sweep's floor
-PEAK_FLOOR = 0.2  # of the peak: lower planes say little about where its top is
-RIVAL_SHARE = 1 / 3  # of the peak: with one plane in the field, what rises elsewhere is below 0.3
-RIVAL_UM = 10.0  # nearer, it is relief, or contrast that reverses on its way through focus
-VOTING_DEVIATIONS = 8.0  # a tile that noise alone lets vote is rarer than one in a thousand sweeps
-MOST_CROPS = 6
+MIN_CONTRAST = 6.0  # of an accepted peak above the sweep's floor, in noise deviations
+PEAK_FLOOR = 0.2  # of the peak: lower planes contribute little to its position
+SECONDARY_PEAK_SHARE = 1 / 3  # of the peak: a field with one plane stays below 0.3 elsewhere
+SECONDARY_PEAK_UM = 10.0  # nearer peaks are relief, or contrast that reverses at focus
+VOTING_DEVIATIONS = 8.0  # noise alone gives a vote in fewer than 1 of 1000 sweeps
+MAX_CROPS = 6
 CROPPED_PIXELS = 2e6  # of all crops together
 TILE_PX = 32  # of binned pixels: the size of a few cells
 
 
 def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
-    """How sharp each plane is: every tile that shows anything votes for its own best plane.
+    """Measure the sharpness of each plane: every tile with contrast votes for its best plane.
 
     Brenner's gradient (Brenner et al. 1976, J. Histochem. Cytochem. 24:100) of 2x2-binned planes,
-    over the squared light above the darkest part, so that a lamp that flickers between planes does
-    no harm. Each tile's curve is divided by its greatest value, so that one bright object does not
-    outvote the rest of the field; only what rises above the curve's median counts, and the vote
-    weighs as the logarithm of the energy, so that tiles which only see the glow of others do not
-    outvote the few that hold something.
+    divided by the squared light above the darkest part, which cancels lamp flicker between planes.
+    Each tile's curve is divided by its maximum, so one bright object does not outvote the rest of
+    the field. Only the part above the curve's median counts, and votes are weighted by the
+    logarithm of the energy, so tiles that show only the glow of others do not outvote the few with
+    objects.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
     Returns
     -------
     curve : (z,) float64
-        0 to 1, without the part that noise alone would give; all zero where no tile shows anything.
+        0 to 1, without the expected contribution of noise; all zero if no tile has contrast.
     noise : float
-        Standard deviation of the curve that the noise of single pixels explains.
+        Standard deviation of the curve due to pixel noise.
     """
     energy, floor, pixels = _tile_energy(np.stack([_bin(plane) for plane in frames]))
-    deviation = floor * np.sqrt(4 / pixels)  # chi-square; each pixel takes part in two steps
+    deviation = floor * np.sqrt(4 / pixels)  # chi-square; each pixel contributes to two differences
     energy = energy[:, energy.max(axis=0) > VOTING_DEVIATIONS * deviation]
     if not energy.size:
         return np.zeros(len(frames)), 1.0
@@ -60,20 +60,23 @@ def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
 
 
 def crops(planes: Sequence[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
-    """The middles of some planes: enough to know the specimen, few enough to look at soon."""
-    some = planes[:: -(-len(planes) // MOST_CROPS)]
+    """Return the centres of some planes: enough to estimate statistics, few enough to be fast."""
+    some = planes[:: -(-len(planes) // MAX_CROPS)]
     edge = int((CROPPED_PIXELS / len(some)) ** 0.5)
-    return [plane[middle(plane.shape[0], edge), middle(plane.shape[1], edge)] for plane in some]
+    return [
+        plane[center_slice(plane.shape[0], edge), center_slice(plane.shape[1], edge)]
+        for plane in some
+    ]
 
 
-def middle(length: int, wanted: int) -> slice:
-    """The middle `wanted` places of `length`, or all if there are fewer."""
+def center_slice(length: int, wanted: int) -> slice:
+    """Return a slice of the central `wanted` of `length` pixels, or of all if there are fewer."""
     start = max(0, length - wanted) // 2
     return slice(start, start + min(length, wanted))
 
 
 def _tile_energy(binned: Floats) -> tuple[Floats, float, int]:
-    """Energy (z, tile) above the noise floor, the floor, and how many pixels a tile has."""
+    """Return the energy (z, tile) above the noise floor, the floor, and the pixels of a tile."""
     light = _light(binned)
     noise = np.median([_noise_energy(plane) for plane in binned])
     floor = float(noise / np.median(light) ** 2) + 1e-12
@@ -85,10 +88,10 @@ def _tile_energy(binned: Floats) -> tuple[Floats, float, int]:
 
 
 def _light(binned: Floats) -> Floats:
-    """Mean light (z,) of each plane without the camera's offset.
+    """Return the mean light (z,) of each plane without the camera's offset.
 
-    A lamp that changes moves a plane's mean and its darkest hundredth along one line, which meets
-    the line of equality at the offset. With a steady lamp any offset will do.
+    A changing lamp moves a plane's mean and its first percentile along one line, which meets the
+    identity line at the offset. With a steady lamp any offset is valid.
     """
     mean, dark = binned.mean(axis=(1, 2)), np.percentile(binned, 1, axis=(1, 2))
     change, dark_change = np.diff(mean), np.diff(dark)
@@ -103,7 +106,7 @@ def _bin(plane: NDArray[np.generic]) -> Floats:
 
 
 def _noise_energy(plane: Floats) -> float:
-    """Twice the noise variance, from second differences, which smooth structure hardly has."""
+    """Return twice the noise variance, from second differences, where smooth structure is small."""
     second = plane[:, 2:] - 2 * plane[:, 1:-1] + plane[:, :-2]
     deviation = 1.4826 * np.median(np.abs(second)) / np.sqrt(6)
     return float(2 * deviation**2)
@@ -111,59 +114,62 @@ def _noise_energy(plane: Floats) -> float:
 
 @dataclass(frozen=True)
 class FocusPeak:
-    """Where a sweep is sharpest; `reason` says why it must not be believed, if so.
+    """The sharpest height of a sweep; `reason` says why it is rejected, if it is.
 
-    `at_edge` tells that the sweep ends where it is sharp, so that a longer one may know better.
+    `at_edge` marks a sweep that ends where it is sharp: a longer one may find the peak.
     """
 
     z_um: float
-    at_edge: bool
+    _: KW_ONLY
+    at_edge: bool = False
     reason: str | None = None
 
 
 def find_peak(z_um: Sequence[float], curve: Sequence[float], noise: float) -> FocusPeak:
-    """The height of greatest sharpness, between the planes, or why it must not be believed.
+    """Find the height of greatest sharpness, between planes, or the reason to reject it.
 
     Parameters
     ----------
-    z_um : rising heights of the sweep, in um.
-    curve, noise : as `sharpness` gives them.
+    z_um : sequence of float
+        Rising heights of the sweep, in um.
+    curve, noise :
+        From `sharpness`.
     """
     heights, values = np.asarray(z_um, np.float64), np.asarray(curve, np.float64)
     best = int(np.argmax(values))
     contrast = (values[best] - np.median(values)) / noise
-    if contrast < LEAST_CONTRAST:
-        reason = f"no contrast: {contrast:.1f} noise deviations, {LEAST_CONTRAST:g} needed"
-        return FocusPeak(z_um[best], False, reason)
+    if contrast < MIN_CONTRAST:
+        reason = f"no contrast: {contrast:.1f} noise deviations, {MIN_CONTRAST:g} needed"
+        return FocusPeak(z_um[best], reason=reason)
     if best in (0, len(values) - 1):
-        return FocusPeak(z_um[best], True, "sharpest at the edge of the sweep")
-    rise, rival = _rival(heights, values, best)
-    if rise > max(RIVAL_SHARE * values[best], LEAST_CONTRAST * noise):
-        reason = f"two planes are sharp: {z_um[best]:g} um and {z_um[rival]:g} um"
-        return FocusPeak(z_um[best], rival in (0, len(values) - 1), reason)
-    return FocusPeak(_top(heights, values, best), False)
+        return FocusPeak(z_um[best], at_edge=True, reason="sharpest at the edge of the sweep")
+    rise, secondary = _secondary_peak(heights, values, best)
+    if rise > max(SECONDARY_PEAK_SHARE * values[best], MIN_CONTRAST * noise):
+        reason = f"two planes are sharp: {z_um[best]:g} um and {z_um[secondary]:g} um"
+        return FocusPeak(z_um[best], at_edge=secondary in (0, len(values) - 1), reason=reason)
+    return FocusPeak(_top(heights, values, best))
 
 
-def _rival(z_um: Floats, values: Floats, best: int) -> tuple[float, int]:
-    """How far the curve rises again beyond a valley, far from its peak, and at which plane."""
-    far = np.flatnonzero(np.abs(z_um - z_um[best]) > RIVAL_UM)
-    valleys = [values[min(place, best) : max(place, best)].min() for place in far]
-    rises = [(values[place] - low, int(place)) for place, low in zip(far, valleys, strict=True)]
+def _secondary_peak(z_um: Floats, values: Floats, best: int) -> tuple[float, int]:
+    """Return how far the curve rises again beyond a valley, away from its peak, and its plane."""
+    far = np.flatnonzero(np.abs(z_um - z_um[best]) > SECONDARY_PEAK_UM)
+    valleys = [values[min(plane, best) : max(plane, best)].min() for plane in far]
+    rises = [(values[plane] - low, int(plane)) for plane, low in zip(far, valleys, strict=True)]
     return max(rises, default=(0.0, best))
 
 
 def _top(z_um: Floats, values: Floats, best: int) -> float:
-    """The middle of the Gaussian through the planes around the peak.
+    """Return the centre of a Gaussian fitted to the planes around the peak.
 
-    A parabola through their logarithms, which weigh as much as their values are large: Guo 2011,
-    IEEE Signal Processing Magazine 28(5):134, equation 9. Where a field has relief, its objects
-    peak at different planes, and three planes would follow the sharpest object alone.
+    A parabola through logarithms weighted by their values: Guo 2011, IEEE Signal Processing
+    Magazine 28(5):134, equation 9. In a field with relief objects peak at different planes, and
+    three planes would follow only the sharpest object.
     """
     low = values < PEAK_FLOOR * values[best]
     first = min(best - 1, int(np.flatnonzero(low[:best]).max(initial=-1)) + 1)
     last = max(best + 1, best + int(np.argmax(np.r_[low[best:], True])) - 1)
     part = slice(first, last + 1)
-    floored = np.maximum(values[part], 1e-3 * values[best])  # of three planes two may be at 0
+    floored = np.maximum(values[part], 1e-3 * values[best])  # two of three planes may be at 0
     bend, slope, _ = np.polyfit(z_um[part] - z_um[best], np.log(floored), 2, w=floored)
-    middle_um = z_um[best] - slope / (2 * bend) if bend < 0 else z_um[best]
-    return float(np.clip(middle_um, z_um[first], z_um[last]))
+    center_um = z_um[best] - slope / (2 * bend) if bend < 0 else z_um[best]
+    return float(np.clip(center_um, z_um[first], z_um[last]))

@@ -1,11 +1,10 @@
-"""The loops of focus stacking that numpy cannot run at the speed of memory.
+"""The loops of focus stacking that numpy cannot run at memory speed.
 
-Every loop reads one row of one plane from its start to its end: a second stream beside it costs
-more than all arithmetic. Constants are float32, since one float64 makes a whole loop float64, and
-rows are contiguous for the compiler to see: unpacked or cut from a wider array they are not.
-Comparisons are spelt out, since `min` and `max` mind what is not a number; so are copies of rows,
-since an array assigned to a slice takes seconds to compile. Compiled code is kept on disk beside
-this file.
+Every loop reads one row of one plane sequentially: a second stream costs more than all arithmetic.
+Constants are float32, since one float64 makes a whole loop float64. Rows must be contiguous for
+the compiler: rows that are unpacked, or cut from a wider array, are not. Comparisons are written
+out, since `min` and `max` handle NaN; so are copies of rows, since assignment to a slice takes
+seconds to compile. Compiled code is cached on disk next to this file.
 """
 
 import numba
@@ -15,7 +14,7 @@ BLOCK_PX = 8  # small enough for cell-sized relief, large enough to average shot
 BAND_REACH_PX = 3  # of the box of seven pixels that splits off fine detail
 FOUR, HALF, EIGHTH = np.float32(4), np.float32(0.5), np.float32(1 / BLOCK_PX)
 
-# Sums may be ordered to suit the processor; not a number and infinity keep their meaning.
+# Sums may be reordered for the processor; NaN and infinity keep their meaning.
 compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 
 
@@ -28,7 +27,7 @@ def copy_row(row, out):  # type: ignore[no-untyped-def] # pragma: no cover
 
 @compiled
 def bin_row(upper, lower, out):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Sums of 2x2 pixels of two rows; beyond the plane's edge its last column goes on."""
+    """Sum 2x2 pixels of two rows; beyond the plane's edge the last column is repeated."""
     whole = min(upper.size // 2, out.size)
     for x in range(whole):
         out[x] = np.float32(upper[2 * x]) + np.float32(upper[2 * x + 1])
@@ -43,7 +42,7 @@ def bin_row(upper, lower, out):  # type: ignore[no-untyped-def] # pragma: no cov
 
 @compiled
 def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Squared 4-neighbour Laplacian of the 2x2-binned plane, summed over blocks of 8x8 pixels."""
+    """Sum the squared 4-neighbour Laplacian of the 2x2-binned plane over blocks of 8x8 pixels."""
     last, width = plane.shape[0] - 1, 4 * energy.shape[1]
     ring = np.empty((3, width + 2), np.float32)
     total = np.zeros(width, np.float32)
@@ -74,7 +73,7 @@ def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no co
 
 @compiled
 def peaks(energy, floor, mean, height, peak, around):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Least, mean and greatest energy of each block, its plane, and the three planes around it."""
+    """Find minimum, mean and maximum energy of each block, its plane, and the planes around it."""
     planes, rows, columns = energy.shape
     for row in range(rows):
         for x in range(columns):
@@ -89,14 +88,14 @@ def peaks(energy, floor, mean, height, peak, around):  # type: ignore[no-untyped
                     height[row, x], peak[row, x] = value, plane
         for x in range(columns):
             mean[row, x] /= np.float32(planes)
-            middle = min(max(peak[row, x], 1), planes - 2) if planes > 2 else 1
+            center = min(max(peak[row, x], 1), planes - 2) if planes > 2 else 1
             for step in range(3):
-                around[step, row, x] = energy[min(middle - 1 + step, planes - 1), row, x]
+                around[step, row, x] = energy[min(center - 1 + step, planes - 1), row, x]
 
 
 @compiled
 def spread_row(nodes, wide):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Interpolate one row of blocks to pixels, from half a block before the first centre on."""
+    """Interpolate one row of blocks to pixels, from half a block before the first centre."""
     last = nodes.size - 1
     for cell in range(nodes.size + 1):
         left = nodes[max(cell - 1, 0)]
@@ -119,7 +118,7 @@ def spread_cells(grid, cell_row, above, below, depth):  # type: ignore[no-untype
 
 @compiled
 def lower_planes(above, below, last, lower):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The plane below each cell's depth, or -1 where that changes within the cell."""
+    """Find the plane below each cell's depth, or -1 where it changes within the cell."""
     for cell in range(lower.size):
         first, end = cell * BLOCK_PX, cell * BLOCK_PX + BLOCK_PX - 1
         least = min(min(above[first], above[end]), min(below[first], below[end]))
@@ -178,14 +177,14 @@ def blend(frames, grid, rounding, image, depth):  # type: ignore[no-untyped-def]
 
 @compiled
 def move_window(leaving, entering, total):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Let sums over rows go on by one row."""
+    """Move sums over rows down by one row."""
     for x in range(total.size):
         total[x] += entering[x] - leaving[x]
 
 
 @compiled
 def detail_of_row(total, row, band, square):  # type: ignore[no-untyped-def] # pragma: no cover
-    """What a row has more than the mean of 7x7 pixels, whose columns are summed; adds squares."""
+    """Subtract the mean of 7x7 pixels, given sums of columns, from a row; add up squares."""
     for x in range(band.size):
         around = (total[x] + total[x + 6]) + (total[x + 1] + total[x + 5])
         around += (total[x + 2] + total[x + 4]) + total[x + 3]
@@ -196,7 +195,7 @@ def detail_of_row(total, row, band, square):  # type: ignore[no-untyped-def] # p
 
 @compiled
 def load_row(row, out):  # type: ignore[no-untyped-def] # pragma: no cover
-    """One row as float32 with its ends repeated to the left and right."""
+    """Copy one row as float32, its ends repeated to the left and right."""
     width = row.size
     for x in range(width):
         out[BAND_REACH_PX + x] = np.float32(row[x])
@@ -207,7 +206,7 @@ def load_row(row, out):  # type: ignore[no-untyped-def] # pragma: no cover
 
 @compiled
 def split_band(rows, band, power):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Fine detail of eight rows and its mean square in each block."""
+    """Split off the fine detail of eight rows, and its mean square in each block."""
     width = band.shape[1]
     total = np.zeros(rows.shape[1], np.float32)
     square = np.zeros(width, np.float32)
@@ -228,7 +227,7 @@ def split_band(rows, band, power):  # type: ignore[no-untyped-def] # pragma: no 
 
 @compiled
 def widen_range(row, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Let each column's range take in one more row."""
+    """Extend each column's range by one row."""
     for x in range(low.size):
         value = row[x]
         low[x] = value if value < low[x] else low[x]
@@ -237,7 +236,7 @@ def widen_range(row, low, high):  # type: ignore[no-untyped-def] # pragma: no co
 
 @compiled
 def local_range(rows, least, most):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Least and greatest value around each pixel's block, the blocks beside it included."""
+    """Write the minimum and maximum around each pixel's block, neighbouring blocks included."""
     width, blocks = least.size, -(-least.size // BLOCK_PX)
     low, high = np.empty(rows.shape[1], np.float32), np.empty(rows.shape[1], np.float32)
     copy_row(rows[0], low)
@@ -262,7 +261,7 @@ def local_range(rows, least, most):  # type: ignore[no-untyped-def] # pragma: no
 
 @compiled
 def certain_share(power, noise, wide):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The part of each block's detail that is no noise, at every pixel; its greatest value."""
+    """Write the share of detail that is not noise at every pixel; return its maximum."""
     last, greatest = power.size - 1, np.float32(0)
     for block in range(power.size):
         around = np.float32(2) * power[block]
@@ -276,9 +275,9 @@ def certain_share(power, noise, wide):  # type: ignore[no-untyped-def] # pragma:
 
 @compiled
 def sharpen_row(row, band, depth, share, rate, least, most, rounding, out):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Add detail back to a row: `share` of it is no noise, `rate` tells how blur goes with depth.
+    """Add detail to a row: `share` of it is not noise, `rate` is that of blur with depth.
 
-    The series of exp to its third power is within a thousandth for exponents below one half.
+    The series of exp to third order is within 0.001 for exponents below one half.
     """
     one, third = np.float32(1), np.float32(1 / 3)
     for x in range(out.size):
@@ -295,10 +294,10 @@ def sharpen_row(row, band, depth, share, rate, least, most, rounding, out):  # t
 
 @compiled
 def sharpen(image, depth, noise, rate, rounding):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Give back in place the detail that blending two planes has cost, where it is not noise.
+    """Restore in place the detail lost by blending two planes, where it is not noise.
 
-    Eight rows are sharpened at a time, by copies of them and of those around them, so that no row
-    already changed is read.
+    Eight rows are sharpened at a time, from copies of them and their neighbours, so no changed row
+    is read.
     """
     height, width = image.shape
     margin = 2 * BAND_REACH_PX

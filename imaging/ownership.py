@@ -1,8 +1,8 @@
-"""Whose object is it: numbers that all fields agree on, and the rows that one field keeps.
+"""Ownership of objects: label numbers common to all fields, and the table rows of each field.
 
-A field sees its core and a halo of its neighbours' cores. All fields read the same mosaic, so they
-see the same objects; the field whose core holds the centroid keeps the row, and every field writes
-the object's pixels that lie in its own core under the same number.
+Detection of a field reads its core and a halo of its neighbours' cores. All fields read the same
+mosaic, so they detect the same objects. The field whose core contains the centroid keeps the row;
+every field writes the object's pixels in its own core, with the same number.
 """
 
 from dataclasses import dataclass
@@ -19,60 +19,60 @@ Table = dict[str, Array]
 
 
 @dataclass(frozen=True)
-class Sight:
-    """How far all fields of a scan see beyond their cores.
+class HaloGeometry:
+    """The halo around the cores of all fields of a scan.
 
-    `halo_px` beyond the core is seen; in the last `spoilt_px` of that the filters miss what lies
-    further out, save at the mosaic's edge, beyond which there is nothing.
+    `halo_px` around the core are read; in the outer `invalid_px` of these the filters lack their
+    neighbourhood, except at the edge of the mosaic.
     """
 
     halo_px: int
-    spoilt_px: int
+    invalid_px: int
     mosaic_shape: tuple[int, int]
 
-    def sure(self, axis: int, start: int, stop: int) -> Span:
-        """The part of a view along an axis that is seen as in the whole mosaic."""
+    def valid_span(self, axis: int, start: int, stop: int) -> Span:
+        """Return the part of a region along an axis that is processed as in the whole mosaic."""
         length = self.mosaic_shape[axis]
-        first = start + self.spoilt_px if start > 0 else 0
-        return first, stop - self.spoilt_px if stop < length else length
+        first = start + self.invalid_px if start > 0 else 0
+        return first, stop - self.invalid_px if stop < length else length
 
 
 def label_dtype(mosaic_shape: tuple[int, int]) -> np.dtype[Any]:
-    """The smallest of uint32 and uint64 that numbers every pixel of a mosaic."""
+    """Return the smaller of uint32 and uint64 that can number every pixel of a mosaic."""
     pixels = mosaic_shape[0] * mosaic_shape[1]
     return np.dtype(np.uint32 if pixels < 2**32 else np.uint64)
 
 
 def scan_numbers(labels: Array, seen: Region, mosaic_shape: tuple[int, int]) -> Array:
-    """The number of each local label in the scan: 1 + raster index of its first mosaic pixel.
+    """Number each local label by 1 + raster index of its first mosaic pixel.
 
-    Numbers are unique and depend on the pixels alone, so that neighbours need not ask each other
-    and nothing is renumbered when the scan ends.
+    Numbers are unique and depend on the pixels only, so fields need no exchange and nothing is
+    renumbered at the end of the scan.
 
     Parameters
     ----------
     labels : (y, x) int
-        Label image of a region, 0 where nothing is.
+        Label image of a region, 0 for background.
     seen : (slice, slice)
         Its rows and columns in the mosaic.
     """
     found, first = np.unique(labels, return_index=True)
     rows, columns = np.divmod(first, labels.shape[1])
     numbers = np.zeros(int(labels.max(initial=0)) + 1, label_dtype(mosaic_shape))
-    places = (rows + seen[0].start) * mosaic_shape[1] + columns + seen[1].start
-    numbers[found] = places + 1
+    raster = (rows + seen[0].start) * mosaic_shape[1] + columns + seen[1].start
+    numbers[found] = raster + 1
     numbers[0] = 0
     return numbers
 
 
-def seen_by(field: Field, halo_px: int, surroundings: tuple[Span, Span]) -> Region:
-    """The region that is searched for a field's objects: its core with a halo."""
+def region_with_halo(field: Field, halo_px: int, surroundings: tuple[Span, Span]) -> Region:
+    """Return the region in which a field's objects are detected: its core with a halo."""
     rows, columns = surroundings
     return region(field.rows, halo_px, rows), region(field.columns, halo_px, columns)
 
 
 def core_of(image: Array, field: Field, seen: Region) -> Array:
-    """The part of a region's image that is the field's core."""
+    """Return the part of a region's image that is the field's core."""
     rows, columns = (
         slice(core[0] - part.start, core[1] - part.start)
         for core, part in zip((field.rows, field.columns), seen, strict=True)
@@ -80,24 +80,31 @@ def core_of(image: Array, field: Field, seen: Region) -> Array:
     return image[rows, columns]
 
 
-def owned_rows(
-    table: Table, numbers: Array, field: Field, seen: Region, pixel_size_um: float, sight: Sight
+def rows_in_core(
+    table: Table,
+    numbers: Array,
+    field: Field,
+    seen: Region,
+    pixel_size_um: float,
+    halo: HaloGeometry,
 ) -> Table:
-    """Rows of the objects whose centroid lies in the core, in coordinates of the mosaic.
+    """Return the rows of objects whose centroid lies in the core, in mosaic coordinates.
 
     Parameters
     ----------
     table : columns in coordinates of the region
-        As `detection.measure` gives them.
-    numbers : as `scan_numbers` gives them.
-    sight : by which objects are marked that are too large for some field to see them rightly.
+        From `detection.measure`.
+    numbers :
+        From `scan_numbers`.
+    halo : HaloGeometry
+        Marks objects that are too large for the halo of some field.
     """
     origin = seen[0].start, seen[1].start
     shifts = {f"bbox-{k}": origin[k % 2] for k in range(4)}
     shifts |= {f"centroid-{k}": origin[k] for k in range(2)}
     rows = {name: column + shifts.get(name, 0) for name, column in table.items()}
     count = len(rows["label"])
-    down, across = (_not_surely_whole(rows, field, seen, sight, axis) for axis in (0, 1))
+    down, across = (_maybe_cut(rows, field, seen, halo, axis) for axis in (0, 1))
     rows["touches_border"] = down | across
     rows["label"] = numbers[table["label"]]
     rows["stripe"], rows["field"] = np.full(count, field.stripe), np.full(count, field.field)
@@ -108,21 +115,20 @@ def owned_rows(
     return {name: column[owned] for name, column in rows.items()}
 
 
-def _not_surely_whole(
-    rows: Table, field: Field, seen: Region, sight: Sight, axis: int
+def _maybe_cut(
+    rows: Table, field: Field, seen: Region, halo: HaloGeometry, axis: int
 ) -> NDArray[np.bool_]:
-    """Objects that the slide's edge cuts, or that some field whose core they enter may not see
-    whole along an axis: this one, or a neighbour.
+    """Return which objects are cut by the slide's edge or too large for the halo along an axis.
 
-    Such a neighbour may give its part of the object another number, or count it as well.
+    A field or neighbour that reads only a part of an object may number or count it differently.
     """
     first, last = rows[f"bbox-{axis}"], rows[f"bbox-{axis + 2}"]
     start, stop = (field.rows, field.columns)[axis]
-    view = seen[axis]
-    own = sight.sure(axis, view.start, view.stop)
-    # The field before sees the first part of this core, the field after sees the last.
-    before, after = min(start + sight.halo_px, stop), max(stop - sight.halo_px, start)
-    sure_after, sure_before = sight.sure(axis, after, before)
-    unsure = (first <= view.start) | (last >= view.stop) | (first < own[0]) | (last > own[1])
-    unsure |= (first < start) & (last > sure_before)
-    return np.asarray(unsure | ((last > stop) & (first < sure_after)))
+    span = seen[axis]
+    own = halo.valid_span(axis, span.start, span.stop)
+    # The previous field's halo covers the first part of this core, the next field's the last.
+    before, after = min(start + halo.halo_px, stop), max(stop - halo.halo_px, start)
+    valid_after, valid_before = halo.valid_span(axis, after, before)
+    cut = (first <= span.start) | (last >= span.stop) | (first < own[0]) | (last > own[1])
+    cut |= (first < start) & (last > valid_before)
+    return np.asarray(cut | ((last > stop) & (first < valid_after)))

@@ -1,4 +1,4 @@
-"""Resolution levels of an image, each half as fine as the one before."""
+"""Resolution levels of an image, each at half the resolution of the previous one."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ Array = NDArray[Any]
 
 
 def mean_pyramid(image: Array, levels: int) -> list[Array]:
-    """An image (y, x) and its means over 2x2, 4x4, … pixels, in the image's dtype.
+    """Return an image (y, x) and its means over 2x2, 4x4, … pixels, in the image's dtype.
 
-    Odd edges are completed by repeating the last row or column. Whole numbers are rounded.
+    Odd edges repeat the last row or column. Integers are rounded.
     """
     pyramid = [image]
     for _ in range(levels - 1):
@@ -27,5 +27,5 @@ def _halve(image: Array) -> Array:
 
 
 def nearest_pyramid(labels: Array, levels: int) -> list[Array]:
-    """A label image (y, x) and every second, fourth, … pixel of it: labels are never averaged."""
+    """Return a label image (y, x) and every second, fourth, … pixel: labels are not averaged."""
     return [np.ascontiguousarray(labels[:: 1 << level, :: 1 << level]) for level in range(levels)]

@@ -1,7 +1,7 @@
-"""What one scan's empty specimen and objects look like, estimated once and used for every field.
+"""Statistics of background and objects of a scan, estimated once and used for every field.
 
-The law of this module: a field is never judged by itself, or its neighbour, which sees the same
-object in its halo, would judge it otherwise.
+Invariant: no decision depends on statistics of a single field; else a neighbour, which has the same
+object in its halo, would decide differently.
 """
 
 from collections.abc import Sequence
@@ -14,38 +14,38 @@ import scipy
 
 from imaging.pyramid import mean_pyramid
 
-WORKING_DIAMETER = 20  # binned pixels an object is wide at least: finer costs time, gains nothing
-LEVELS_PER_THRESHOLD = 64  # steps of the levels below the threshold; 16 bit hold 1000 thresholds
+WORKING_DIAMETER = 20  # minimum width of an object in binned pixels: finer only costs time
+LEVELS_PER_THRESHOLD = 64  # steps of the levels per threshold; 16 bit hold 1000 thresholds
 LEVEL_OFFSET = 16 * LEVELS_PER_THRESHOLD  # room for levels below the background
 
 # Lengths in object diameters, tuned on the 120 real images of benchmarks/detection.py.
-SMOOTHING_SIGMA = 0.09  # keeps nucleoli and noise from being objects
+SMOOTHING_SIGMA = 0.09  # suppresses nucleoli and noise
 SMOOTHING_REACH = 3.0  # in sigmas
-BACKGROUND_WINDOW = 1.4  # of the opening that follows haze; wider than an object
-CLUMP = 2.0  # how far an object and the neighbours it touches may reach out of the core
+BACKGROUND_WINDOW = 1.4  # of the opening that estimates haze; wider than an object
+CLUMP = 2.0  # how far an object with touching neighbours may extend beyond the core
 
-THRESHOLD_FRACTION = 0.2  # of the contrast: fainter ones are debris more often than objects
-THRESHOLD_SNR = 10.0  # in noise after smoothing; the opening takes the lowest noise for background
+THRESHOLD_FRACTION = 0.2  # of the contrast: fainter objects are mostly debris
+THRESHOLD_SNR = 10.0  # in noise after smoothing; the opening follows the lowest noise
 
-FLOOR_OF_INTEGERS = 0.29  # 1/sqrt(12): what rounding to whole grey levels adds
+FLOOR_OF_INTEGERS = 0.29  # 1/sqrt(12): noise of rounding to integer grey levels
 FLOOR_OF_FLOATS = 1e-6  # of the largest value: a few steps of float32
-SMALLEST_BLOB = 6.0  # pixels: below it an object is a point
+MIN_BLOB_PX = 6.0  # pixels: smaller objects are points
 STEPS_PER_OCTAVE = 3
-OCTAVES = 6  # up to 240 pixels, given the excess below
+OCTAVES = 6  # up to 240 pixels, with the excess below
 NEIGHBOURS = np.ones((3, 3), np.uint8)
-BLOB_EXCESS = 1.25  # blobs of real nuclei in haze answer to a scale that much too large
-LEAST_BLOB = 0.5  # of log light: fainter blobs are texture
+BLOB_EXCESS = 1.25  # the best scale of real nuclei in haze is too large by this factor
+MIN_BLOB_LIGHT = 0.5  # of log light: fainter blobs are texture
 DIAMETER_RANGE = (6.0, 256.0)  # pixels
-DEFAULT_DIAMETER = 30.0  # pixels, when there is nothing to measure
-MODE_SHARE = 0.2  # of all pixels: less is noise, more may not be empty
-LIKELY_LIGHT = 0.4  # of the typical brightness: fainter finds have no say in the diameter
-MEDIAN_OF_NORMAL = 0.6745  # median of |x| where x has deviation 1
-STABILISER = 10.0  # in noise: log light below it is flat
+DEFAULT_DIAMETER = 30.0  # pixels, if nothing can be measured
+MODE_SHARE = 0.2  # of all pixels: less is noisy, more may include objects
+LIKELY_LIGHT = 0.4  # of the typical brightness: fainter objects are ignored for the diameter
+MEDIAN_OF_NORMAL = 0.6745  # median of |x| for x of deviation 1
+STABILISER = 10.0  # in noise: log light is flat below it
 
 
 @dataclass(frozen=True)
 class DetectionStatistics:
-    """What the objects of one scan have in common.
+    """Statistics of the objects of one scan.
 
     Attributes
     ----------
@@ -54,9 +54,9 @@ class DetectionStatistics:
     noise : float
         Standard deviation of a pixel there, in grey levels.
     contrast : float
-        Typical grey level of objects above the background; 0 if the samples were empty.
+        Typical grey level of objects above the background; 0 if the samples are empty.
     diameter_px : float
-        Typical diameter of the circle of an object's area, in pixels.
+        Typical equivalent diameter of an object, in pixels.
 
     Raises
     ------
@@ -77,30 +77,30 @@ class DetectionStatistics:
 
     @property
     def bin_factor(self) -> int:
-        """Pixels of the mosaic a working pixel is wide."""
+        """Width of a working pixel, in pixels of the mosaic."""
         return max(1, int(self.diameter_px / WORKING_DIAMETER))
 
     @property
     def threshold(self) -> float:
-        """Grey levels above the local background where an object may be."""
+        """Minimum grey levels of an object above the local background."""
         sigma = SMOOTHING_SIGMA * self.diameter_px
         smoothed = self.noise / sqrt(max(1.0, 4 * pi * sigma**2))  # white noise through a Gaussian
         return max(THRESHOLD_FRACTION * self.contrast, THRESHOLD_SNR * smoothed)
 
     @property
     def halo_px(self) -> int:
-        """Pixels a region needs around its core: the clump of an object, and the filters' reach."""
+        """Width of the halo around a core: the clump of an object, and the range of filters."""
         return self.filter_reach_px + ceil(CLUMP * self.diameter_px)
 
     @property
     def filter_reach_px(self) -> int:
-        """Pixels from a region's end within which the filters miss what lies beyond it."""
+        """Width of the margin of a region in which filters lack their neighbourhood."""
         diameter = self.diameter_px / self.bin_factor
         filters = ceil(SMOOTHING_REACH * SMOOTHING_SIGMA * diameter) + _window(diameter)
         return self.bin_factor * (filters + 1)
 
     def levels(self, binned: np.ndarray) -> np.ndarray:
-        """Light above the local background, uint16, in steps of a part of the threshold."""
+        """Return light above the local background, uint16, in fractions of the threshold."""
         diameter = self.diameter_px / self.bin_factor
         light = (binned - self.background) * (LEVELS_PER_THRESHOLD / self.threshold)
         sigma = SMOOTHING_SIGMA * diameter
@@ -116,8 +116,8 @@ def _window(diameter: float) -> int:
     return 2 * round(BACKGROUND_WINDOW * diameter / 2) + 1
 
 
-def first_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
-    """Estimate all but the diameter, which is only a first guess."""
+def initial_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
+    """Estimate the statistics; the diameter is a first guess."""
     smooth = [scipy.ndimage.gaussian_filter(image.astype(np.float64), 1.0) for image in images]
     background = _mode(np.concatenate([image.ravel() for image in smooth]))
     noise = _noise(np.concatenate([image.ravel() for image in images]), background)
@@ -131,7 +131,7 @@ def first_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
 
 
 def _mode(values: np.ndarray) -> float:
-    """Middle of the shortest interval that holds `MODE_SHARE` of the values."""
+    """Return the centre of the shortest interval that contains `MODE_SHARE` of the values."""
     ordered = np.sort(values)
     share = max(1, int(ordered.size * MODE_SHARE))
     widths = ordered[share - 1 :] - ordered[: ordered.size - share + 1]
@@ -140,7 +140,7 @@ def _mode(values: np.ndarray) -> float:
 
 
 def _noise(values: np.ndarray, background: float) -> float:
-    """Deviation of the pixels darker than the background: no object is among them."""
+    """Return the deviation of the pixels darker than the background: none is an object."""
     darker = background - values[values < background].astype(np.float64)
     spread = float(np.median(darker)) / MEDIAN_OF_NORMAL if darker.size else 0.0
     whole = np.issubdtype(values.dtype, np.integer)
@@ -149,9 +149,9 @@ def _noise(values: np.ndarray, background: float) -> float:
 
 
 def _blobs(image: np.ndarray) -> np.ndarray:
-    """Diameters, values and weights of the blobs of a scale space.
+    """Return diameters, values and weights of the blobs of a scale space.
 
-    A disc answers the scale-normalised Laplacian of a Gaussian most at sigma = diameter / sqrt 8.
+    The scale-normalised Laplacian of a Gaussian is maximal for a disc at sigma = diameter / sqrt 8.
     Lindeberg 1998, Int. J. Computer Vision 30:79.
     """
     octaves = enumerate(mean_pyramid(image, OCTAVES))
@@ -160,14 +160,14 @@ def _blobs(image: np.ndarray) -> np.ndarray:
 
 
 def _octave_blobs(image: np.ndarray) -> np.ndarray:
-    """Diameters, values and weights of the blobs of one octave, in pixels of this image."""
-    scales = SMALLEST_BLOB * 2 ** (np.arange(-1, STEPS_PER_OCTAVE + 1) / STEPS_PER_OCTAVE)
+    """Return diameters, values and weights of the blobs of one octave, in its pixels."""
+    scales = MIN_BLOB_PX * 2 ** (np.arange(-1, STEPS_PER_OCTAVE + 1) / STEPS_PER_OCTAVE)
     stack = np.stack([_laplacian(image, scale / sqrt(8)) for scale in scales])
     around = scipy.ndimage.maximum_filter1d(
         np.stack([cv2.dilate(x, NEIGHBOURS) for x in stack]), 3, 0
     )
-    peaks = (stack == around) & (stack > LEAST_BLOB)
-    peaks[[0, -1]] = False  # their own peak lies in the next octave
+    peaks = (stack == around) & (stack > MIN_BLOB_LIGHT)
+    peaks[[0, -1]] = False  # these scales belong to the neighbouring octaves
     scale, row, column = np.nonzero(peaks)
     return np.stack([scales[scale], image[row, column], stack[peaks] * scales[scale]])
 
@@ -178,13 +178,13 @@ def _laplacian(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def typical_light(light: np.ndarray, area: np.ndarray) -> tuple[float, np.ndarray]:
-    """Brightness where half of all light is reached, and which objects are not far below it."""
+    """Return the brightness at half of all light, and which objects are not far below it."""
     typical = weighted_median(light, light * area, 0.0)
     return typical, light >= LIKELY_LIGHT * typical
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray, default: float) -> float:
-    """First value at which half of the weight is reached; the default if there is no value."""
+    """Return the first value that reaches half of the weight; the default if there is none."""
     if not values.size:
         return default
     order = np.argsort(values, kind="stable")

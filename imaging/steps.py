@@ -1,8 +1,8 @@
-"""Focus stacking where depth leaps: a Laplacian pyramid in place of one depth per block.
+"""Focus stacking at depth steps: a Laplacian pyramid in place of one depth per block.
 
-At a step each depth is right on its own side only, and a silhouette spreads its blur over whatever
-lies beside it. There every scale is taken from the plane in which it is strongest (Burt and Adelson
-1983, IEEE Trans. Commun. 31:532). It costs ten times the blend and is done around steps alone.
+At a step each depth is right on its own side only, and an edge spreads its blur over its
+surroundings. There every scale is taken from the plane in which it is strongest (Burt and Adelson
+1983, IEEE Trans. Commun. 31:532). This costs ten times the blend and is done near steps only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from imaging.depth import BlockDepth, blur_reach, not_haze
 from imaging.kernels import BLOCK_PX
 
-LEAST_STEP_PLANES = 2.0  # a smaller step is within the depth of focus of a block's two planes
-CLEAR = 0.3  # confidence of blocks that may tell of a step
+MIN_STEP_PLANES = 2.0  # smaller steps are within the depth of focus of two planes
+CLEAR = 0.3  # confidence of blocks that may indicate a step
 BANDS = 5
 WINDOW_PX = 5  # on each scale
 MARGIN_BLOCKS = 8  # the reach of five bands
 RADII_BLOCKS = (1, 2, 4, 8)
-RANGE_PX = 25  # surroundings whose range a pixel may not leave
-DEPTH_BAND = 1  # on which depth is read: the finest is mostly noise
+RANGE_PX = 25  # window whose range a pixel may not leave
+DEPTH_BAND = 1  # from which depth is read: the finest is mostly noise
 NOT_HAZE = 0.25
 DEPTH_CONTRAST = 2.0  # over the mean of all planes, for a depth to be read there
 
@@ -33,12 +33,12 @@ Bands = list[Array]  # of a pyramid, from fine to coarse
 def fuse_steps(
     stacks: Sequence[Array], blocks: BlockDepth, images: Sequence[Array], depth: Array
 ) -> None:
-    """Fuse anew, in place, what lies around steps of more than two planes.
+    """Fuse again, in place, the surroundings of steps of more than two planes.
 
     Parameters
     ----------
     stacks : of (z, y, x)
-        The first is the one that focus is judged on.
+        Sharpness is measured on the first.
     blocks : BlockDepth
         Of the first stack.
     images : of (y, x)
@@ -47,28 +47,28 @@ def fuse_steps(
         In planes.
     """
     reach = blur_reach(blocks.curvature, len(stacks[0]) - 1)
-    for box, weight in _places(step_blocks(blocks), depth.shape):
+    for box, weight in _step_boxes(step_blocks(blocks), depth.shape):
         parts = [stack[:, *box] for stack in stacks]
-        pyramids, sharpest, told = _fused(parts, reach)
+        pyramids, sharpest, reliable = _fused(parts, reach)
         for image, part, bands in zip(images, parts, pyramids, strict=True):
-            _lay_over(image[box], _collapsed(bands), part, weight)
-        read = (weight > 0.5) & (_wide(told, weight.shape) > 0)
-        depth[box][read] = _wide(sharpest, weight.shape)[read]
+            _mix_into(image[box], _collapsed(bands), part, weight)
+        read = (weight > 0.5) & (_upsampled(reliable, weight.shape) > 0)
+        depth[box][read] = _upsampled(sharpest, weight.shape)[read]
 
 
 def step_blocks(blocks: BlockDepth) -> NDArray[np.bool_]:
-    """Blocks (y, x) near enough to a step for its blur to reach them."""
+    """Return the blocks (y, x) that the blur of a step reaches."""
     clear = blocks.confidence > CLEAR
     around = np.ones((3, 3), np.uint8)
     high = cv2.dilate(np.where(clear, blocks.peak, 0), around)
     low = cv2.erode(np.where(clear, blocks.peak, np.float32(np.inf)), around)
     spread = np.where(clear, high - low, 0)
     near: Array = np.zeros(spread.shape, np.uint8)
-    if spread.max() <= LEAST_STEP_PLANES:
+    if spread.max() <= MIN_STEP_PLANES:
         return np.asarray(near, bool)
     reach = blur_reach(blocks.curvature, spread)
     for radius in RADII_BLOCKS:
-        far = (spread > LEAST_STEP_PLANES) & (reach > radius / 2)
+        far = (spread > MIN_STEP_PLANES) & (reach > radius / 2)
         disc = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
         near = np.maximum(near, cv2.dilate(far.astype(np.uint8), disc))
     return np.asarray(near, bool)
@@ -77,8 +77,8 @@ def step_blocks(blocks: BlockDepth) -> NDArray[np.bool_]:
 Box = tuple[slice, slice]
 
 
-def _places(near: NDArray[np.bool_], shape: tuple[int, ...]) -> Iterator[tuple[Box, Array]]:
-    """Boxes of pixels around the steps, and how much the pyramid counts in each: 1 to 0."""
+def _step_boxes(near: NDArray[np.bool_], shape: tuple[int, ...]) -> Iterator[tuple[Box, Array]]:
+    """Yield boxes of pixels around steps, and the weight of the pyramid in each, 0 to 1."""
     if not near.any():
         return
     number, labels, boxes, _ = cv2.connectedComponentsWithStats(near.astype(np.uint8))
@@ -99,15 +99,15 @@ def _pixels(blocks: slice, size: int) -> slice:
 
 
 def _feathered(mask: NDArray[np.bool_], box: Box) -> Array:
-    """Weights of pixels from a mask of blocks, falling to 0 over about two blocks."""
+    """Return weights of pixels from a mask of blocks, falling to 0 over about two blocks."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 0.7)
     wide = cv2.resize(soft, None, fx=BLOCK_PX, fy=BLOCK_PX, interpolation=cv2.INTER_LINEAR)
-    rows, columns = (place.stop - place.start for place in box)
+    rows, columns = (span.stop - span.start for span in box)
     return np.asarray(wide[:rows, :columns])
 
 
-def _lay_over(image: Array, fused: Array, stack: Array, weight: Array) -> None:
-    """Mix a fused image in place into the blend, within the range of all planes around a pixel."""
+def _mix_into(image: Array, fused: Array, stack: Array, weight: Array) -> None:
+    """Mix a fused image into the blend in place, clipped to the range of planes nearby."""
     window = np.ones((RANGE_PX, RANGE_PX), np.uint8)
     low, high = cv2.erode(stack.min(axis=0), window), cv2.dilate(stack.max(axis=0), window)
     mixed = image + weight * (np.clip(fused, low, high) - image)
@@ -115,16 +115,16 @@ def _lay_over(image: Array, fused: Array, stack: Array, weight: Array) -> None:
 
 
 def _fused(stacks: Sequence[Array], reach: float) -> tuple[list[Bands], Array, Array]:
-    """Fuse Laplacian pyramids plane by plane; the first stack decides for all.
+    """Fuse Laplacian pyramids plane by plane; the first stack selects for all.
 
     Returns
     -------
     pyramids : of each stack
-        Each place of each band is that of the plane in which it is strongest.
+        Each coefficient is that of the plane in which it is strongest.
     sharpest : (y, x) float32
-        That plane, on the band that depth is read from.
-    told : (y, x) uint8
-        Where it stands out of the other planes and of the haze of what is near.
+        This plane, on the band from which depth is read.
+    reliable : (y, x) uint8
+        Where this plane exceeds the other planes and the haze of its surroundings.
     """
     kept = [_bands(stack[0]) for stack in stacks]
     best = _energies(kept[0])
@@ -133,16 +133,18 @@ def _fused(stacks: Sequence[Array], reach: float) -> tuple[list[Bands], Array, A
         energy, stronger = _keep_stronger(kept, best, [_bands(stack[plane]) for stack in stacks])
         total += energy
         sharpest[stronger] = plane
-    told = best[DEPTH_BAND] > DEPTH_CONTRAST * (total / len(stacks[0]))
-    told &= not_haze(best[DEPTH_BAND], reach, BLOCK_PX >> DEPTH_BAND) > NOT_HAZE
-    specks = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)  # no larger than what was looked at
-    told_about = cv2.morphologyEx(told.astype(np.uint8), cv2.MORPH_OPEN, specks)
-    return kept, cv2.medianBlur(sharpest, WINDOW_PX), told_about
+    reliable = best[DEPTH_BAND] > DEPTH_CONTRAST * (total / len(stacks[0]))
+    reliable &= not_haze(best[DEPTH_BAND], reach, BLOCK_PX >> DEPTH_BAND) > NOT_HAZE
+    specks = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)  # no larger than the window of the energy
+    without_specks = cv2.morphologyEx(reliable.astype(np.uint8), cv2.MORPH_OPEN, specks)
+    return kept, cv2.medianBlur(sharpest, WINDOW_PX), without_specks
 
 
 def _keep_stronger(kept: list[Bands], best: Bands, plane: list[Bands]) -> tuple[Array, Array]:
-    """Take from one plane what is stronger in it than in all before; its energy, and where that is
-    so, on the band that depth is read from. Its bands are let go before those of the next are made.
+    """Keep the coefficients of a plane that are stronger than in all previous planes.
+
+    Returns its energy, and where it is stronger, on the band from which depth is read. Only one
+    plane's bands are in memory at a time.
     """
     energies = _energies(plane[0])
     stronger = [energy > before for energy, before in zip(energies, best, strict=True)]
@@ -153,12 +155,12 @@ def _keep_stronger(kept: list[Bands], best: Bands, plane: list[Bands]) -> tuple[
     return energies[DEPTH_BAND], stronger[DEPTH_BAND]
 
 
-def _wide(level: Array, shape: tuple[int, ...]) -> Array:
+def _upsampled(level: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(cv2.resize(level, shape[::-1], interpolation=cv2.INTER_NEAREST))
 
 
 def _bands(plane: Array) -> Bands:
-    """Laplacian bands and, last, what remains."""
+    """Return the Laplacian bands and, last, the residual."""
     smooth: Array = plane.astype(np.float32)
     bands = []
     for _ in range(BANDS):
@@ -169,7 +171,7 @@ def _bands(plane: Array) -> Bands:
 
 
 def _energies(bands: Bands) -> Bands:
-    """Energy around each place of each band; what remains goes with the coarsest."""
+    """Return the local energy of each band; the residual gets that of the coarsest."""
     energies = [cv2.boxFilter(band * band, -1, (WINDOW_PX, WINDOW_PX)) for band in bands[:-1]]
     return [*energies, cv2.pyrDown(energies[-1])]
 

@@ -7,7 +7,7 @@ import numpy as np
 from imaging.focus import FocusPeak
 from imaging.surface import FocusSurface, fit_surface
 from scan.errors import FocusError
-from scan.focusing import FocusJob, FocusResult, Rejected
+from scan.focusing import FocusJob, FocusResult, RejectedSample
 from scan.plan import Field
 from scan.records import SweepRecord
 
@@ -16,28 +16,34 @@ Sweep = tuple[Field, SweepRecord]
 
 
 def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusResult:
-    """Fit the focus surface through the believed peaks and place every field's planes around it.
-
-    FocusError where nothing was photographed, or where no sample can be believed, unless the planes
-    are recorded and need no focus.
+    """Fit the focus surface through the accepted peaks; it gives the height of every field.
 
     Parameters
     ----------
-    peaks : the best height of each sample field, believed or not.
-    sweeps : every sweep made, with the field it was made at.
+    peaks : mapping of Field to FocusPeak
+        Best height of each sample field, accepted or not.
+    sweeps : sequence of (Field, SweepRecord)
+        Every sweep with its field.
+
+    Raises
+    ------
+    FocusError
+        If there is no sweep or no accepted peak; recorded planes need no peak.
     """
-    believed = [field for field, peak in peaks.items() if not peak.reason]
-    if not sweeps or not (believed or job.recorded_z_um):
+    accepted = [field for field, peak in peaks.items() if not peak.reason]
+    if not sweeps or not (accepted or job.recorded_z_um):
         raise _no_focus(peaks)
-    wrong = [Rejected(f.stripe, f.field, peak.reason) for f, peak in peaks.items() if peak.reason]
-    points = [(field.x_um, field.y_um, peaks[field].z_um) for field in believed]
+    wrong = [
+        RejectedSample(f.stripe, f.field, peak.reason) for f, peak in peaks.items() if peak.reason
+    ]
+    points = [(field.x_um, field.y_um, peaks[field].z_um) for field in accepted]
     surface = fit_surface(points) if points else None
-    places = [(field.stripe, field.field) for field in job.plan.fields]
+    fields = [(field.stripe, field.field) for field in job.plan.fields]
     return FocusResult(
-        centres_um=dict(zip(places, _heights(surface, job), strict=True)),
+        centres_um=dict(zip(fields, _heights(surface, job), strict=True)),
         sampled=len(peaks),
         kept=int(surface.kept.sum()) if surface else 0,
-        rejected=(*wrong, *_outliers(surface, believed)),
+        rejected=(*wrong, *_outliers(surface, accepted)),
         surface=surface.kind if surface else "none",
         residual_um=surface.residual_um if surface else 0.0,
         samples=tuple((f.stripe, f.field, round(peak.z_um, 3)) for f, peak in peaks.items()),
@@ -57,20 +63,20 @@ def _heights(surface: FocusSurface | None, job: FocusJob) -> list[float]:
     return [round(float(height), 3) for height in heights]
 
 
-def _outliers(surface: FocusSurface | None, believed: list[Field]) -> list[Rejected]:
+def _outliers(surface: FocusSurface | None, accepted: list[Field]) -> list[RejectedSample]:
     if surface is None:
         return []
     x_um, y_um, found_um = surface.points.T
     off_um = found_um - surface.heights(x_um, y_um)
     return [
-        Rejected(field.stripe, field.field, f"{off:+.1f} um off the surface of the others")
-        for field, off, inside in zip(believed, off_um, surface.kept, strict=True)
+        RejectedSample(field.stripe, field.field, f"{off:+.1f} um off the surface of the others")
+        for field, off, inside in zip(accepted, off_um, surface.kept, strict=True)
         if not inside
     ]
 
 
 def _no_focus(peaks: Peaks) -> FocusError:
     expected = "contrast in at least one sample field"
-    came = f"none in {len(peaks)}; the first: {next(iter(peaks.values())).reason}"
-    advice = "check lamp and specimen, or set focus_center_um and focus_range_um"
-    return FocusError("find_z_positions", expected, came, advice)
+    got = f"none in {len(peaks)}; the first: {next(iter(peaks.values())).reason}"
+    hint = "check lamp and specimen, or set focus_center_um and focus_range_um"
+    return FocusError("find_z_positions", expected, got, hint)

@@ -1,9 +1,9 @@
-"""Where images come from: a stage goes to a place, a camera returns the planes photographed there.
+"""Sources of images: the stage moves to a position, the camera captures the planes there.
 
-Law of the room: it knows neither Ray nor `results` nor `imaging`. Whoever holds a microscope asks
-for absolute positions, so a call that is repeated takes the same z-stack again.
+Invariant: no knowledge of Ray, `results` or `imaging`. Positions are absolute, so a repeated call
+captures the same z-stack again.
 
-Positions are (x_um, y_um, z_um), arrays are (z, y, x). The position of a field is its centre: when
+Positions are (x_um, y_um, z_um), arrays are (z, y, x). The position of a field is its centre: if
 mosaic pixel i lies at i * pixel_size_um, the field of pixels first … first + width - 1 lies at
 x_um = (first + (width - 1) / 2) * pixel_size_um.
 """
@@ -17,17 +17,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ZStack:
-    """The planes of one field and when each of them was taken.
+    """The planes of one field, and the times of their exposures.
 
     Attributes
     ----------
     frames : numpy.ndarray
         (z, y, x), C-contiguous, dtype of the microscope.
     due_s : tuple of float
-        For each plane the wall-clock time (as time.time) at which the stage was due to have
-        settled, so that the exposure could begin.
+        For each plane the wall-clock time (as time.time) at which the stage should have settled,
+        so that the exposure could begin.
     began_s : tuple of float
-        For each plane the wall-clock time at which it really began; the slip is began - due.
+        For each plane the wall-clock time at which exposure began; the slip is began - due.
     ended_s : float
         Wall-clock end of the last exposure.
     """
@@ -39,7 +39,7 @@ class ZStack:
 
 
 class Microscope(Protocol):
-    """A stage, a focus drive and a camera that one owner commands.
+    """A stage, a focus drive and a camera, used by one owner.
 
     Attributes
     ----------
@@ -53,10 +53,10 @@ class Microscope(Protocol):
     dtype: np.dtype
 
     def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
-        """Take one plane at each focus height, in the order given; CaptureError when it cannot."""
+        """Capture one plane at each focus height, in this order; CaptureError on failure."""
 
     def stop(self) -> None:
-        """Stop the stage; safe from any state."""
+        """Stop the stage; safe in any state."""
 
     def close(self) -> None:
         """Release the devices; may be called twice."""

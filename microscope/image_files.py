@@ -1,7 +1,7 @@
-"""One image file, or one OME-Zarr image, as planes: everything that differs between formats.
+"""Reading of one image file or OME-Zarr image: everything that differs between formats.
 
-Whatever fails is an InputError that names the file: no decoder's own error gets out, and no decoder
-that fills in what a truncated file lacks is believed.
+Any failure is an InputError naming the file. Decoders that fill in what a truncated file lacks are
+not trusted: truncation is checked here.
 """
 
 import json
@@ -38,7 +38,7 @@ UM_PER_UNIT = {
 
 
 class Image(NamedTuple):
-    """What one file holds: (z, y, x) uint8, uint16 or float32, and the sizes that it tells."""
+    """Content of one file: (z, y, x) uint8, uint16 or float32, and the sizes in its metadata."""
 
     planes: np.ndarray
     pixel_size_um: float | None = None
@@ -47,7 +47,7 @@ class Image(NamedTuple):
 
 
 def read_image(path: Path) -> Image:
-    """Read one file or OME-Zarr image; any failure is an InputError that names it."""
+    """Read one file or OME-Zarr image; any failure is an InputError naming it."""
     try:
         if path.is_dir():
             return _read_ngff(path)
@@ -59,31 +59,31 @@ def read_image(path: Path) -> Image:
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
-    """The InputError to raise when reading raised something else."""
-    came = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return InputError(str(path), TAKES, came, "check the path, or export it once more")
+    """Return the InputError for an error of a decoder."""
+    got = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return InputError(str(path), TAKES, got, "check the path, or export it once more")
 
 
 def _read_tiff(path: Path) -> Image:
-    # A file of a set describes the whole set; each is taken for the planes it holds itself.
+    # A file of a multi-file set describes the whole set; only its own planes are read.
     with (
-        _complaints() as complaints,
+        _tifffile_errors() as errors,
         tifffile.TiffFile(path, _multifile=False, is_mmstack=False) as tiff,
     ):
         _require_whole(tiff)
         array, axes, warnings = _first_series(tiff)
         image = _image(path, array, axes, warnings)
         sizes = _ome_sizes(tiff) if tiff.is_ome else _imagej_sizes(tiff)
-        if complaints:
-            raise ValueError("; ".join(record.getMessage() for record in complaints))
+        if errors:
+            raise ValueError("; ".join(record.getMessage() for record in errors))
     return image._replace(pixel_size_um=sizes[0], z_step_um=sizes[1])
 
 
 @contextmanager
-def _complaints() -> Iterator[list[logging.LogRecord]]:
-    """Keep tifffile's log off the screen; what it calls an error, such as a lost page, is one."""
+def _tifffile_errors() -> Iterator[list[logging.LogRecord]]:
+    """Collect what tifffile logs as errors, such as a missing page, instead of printing it."""
     logger = logging.getLogger("tifffile")
-    handler = BufferingHandler(capacity=10**6)  # it would forget them when full
+    handler = BufferingHandler(capacity=10**6)  # a full one is emptied
     handler.setLevel(logging.ERROR)
     logger.addHandler(handler)
     try:
@@ -93,7 +93,7 @@ def _complaints() -> Iterator[list[logging.LogRecord]]:
 
 
 def _require_whole(tiff: Any) -> None:
-    """Follow the chain of pages to its end: tifffile zeroes or drops what lies past the end."""
+    """Raise ValueError for a truncated file: tifffile zeroes or drops what is missing."""
     size = tiff.filehandle.size
     for number, page in enumerate(tiff.pages):
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
@@ -120,21 +120,21 @@ def _first_series(tiff: Any) -> tuple[np.ndarray, str, list[str]]:
 
 def _ome_sizes(tiff: Any) -> tuple[float | None, float | None]:
     pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels")
-    told = {} if pixels is None else pixels.attrib
-    sizes = [(told.get(name), told.get(f"{name}Unit", "µm")) for name in OME_SIZES]
+    metadata = {} if pixels is None else pixels.attrib
+    sizes = [(metadata.get(name), metadata.get(f"{name}Unit", "µm")) for name in OME_SIZES]
     return _um(*sizes[0]), _um(*sizes[1])
 
 
 def _imagej_sizes(tiff: Any) -> tuple[float | None, float | None]:
-    told = tiff.imagej_metadata or {}
-    unit = str(told.get("unit")).replace("\\u00B5", "µ")
+    metadata = tiff.imagej_metadata or {}
+    unit = str(metadata.get("unit")).replace("\\u00B5", "µ")
     resolution = tiff.pages.first.tags.get("XResolution")
     pixels, units = resolution.value if resolution else (0, 0)
-    return _um(units / pixels if pixels else None, unit), _um(told.get("spacing"), unit)
+    return _um(units / pixels if pixels else None, unit), _um(metadata.get("spacing"), unit)
 
 
 def _um(value: Any, unit: Any) -> float | None:
-    """Size in µm; None where it is not told, or told as no length."""
+    """Return a size in µm; None if it is missing or not a positive length."""
     try:
         size_um = float(value) * UM_PER_UNIT[unit]
     except (TypeError, ValueError, KeyError):
@@ -147,7 +147,7 @@ def _read_picture(path: Path) -> Image:
     if data.startswith(b"\x89PNG"):
         picture = imagecodecs.png_decode(data)
     else:
-        # The end of image must follow the last scan (ITU-T T.81, B.1): a decoder fills in grey.
+        # The end-of-image marker must follow the last scan (ITU-T T.81, B.1); decoders fill gaps.
         if b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
             raise ValueError("neither a PNG nor a whole JPEG")
         picture = imagecodecs.jpeg8_decode(data)
@@ -155,15 +155,15 @@ def _read_picture(path: Path) -> Image:
 
 
 def ngff_metadata(folder: Path) -> dict[str, Any]:
-    """Metadata of an OME-Zarr image (0.4 or 0.5) and its Zarr driver; empty for none."""
+    """Return the metadata of an OME-Zarr image (0.4 or 0.5) and its Zarr driver; {} if none."""
     for name, driver in (("zarr.json", "zarr3"), (".zattrs", "zarr")):
         file = folder / name
         if file.is_file():
             try:
-                told = json.loads(file.read_bytes())
+                metadata = json.loads(file.read_bytes())
                 if driver == "zarr3":
-                    told = told.get("attributes", {}).get("ome", {})
-                images = told.get("multiscales")
+                    metadata = metadata.get("attributes", {}).get("ome", {})
+                images = metadata.get("multiscales")
                 return {**images[0], "driver": driver} if images else {}
             except Exception as error:  # JSON may be of any shape
                 raise unreadable(file, error) from error
@@ -171,19 +171,22 @@ def ngff_metadata(folder: Path) -> dict[str, Any]:
 
 
 def _read_ngff(path: Path) -> Image:
-    import tensorstore  # up to half a second, spared to every process that reads no Zarr
+    import tensorstore  # takes up to half a second, and few processes read Zarr
 
-    told = ngff_metadata(path)
-    dataset = told["datasets"][0]
+    metadata = ngff_metadata(path)
+    dataset = metadata["datasets"][0]
     kvstore = {"driver": "file", "path": str(path / dataset["path"])}
-    spec = {"driver": told["driver"], "kvstore": kvstore}
+    spec = {"driver": metadata["driver"], "kvstore": kvstore}
     store = tensorstore.open(spec, open=True, read=True).result()
     scale = np.ones(store.ndim)
-    transforms = [*dataset["coordinateTransformations"], *told.get("coordinateTransformations", ())]
+    transforms = [
+        *dataset["coordinateTransformations"],
+        *metadata.get("coordinateTransformations", ()),
+    ]
     for transform in transforms:
         scale = scale * transform.get("scale", 1)
-    names = [axis["name"] for axis in told["axes"]]
-    units = [axis.get("unit") for axis in told["axes"]]
+    names = [axis["name"] for axis in metadata["axes"]]
+    units = [axis.get("unit") for axis in metadata["axes"]]
     sizes = dict(zip(names, map(_um, scale, units), strict=True))
     letters = "".join(name[0].upper() for name in names)
     image = _image(path, store, letters, [])
@@ -191,11 +194,11 @@ def _read_ngff(path: Path) -> Image:
 
 
 def _image(path: Path, array: Any, axes: str, warnings: list[str]) -> Image:
-    """Take the first of every axis that is not z, y, x or colour, and make the pixels plain."""
+    """Take the first index of every axis other than z, y, x and colour; convert the pixels."""
     letters, found = list(axes), list(warnings)
     for at in reversed(range(len(letters))):
         if letters[at] in "IQ" and "Z" not in letters:
-            letters[at] = "Z"  # pages that nobody named are planes
+            letters[at] = "Z"  # unnamed pages are planes
         elif letters[at] not in "ZYXS":
             letter, count = letters.pop(at), array.shape[at]
             array = array[(slice(None),) * at + (0,)]
@@ -203,33 +206,33 @@ def _image(path: Path, array: Any, axes: str, warnings: list[str]) -> Image:
                 name = AXES.get(letter, f"along axis {letter}")
                 found.append(f"{count} {name}, only the first is used")
     pixels = np.asarray(array).transpose([letters.index(a) for a in "ZYXS" if a in letters])
-    pixels = _plain(path, pixels if "Z" in letters else pixels[None])
+    pixels = _to_supported_dtype(path, pixels if "Z" in letters else pixels[None])
     if "S" in letters:
         pixels = _luminance(pixels)
-        found.append("colour is turned into luminance")
+        found.append("colour is converted to luminance")
     return Image(np.ascontiguousarray(pixels), warnings=tuple(found))
 
 
-GREATEST = 1e15  # of floats, whose squares are summed
+MAX_FLOAT = 1e15  # larger values overflow float32 when squares are summed
 
 
-def _plain(path: Path, pixels: np.ndarray) -> np.ndarray:
-    """The same values as uint8, uint16 or float32 in the order of bytes of this machine."""
+def _to_supported_dtype(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Return the same values as uint8, uint16 or float32 in native byte order."""
     if pixels.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            plain = pixels.astype(np.float32, copy=False)
-        if np.abs(plain).max() <= GREATEST:
-            return plain
+            converted = pixels.astype(np.float32, copy=False)
+        if np.abs(converted).max() <= MAX_FLOAT:
+            return converted
     elif pixels.dtype.kind in "iu":
         wide = np.uint8 if pixels.dtype == np.uint8 else np.uint16
         if pixels.min() >= 0 and pixels.max() <= np.iinfo(wide).max:
             return pixels.astype(wide, copy=False)
-    came = f"{pixels.min()} … {pixels.max()} as {pixels.dtype}"
-    expected = f"integers within 0 … 65535 or finite floats up to {GREATEST:g}"
-    raise InputError(str(path), expected, came, "rescale or convert it")
+    got = f"{pixels.min()} … {pixels.max()} as {pixels.dtype}"
+    expected = f"integers within 0 … 65535 or finite floats up to {MAX_FLOAT:g}"
+    raise InputError(str(path), expected, got, "rescale or convert it")
 
 
 def _luminance(pixels: np.ndarray) -> np.ndarray:
-    """(z, y, x) luminance of (z, y, x, 3 or 4) RGB or RGBA, dtype kept (Rec. ITU-R BT.601)."""
+    """Return the luminance (z, y, x) of RGB or RGBA (z, y, x, c); the dtype is kept (BT.601)."""
     rgb = np.ascontiguousarray(pixels[..., :3])
     return np.stack([cv2.cvtColor(plane, cv2.COLOR_RGB2GRAY) for plane in rgb])

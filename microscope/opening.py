@@ -1,7 +1,7 @@
-"""From settings to a microscope: first what it will deliver, later the thing itself.
+"""From settings to a microscope: first what it will deliver, then the microscope itself.
 
-The driver prepares once, before anything is written, so that wrong input is told at once. Each
-capture actor then opens its own microscope from the result, which is small and can be sent.
+The driver prepares a Setup once, before anything is written, so that wrong input fails early. Each
+capture actor opens its own microscope from the Setup, which is small and can be pickled.
 """
 
 import math
@@ -14,15 +14,15 @@ import numpy as np
 
 from config import Settings
 from microscope import Microscope
-from microscope.micromanager import MicroManagerMicroscope, Wiring
+from microscope.micromanager import MicroManagerConfig, MicroManagerMicroscope
 from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
 from scan.errors import CaptureError, InputError
-from scan.focusing import WIDER, FocusJob
+from scan.focusing import WIDENING_FACTOR, FocusJob
 from scan.plan import ScanPlan, make_plan
 
-LARGEST_SLIDE_MM2 = 400  # objects are laid out in every camera's process: some 20 s of work
+MAX_SLIDE_MM2 = 400  # every camera process lays out all objects: about 20 s for this size
 
 
 @dataclass(frozen=True)
@@ -90,20 +90,20 @@ def _known(value: T | None) -> T:
 
 
 def prepare(settings: Settings) -> Setup:
-    """Decide what is still open; input that cannot be used raises UserMistake."""
+    """Resolve all settings for a simulated or recorded slide; wrong input raises UserMistake."""
     return _prepare_replay(settings) if settings.replay_path else _prepare_simulated(settings)
 
 
 def _prepare_simulated(settings: Settings) -> Setup:
-    _require_reach(settings)
+    _require_within_drive(settings)
     counts = (_known(settings.fields),) * settings.stripes
     frame_shape = (_known(settings.field_px),) * 2
     overlap_px, pixel_um = _known(settings.overlap_px), _known(settings.pixel_size_um)
     plan = make_plan(counts, frame_shape, overlap_px, pixel_um, steered=True)
     area_mm2 = math.prod(plan.mosaic_shape) * plan.pixel_size_um**2 / 1e6
-    if area_mm2 > LARGEST_SLIDE_MM2:
-        expected, came = f"a slide of at most {LARGEST_SLIDE_MM2} mm2", f"{area_mm2:.0f} mm2"
-        raise InputError("pixel_size_um", expected, came, "take fewer, smaller or finer fields")
+    if area_mm2 > MAX_SLIDE_MM2:
+        expected, got = f"a slide of at most {MAX_SLIDE_MM2} mm2", f"{area_mm2:.0f} mm2"
+        raise InputError("pixel_size_um", expected, got, "take fewer, smaller or finer fields")
     return Setup(
         settings,
         plan,
@@ -114,27 +114,27 @@ def _prepare_simulated(settings: Settings) -> Setup:
     )
 
 
-def _require_reach(settings: Settings) -> None:
-    """Raise UserMistake unless every sweep and z-stack lies within the simulated drive's limits."""
+def _require_within_drive(settings: Settings) -> None:
+    """Raise UserMistake unless all sweeps and z-stacks lie within the simulated drive's limits."""
     farthest_um = max(map(abs, _heights_reached(settings)))
     if farthest_um > Z_LIMIT_UM:
         raise InputError(
             "focus_range_um, planes and z_step_um",
-            f"heights within {Z_LIMIT_UM:g} um of the stage's middle",
+            f"heights within {Z_LIMIT_UM:g} um of the stage's centre",
             f"up to {farthest_um:g} um",
             "take a shorter sweep, fewer planes or smaller steps",
         )
 
 
 def survey(settings: Settings, camera: int) -> Setup:
-    """What a microscope behind Micro-Manager will deliver: it is opened, asked and closed again.
+    """Resolve all settings for a Micro-Manager microscope: open it, query it and close it again.
 
-    Whatever is wrong with its configuration, or out of its reach, is told as a UserMistake.
+    A wrong configuration, or positions beyond the limits of its stages, raise UserMistake.
     """
-    microscope = MicroManagerMicroscope(_wiring(settings, camera))
+    microscope = MicroManagerMicroscope(_micromanager_config(settings, camera))
     try:
         setup = _prepare_micromanager(settings, microscope)
-        _require_all_in_reach(setup, microscope)
+        _require_within_limits(setup, microscope)
         return setup
     finally:
         microscope.close()
@@ -161,34 +161,34 @@ def _prepare_micromanager(settings: Settings, microscope: MicroManagerMicroscope
     )
 
 
-def _require_all_in_reach(setup: Setup, microscope: MicroManagerMicroscope) -> None:
-    """Raise UserMistake unless every field, sweep and z-stack lies within the stages' limits."""
-    places = [(field.x_um, field.y_um) for field in setup.plan.fields]
+def _require_within_limits(setup: Setup, microscope: MicroManagerMicroscope) -> None:
+    """Raise UserMistake unless all fields, sweeps and z-stacks lie within the stages' limits."""
+    positions = [(field.x_um, field.y_um) for field in setup.plan.fields]
     try:
-        microscope.require_reach(places, _heights_reached(setup.settings))
+        microscope.require_within_limits(positions, _heights_reached(setup.settings))
     except CaptureError as error:
         raise InputError(*error.args) from None
 
 
 def _heights_reached(settings: Settings) -> tuple[float, float]:
-    """Least and greatest: a sweep may be widened, and a z-stack may lie at its end."""
+    """Return the least and greatest height: a sweep may be widened, a z-stack lie at its end."""
     stack_um = _known(settings.planes) * _known(settings.z_step_um)
-    reach_um = WIDER * settings.focus_range_um / 2 + stack_um / 2
+    reach_um = WIDENING_FACTOR * settings.focus_range_um / 2 + stack_um / 2
     return settings.focus_center_um - reach_um, settings.focus_center_um + reach_um
 
 
 def _prepare_replay(settings: Settings) -> Setup:
     recording = Recording.open(
-        Path(str(settings.replay_path)).resolve(),  # actors may stand elsewhere
+        Path(str(settings.replay_path)).resolve(),  # actors may run in another folder
         pixel_size_um=settings.pixel_size_um,
         z_step_um=settings.z_step_um,
     )
-    counts = _deal(recording.field_count, settings.stripes, settings.fields)
+    counts = _assign_fields(recording.field_count, settings.stripes, settings.fields)
     heights = _choose_planes(recording, settings.planes)
     overlap_px = settings.overlap_px or 0  # recordings without one lie edge to edge
     resolved = settings.model_copy(
         update={
-            "replay_path": str(recording.path),  # whoever resumes may stand elsewhere
+            "replay_path": str(recording.path),  # a resumed run may start in another folder
             "stripes": len(counts),
             "fields": counts[0],
             "planes": len(heights),
@@ -213,35 +213,32 @@ def _prepare_replay(settings: Settings) -> Setup:
     )
 
 
-def _deal(count: int, stripes: int, fields: int | None) -> tuple[int, ...]:
-    """Fields per stripe, dealt in order; only the last stripe may be shorter."""
+def _assign_fields(count: int, stripes: int, fields: int | None) -> tuple[int, ...]:
+    """Return the number of fields of each stripe; only the last may be shorter."""
     per_stripe = fields or -(-count // stripes)
     whole, rest = divmod(min(count, per_stripe * stripes), per_stripe)
     return (per_stripe,) * whole + ((rest,) if rest else ())
 
 
 def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...]:
-    """All recorded heights, or that many in the middle of them."""
+    """Return all recorded heights, or the requested number of central ones."""
     heights = recording.z_um
     if planes is None or planes == len(heights):
         return heights
     if planes > len(heights):
-        expected, advice = (
-            f"{planes} planes as settings ask",
-            "leave planes out to use them all",
-        )
-        raise InputError(str(recording.path), expected, f"{len(heights)}", advice)
+        expected, hint = f"{planes} planes as in the settings", "leave planes out to use all"
+        raise InputError(str(recording.path), expected, f"{len(heights)}", hint)
     first = (len(heights) - planes) // 2
     return heights[first : first + planes]
 
 
 def open_microscope(setup: Setup, camera: int = 0) -> Microscope:
-    """Open the microscope of that camera; one process owns it from now on."""
+    """Open the microscope of a camera; the calling process owns it."""
     return setup.opener(setup, camera)
 
 
 def open_replay(setup: Setup, camera: int) -> Microscope:
-    """The recording, its fields at the places that the plan gives them."""
+    """Open a recording whose fields lie at the positions of the plan."""
     if setup.recording is None:
         raise ValueError("expected a setup with a recording, got one without")
     positions = [(field.x_um, field.y_um) for field in setup.plan.fields]
@@ -249,14 +246,14 @@ def open_replay(setup: Setup, camera: int) -> Microscope:
 
 
 def open_micromanager(setup: Setup, camera: int) -> Microscope:
-    """The microscope that the camera's configuration file describes."""
-    return MicroManagerMicroscope(_wiring(setup.settings, camera))
+    """Open the microscope that the camera's configuration file describes."""
+    return MicroManagerMicroscope(_micromanager_config(setup.settings, camera))
 
 
-def _wiring(settings: Settings, camera: int) -> Wiring:
-    """The settings as Micro-Manager's microscope takes them."""
-    return Wiring(
-        config=Path(settings.configurations[camera]),
+def _micromanager_config(settings: Settings, camera: int) -> MicroManagerConfig:
+    """Return the configuration of a camera's microscope from the settings."""
+    return MicroManagerConfig(
+        file=Path(settings.configurations[camera]),
         adapters=Path(settings.adapters) if settings.adapters else None,
         exposure_ms=settings.exposure_ms,
         settle_ms=settings.settle_ms,
@@ -273,7 +270,7 @@ def _wiring(settings: Settings, camera: int) -> Wiring:
 
 
 def open_simulated(setup: Setup, camera: int) -> Microscope:
-    """The simulated slide under a simulated microscope."""
+    """Open a simulated microscope over the simulated slide."""
     settings = setup.settings
     return SimulatedMicroscope(
         specimen_of(setup),
@@ -287,7 +284,7 @@ def open_simulated(setup: Setup, camera: int) -> Microscope:
 
 
 def specimen_of(setup: Setup) -> Specimen:
-    """The simulated slide with its truth, which only tests and benchmarks may look at."""
+    """Return the simulated slide with its ground truth, for tests and benchmarks only."""
     rows, columns = setup.plan.mosaic_shape
     pixel_um = setup.plan.pixel_size_um
     return Specimen.grow(setup.settings.seed, (rows * pixel_um, columns * pixel_um))

@@ -1,8 +1,8 @@
-"""Images recorded earlier, and a microscope that shows them again.
+"""Recorded images, and a microscope that replays them.
 
-A recording is read through once when it is opened: whatever is wrong with it (a truncated file, a
-plane of another size, a value that is no number) is told then, as an InputError that names the
-file, and not in the middle of a scan. A recording holds paths and facts, no pixels, so it travels.
+A recording is read completely when it is opened. Any fault (a truncated file, a plane of another
+size, a value that is not a number) raises an InputError naming the file then, not during the scan.
+A Recording holds paths and metadata but no pixels, so it is cheap to send to other processes.
 """
 
 import math
@@ -21,11 +21,11 @@ from microscope import ZStack
 from microscope.image_files import IMAGE_SUFFIXES, TAKES, ngff_metadata, read_image, unreadable
 from scan.errors import CaptureError, InputError
 
-NEAR_UM = 1.0  # a field counts as recorded at a place this near to it, or nearer than a pixel
+POSITION_TOLERANCE_UM = 1.0  # of a field's position; a pixel, if that is larger
 
 
-class Facts(NamedTuple):
-    """What is kept of an image once it has been read and found sound."""
+class ImageInfo(NamedTuple):
+    """What is kept of an image that was read and is valid."""
 
     path: Path
     shape: tuple[int, ...]
@@ -38,26 +38,26 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True)
 class Recording:
-    """Fields recorded earlier, all of one shape and dtype.
+    """Recorded fields, all of one shape and dtype.
 
     Attributes
     ----------
     path : Path
         As opened.
     fields : tuple of tuple of Path
-        For each field the files whose planes make it up, in order.
+        For each field the files that hold its planes, in order.
     frame_shape : tuple of int
         (y, x) in pixels.
     dtype : numpy.dtype
         uint8, uint16 or float32.
     planes : int
-        Of each field.
+        Number of planes of each field.
     pixel_size_um, z_step_um : float
-        From the metadata, else as given, else 1.0 with a warning.
+        From the metadata, else from the settings, else 1.0 with a warning.
     warnings : tuple of str
-        What was assumed or left out.
+        What was assumed or ignored.
     checksum : int
-        crc32 over the pixels of all fields.
+        crc32 of the pixels of all fields.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class Recording:
     def open(
         cls, path: Path, *, pixel_size_um: float | None = None, z_step_um: float | None = None
     ) -> Self:
-        """Read a recording through and keep what is known of it.
+        """Read a recording completely and keep what describes it.
 
         Parameters
         ----------
@@ -82,34 +82,34 @@ class Recording:
             A TIFF, PNG or JPEG file (one field); a folder of single-plane images (one field); a
             folder of multi-plane images or of such folders (many fields); an OME-Zarr image.
         pixel_size_um, z_step_um : float, optional
-            Used where the metadata are silent.
+            Used where the metadata lack them.
 
         Raises
         ------
         InputError
-            Something in it cannot be used; the subject is the file.
+            A file cannot be used; it is the subject of the error.
         """
         try:
             fields = _fields_in(path)
         except OSError as error:
             raise unreadable(path, error) from error
         _require_alike(fields)
-        facts = [facts for field in fields for facts in field]
+        images = [images for field in fields for images in field]
         planes = sum(each.shape[0] for each in fields[0])
-        warnings = [warning for each in facts for warning in each.warnings]
-        sizes, steps = [each.pixel_size_um for each in facts], [each.z_step_um for each in facts]
-        pixel_um = _settle("pixel size", [*sizes, pixel_size_um], warnings)
-        step_um = _settle("z-step", [*steps, z_step_um], warnings if planes > 1 else [])
+        warnings = [warning for each in images for warning in each.warnings]
+        sizes, steps = [each.pixel_size_um for each in images], [each.z_step_um for each in images]
+        pixel_um = _resolve_size("pixel size", [*sizes, pixel_size_um], warnings)
+        step_um = _resolve_size("z-step", [*steps, z_step_um], warnings if planes > 1 else [])
         return cls(
             path=path,
             fields=tuple(tuple(each.path for each in field) for field in fields),
-            frame_shape=(facts[0].shape[1], facts[0].shape[2]),
-            dtype=facts[0].dtype,
+            frame_shape=(images[0].shape[1], images[0].shape[2]),
+            dtype=images[0].dtype,
             planes=planes,
             pixel_size_um=pixel_um,
             z_step_um=step_um,
             warnings=tuple(dict.fromkeys(warnings)),
-            checksum=crc32(repr([each.checksum for each in facts]).encode()),
+            checksum=crc32(repr([each.checksum for each in images]).encode()),
         )
 
     @property
@@ -128,12 +128,12 @@ class Recording:
 
 
 class ReplayMicroscope:
-    """Shows each recorded field at the position given for it, without moving or waiting.
+    """Returns each recorded field at its planned position, without moving or waiting.
 
     Parameters
     ----------
     recording : Recording
-        Whose plane k lies at the height k * z_step_um.
+        Plane k lies at the height k * z_step_um.
     positions_um : sequence of tuple of float
         (x, y) of the centre of each recorded field, in order; fewer than recorded is allowed.
     """
@@ -143,7 +143,7 @@ class ReplayMicroscope:
         self.frame_shape = recording.frame_shape
         self.dtype = recording.dtype
         self._positions_um = np.asarray(positions_um, float)
-        # A sweep and the capture after it ask for the same field again and again.
+        # A focus sweep and the capture after it read the same field repeatedly.
         self._read_field = lru_cache(maxsize=1)(recording.read_field)
 
     def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
@@ -152,7 +152,7 @@ class ReplayMicroscope:
         Raises
         ------
         CaptureError
-            No field was recorded there, or no plane within half a step of a height.
+            No field was recorded at this position, or no plane within half a step of a height.
         """
         planes = [self._plane_at(z) for z in z_um]
         frames = self._read_field(self._field_at(x_um, y_um))[planes]
@@ -163,13 +163,13 @@ class ReplayMicroscope:
         """Do nothing: nothing moves."""
 
     def close(self) -> None:
-        """Let the last field read go."""
+        """Release the last field that was read."""
         self._read_field.cache_clear()
 
     def _field_at(self, x_um: float, y_um: float) -> int:
         distance_um = np.hypot(*(self._positions_um - (x_um, y_um)).T)
         nearest = int(np.argmin(distance_um))
-        if not distance_um[nearest] <= max(NEAR_UM, self.recording.pixel_size_um):
+        if not distance_um[nearest] <= max(POSITION_TOLERANCE_UM, self.recording.pixel_size_um):
             raise self._not_recorded(f"({x_um:g}, {y_um:g}) µm")
         return nearest
 
@@ -182,17 +182,17 @@ class ReplayMicroscope:
 
     def _not_recorded(self, asked: str) -> CaptureError:
         subject = f"replay of {self.recording.path}"
-        return CaptureError(subject, "a place that was recorded", asked, "scan what was recorded")
+        return CaptureError(subject, "a recorded position", asked, "scan recorded positions only")
 
 
 def natural_order(path: Path) -> tuple[list[str | int], str]:
-    """Key that sorts names as people count: z2 before z10."""
+    """Return a key that sorts numbers in names by value: z2 before z10."""
     parts = re.split(r"(\d+)", path.name)
     return [int(part) if odd % 2 else part.casefold() for odd, part in enumerate(parts)], path.name
 
 
-def _fields_in(path: Path) -> list[list[Facts]]:
-    """For each field the facts of the files that make it up."""
+def _fields_in(path: Path) -> list[list[ImageInfo]]:
+    """Return, for each field, the images that hold its planes."""
     if path.is_file() or ngff_metadata(path):
         return [[_examine(path)]]
     images = _images_in(path)
@@ -201,9 +201,9 @@ def _fields_in(path: Path) -> list[list[Facts]]:
         if child.is_dir() and (ngff_metadata(child) or _images_in(child))
     ]  # fmt: skip
     if bool(images) == bool(folders):
-        came = f"{len(images)} images and {len(folders)} sub-folders with images"
-        advice = "put them apart" if images else "check the path"
-        raise InputError(str(path), f"{TAKES}, or sub-folders of these", came, advice)
+        got = f"{len(images)} images and {len(folders)} sub-folders with images"
+        hint = "separate them" if images else "check the path"
+        raise InputError(str(path), f"{TAKES}, or sub-folders of these", got, hint)
     if images:
         return _grouped([_examine(image) for image in images])
     return [field for folder in folders for field in _fields_in(folder)]
@@ -219,37 +219,37 @@ def _images_in(folder: Path) -> list[Path]:
     return [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def _grouped(images: Sequence[Facts]) -> list[list[Facts]]:
-    """Single planes make one field together, files of several planes one field each."""
+def _grouped(images: Sequence[ImageInfo]) -> list[list[ImageInfo]]:
+    """Group images by field: single planes form one field, a multi-plane file is a field."""
     single = [image for image in images if image.shape[0] == 1]
     return [[image] for image in images if image.shape[0] > 1] + ([single] if single else [])
 
 
-def _examine(path: Path) -> Facts:
+def _examine(path: Path) -> ImageInfo:
     image = read_image(path)
-    return Facts(
+    return ImageInfo(
         path, image.planes.shape, image.planes.dtype, *image[1:], checksum=crc32(image.planes.data)
     )
 
 
-def _require_alike(fields: Sequence[Sequence[Facts]]) -> None:
+def _require_alike(fields: Sequence[Sequence[ImageInfo]]) -> None:
     """Raise the InputError of the first file that differs from those before it."""
     first = fields[0][0]
     planes = sum(each.shape[0] for each in fields[0])
-    advice = f"compare it with {first.path.name}; record all fields alike"
+    hint = f"compare it with {first.path.name}; all fields must have the same format"
     for field in fields:
         for each in field:
-            expected, came = (f"{f.shape[1:]} pixels (y, x) of {f.dtype}" for f in (first, each))
-            if came != expected:
-                raise InputError(str(each.path), expected, came, advice)
+            expected, got = (f"{f.shape[1:]} pixels (y, x) of {f.dtype}" for f in (first, each))
+            if got != expected:
+                raise InputError(str(each.path), expected, got, hint)
         count = sum(each.shape[0] for each in field)
         if count != planes:
             subject = str(field[0].path if len(field) == 1 else field[0].path.parent)
-            raise InputError(subject, f"{planes} planes", str(count), advice)
+            raise InputError(subject, f"{planes} planes", str(count), hint)
 
 
-def _settle(what: str, sizes_um: Sequence[float | None], warnings: list[str]) -> float:
-    """The first size that is told, else 1.0; adds what there is to warn of."""
+def _resolve_size(what: str, sizes_um: Sequence[float | None], warnings: list[str]) -> float:
+    """Return the first known size, else 1.0; append to the warnings."""
     known = [size for size in sizes_um if size is not None]
     if not known:
         warnings.append(f"no {what} in the metadata or the settings: 1 µm is assumed")

@@ -1,8 +1,8 @@
-"""A widefield microscope that looks at a known specimen and takes the time a real one takes.
+"""A simulated widefield microscope over a known specimen, with realistic timing.
 
-A picture depends on the seed and the position alone: not on what was photographed before, nor on
-the process. Defocus spreads light and loses none. The picture is computed while its exposure
-lasts, so the microscope sleeps only for what remains.
+An image depends on the seed and the position only, not on earlier images or the process. Defocus
+spreads light without loss. The image is computed during its exposure, so the microscope sleeps
+only for the remaining time.
 """
 
 import math
@@ -48,19 +48,19 @@ class SimulatedMicroscope:
     Parameters
     ----------
     specimen : Specimen
-        What lies on the slide.
+        The simulated slide.
     frame_shape : tuple of int
         (y, x) in pixels.
     pixel_size_um, exposure_ms : float
-        Of the camera, in the specimen.
+        Pixel size on the specimen and exposure time of the camera.
     seed : int
-        Of the camera's noise, 0 or more.
+        Seed of the camera's noise, 0 or more.
     settle_ms : float
-        Rest after every move.
+        Settling time after every move.
     stage_speed_um_per_ms, focus_speed_um_per_ms : float
-        Of the xy stage and of the focus drive, which move at the same time.
+        Of the xy stage and of the focus drive, which move simultaneously.
     clock, sleep : callable
-        Wall clock in s and a wait of so many s; tests put their own.
+        Wall clock in s and wait in s; tests replace them.
     """
 
     specimen: Specimen
@@ -84,12 +84,12 @@ class SimulatedMicroscope:
         self._reach_um = long_um / 2 + EDGE_UM
 
     def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
-        """Take a plane at each height, (z, y, x) uint16; moves and exposures take their time.
+        """Capture a plane at each height, (z, y, x) uint16; moves and exposures take real time.
 
         Raises
         ------
         CaptureError
-            A height beyond the limits of the focus drive, or a microscope already closed.
+            A height beyond the limits of the focus drive, or a closed microscope.
         """
         self._check(x_um, y_um, z_um)
         frames = np.empty((len(z_um), *self.frame_shape), self.dtype)
@@ -102,18 +102,18 @@ class SimulatedMicroscope:
         return ZStack(frames, tuple(due_s), tuple(began_s), self.clock())
 
     def stop(self) -> None:
-        """Stop the stage, which is at rest already: no call returns before the stage does."""
+        """Do nothing: every call returns with the stage at rest."""
 
     def close(self) -> None:
-        """Refuse further stacks and let the cached patches go."""
+        """Refuse further stacks and release the cached patches."""
         self._closed = True
         self._sharp.cache_clear()
 
     def electrons(self, x_um: float, y_um: float, z_um: float) -> np.ndarray:
-        """Light that one exposure gathers, (y, x) float32 photo-electrons, free of noise."""
+        """Return the noise-free light of one exposure, (y, x) float32 photo-electrons."""
         light = np.full(self.frame_shape, BACKGROUND_PER_MS * self.exposure_ms, np.float32)
         middle = (np.array(self.frame_shape) - 1) / 2
-        # A thousandth of a pixel: fields of one mosaic then share their sharp patches.
+        # Rounded to a thousandth of a pixel, so that fields of one mosaic share cached patches.
         first_px = np.round(np.array([y_um, x_um]) / self.pixel_size_um - middle, 3)
         defocus_um = self.specimen.height_um - z_um
         sigma_px = np.hypot(FOCUSED_SIGMA_UM, SIGMA_PER_DEFOCUS * defocus_um) / self.pixel_size_um
@@ -124,19 +124,19 @@ class SimulatedMicroscope:
 
     def _check(self, x_um: float, y_um: float, z_um: Sequence[float]) -> None:
         if self._closed:
-            expected, came = "an open microscope", "a closed one"
-            raise CaptureError("simulated microscope", expected, came, "open a new one")
+            expected, got = "an open microscope", "a closed one"
+            raise CaptureError("simulated microscope", expected, got, "open a new one")
         if not (math.isfinite(x_um) and math.isfinite(y_um)):
-            came, advice = f"({x_um}, {y_um}) µm", "check the positions of the fields"
-            raise CaptureError("simulated stage", "a finite position", came, advice)
+            got, hint = f"({x_um}, {y_um}) µm", "check the positions of the fields"
+            raise CaptureError("simulated stage", "a finite position", got, hint)
         for z in z_um:
             if not abs(z) <= Z_LIMIT_UM:
                 expected = f"z within -{Z_LIMIT_UM:g} … {Z_LIMIT_UM:g} µm"
-                advice = "check the focus surface, the number of planes and the z-step"
-                raise CaptureError("simulated focus drive", expected, f"z = {z:g} µm", advice)
+                hint = "check the focus surface, the number of planes and the z-step"
+                raise CaptureError("simulated focus drive", expected, f"z = {z:g} µm", hint)
 
     def _move(self, target_um: np.ndarray) -> float:
-        """Go there and settle; return when that was due, told from the start of the move."""
+        """Move and settle; return the time at which settling should end."""
         stage, focus = self.stage_speed_um_per_ms, self.focus_speed_um_per_ms
         travel_ms = np.max(np.abs(target_um - self._position_um) / (stage, stage, focus))
         due_s = self.clock() + (float(travel_ms) + self.settle_ms) / 1e3
@@ -150,13 +150,13 @@ class SimulatedMicroscope:
             self.sleep(remaining_s)
 
     def _photograph(self, frame: np.ndarray, x_um: float, y_um: float, z_um: float) -> None:
-        """Write one plane: shot noise and read noise as one normal deviate for each pixel."""
+        """Write one plane: shot and read noise as one normal deviate for each pixel."""
         light = self.electrons(x_um, y_um, z_um)
         noise = self._noise(x_um, y_um, z_um)
         noise *= np.sqrt(light + np.float32(READ_NOISE_ELECTRONS**2))
         light += noise
         light *= LEVELS_PER_ELECTRON
-        light += OFFSET_LEVELS + 0.5  # the half makes the cast round
+        light += OFFSET_LEVELS + 0.5  # the cast truncates; adding a half rounds
         np.clip(light, 0, np.iinfo(self.dtype).max, out=light)
         np.copyto(frame, light, casting="unsafe")
 
@@ -167,17 +167,17 @@ class SimulatedMicroscope:
         return generator.standard_normal(self.frame_shape, dtype=np.float32)
 
     def _in_view(self, x_um: float, y_um: float, sigma_px: np.ndarray) -> np.ndarray:
-        """Indices of the objects whose light reaches the frame."""
+        """Return the indices of the objects whose light reaches the frame."""
         height_um, width_um = np.array(self.frame_shape) * self.pixel_size_um / 2
         reach_um = self._reach_um + ((BLUR_REACH + 0.5) * sigma_px + 4) * self.pixel_size_um
-        beside = np.abs(self.specimen.x_um - x_um) > width_um + reach_um
-        below = np.abs(self.specimen.y_um - y_um) > height_um + reach_um
-        return np.flatnonzero(~(beside | below))
+        outside_x = np.abs(self.specimen.x_um - x_um) > width_um + reach_um
+        outside_y = np.abs(self.specimen.y_um - y_um) > height_um + reach_um
+        return np.flatnonzero(~(outside_x | outside_y))
 
     def _image_of(
         self, index: int, first_px: np.ndarray, sigma_px: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Blurred light of one object in photo-electrons, and the frame pixel of its corner."""
+        """Return the blurred object in photo-electrons, and the frame pixel of its corner."""
         specimen = self.specimen
         centre_um = np.array([specimen.y_um[index], specimen.x_um[index]])
         centre_px = np.round(centre_um / self.pixel_size_um - first_px, 3)
@@ -188,7 +188,7 @@ class SimulatedMicroscope:
         return patch, whole_px - np.array(patch.shape) // 2
 
     def _draw_sharp(self, index: int, phase_y: float, phase_x: float) -> np.ndarray:
-        """One object before any blur, photo-electrons per ms, its centre past the middle."""
+        """Draw one object without blur, in photo-electrons per ms, at a subpixel phase."""
         specimen = self.specimen
         half = math.ceil(self._reach_um[index] / self.pixel_size_um) + 1
         steps_px = np.arange(-half, half + 1)
@@ -206,10 +206,10 @@ class SimulatedMicroscope:
 
 
 def _texture(y_um: np.ndarray, x_um: np.ndarray, seed: int) -> np.ndarray:
-    """Inside of an object, about 1: speckle of random waves, with dark and bright spots.
+    """Return the texture of an object, about 1: speckle of random waves, dark and bright spots.
 
-    Waves and spots are products of a function of y and one of x, so that their sums over the
-    patch are matrix products.
+    Waves and spots are products of a function of y and one of x, so their sums over the patch are
+    matrix products.
     """
     generator = np.random.default_rng(seed)
     angle, phase = generator.uniform(0, 2 * np.pi, (2, WAVES))
@@ -225,11 +225,11 @@ def _texture(y_um: np.ndarray, x_um: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _blurred(patch: np.ndarray, sigma_px: float) -> np.ndarray:
-    """The patch widened by a Gaussian, its middle at shape // 2, wide enough to keep all light.
+    """Blur a patch by a Gaussian and enlarge it to keep all light; its centre is at shape // 2.
 
-    A wide blur is drawn at 1 / factor of the resolution. Averaging down and interpolating back up
-    widen by a variance of (factor² - 1) / 12 and (2 factor² + 1) / 12 themselves, together
-    factor² / 4, so the Gaussian between them is narrower by as much.
+    A wide blur is computed at 1 / factor of the resolution. Averaging down and interpolating up
+    add variances of (factor² - 1) / 12 and (2 factor² + 1) / 12, together factor² / 4, so the
+    Gaussian between them is narrower by as much.
     """
     factor = 2 ** max(0, math.floor(math.log2(2 * sigma_px / COARSE_BLUR_PX)))
     sigma = sigma_px if factor == 1 else math.sqrt((sigma_px / factor) ** 2 - 0.25)
@@ -249,7 +249,7 @@ def _blurred(patch: np.ndarray, sigma_px: float) -> np.ndarray:
 
 
 def _add(light: np.ndarray, patch: np.ndarray, corner: np.ndarray) -> None:
-    """Add a patch to the frame in place, cut at the borders of the frame."""
+    """Add a patch to the frame in place, clipped at the borders of the frame."""
     first = np.maximum(corner, 0)
     last = np.minimum(corner + patch.shape, light.shape)
     if (first < last).all():

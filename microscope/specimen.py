@@ -1,6 +1,6 @@
-"""The known truth: a specimen grown from a seed, whose every object and focus height can be told.
+"""The ground truth: a specimen generated from a seed, with known objects and focus heights.
 
-The same seed, extent and density grow the same specimen in any process. Nothing here makes images.
+The same seed, extent and density give the same specimen in any process. No images are made here.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ HEIGHT_LIMIT_UM = 3.0
 FOCUS_OFFSET_UM = 3.0  # at most, up or down
 TILT_UM = (8.0, 4.0)  # across the width, across the height
 BOW_UM = 3.0  # from the centre to the corners
-CLOSEST = 0.9  # centre distance over the sum of radii: a few percent touch, none overlap much
+CLOSEST = 0.9  # centre distance over sum of radii: a few percent touch, none overlap much
 PLACING_ROUNDS = 50
 
 
 @dataclass(frozen=True)
 class FocusSurface:
-    """A slide that lies tilted and bowed: its height over (u, v), which run from -1/2 to 1/2.
+    """Height of a tilted and bowed slide over (u, v), each from -1/2 to 1/2.
 
     Attributes
     ----------
@@ -37,14 +37,14 @@ class FocusSurface:
 
     @classmethod
     def draw(cls, generator: np.random.Generator) -> Self:
-        """Draw an offset, and for tilt and bow a direction and a size within 10 % of the usual."""
+        """Draw an offset, and tilt and bow with random sign and 10 % variation of size."""
         sign = generator.choice([-1.0, 1.0], 3)
         tilt_x, tilt_y, bow = sign * (*TILT_UM, BOW_UM) * generator.uniform(0.9, 1.1, 3)
         offset = generator.uniform(-FOCUS_OFFSET_UM, FOCUS_OFFSET_UM)
         return cls(float(offset), float(tilt_x), float(tilt_y), float(bow))
 
     def __call__(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Height in µm, float64, at the places (u, v)."""
+        """Return the height in µm, float64, at (u, v)."""
         bow_um = 2 * self.bow_um * (u**2 + v**2)  # u² + v² is 1/2 at the corners
         return np.asarray(self.offset_um + self.tilt_x_um * u + self.tilt_y_um * v + bow_um)
 
@@ -56,9 +56,9 @@ class Specimen:
     Attributes
     ----------
     extent_um : tuple of float
-        (height, width); centres lie in 0 … height and 0 … width, rims may stick over.
+        (height, width); centres lie in 0 … height and 0 … width, rims may exceed it.
     surface : FocusSurface
-        Where the specimen is sharp on the whole.
+        Mean height of best focus.
     x_um, y_um, height_um : numpy.ndarray
         (n,) float64, the centre of each object; height_um is the z at which it is sharpest.
     diameter_um : numpy.ndarray
@@ -70,7 +70,7 @@ class Specimen:
     brightness : numpy.ndarray
         (n,) float64, photo-electrons per ms and pixel.
     texture_seed : numpy.ndarray
-        (n,) int64, from which the inside of each object is drawn.
+        (n,) int64, seed of each object's texture.
     """
 
     extent_um: tuple[float, float]
@@ -91,7 +91,7 @@ class Specimen:
     def grow(
         cls, seed: int, extent_um: tuple[float, float], *, density_per_mm2: float = 680.0
     ) -> Self:
-        """Grow a specimen; where the density leaves no room, fewer objects than asked.
+        """Generate a specimen; with fewer objects than requested where the density leaves no room.
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ class Specimen:
         return cls(extent_um, surface, **{name: trait[placed] for name, trait in traits.items()})
 
     def focus_surface_um(self, x_um: np.ndarray | float, y_um: np.ndarray | float) -> np.ndarray:
-        """Height of best focus in µm, float64, at places given in µm; arrays broadcast."""
+        """Return the height of best focus in µm, float64, at positions in µm; arrays broadcast."""
         return self.surface(*_relative(np.asarray(x_um), np.asarray(y_um), self.extent_um))
 
 
@@ -137,25 +137,25 @@ def _relative(
 def _place(
     diameter_um: np.ndarray, extent_um: tuple[float, float], generator: np.random.Generator
 ) -> np.ndarray:
-    """Places (y, x) of the objects, shape (2, n); NaN for those that found no room."""
+    """Return positions (y, x) of the objects, shape (2, n); NaN for those without room."""
     size = np.array([[extent_um[0]], [extent_um[1]]])
-    places = size * generator.random((2, len(diameter_um)))
+    positions = size * generator.random((2, len(diameter_um)))
     for _ in range(PLACING_ROUNDS):
-        clashing = _clashing(places, diameter_um)
+        clashing = _clashing(positions, diameter_um)
         if not len(clashing):
-            return places
-        places[:, clashing] = size * generator.random((2, len(clashing)))
-    places[:, _clashing(places, diameter_um)] = np.nan
-    return places
+            return positions
+        positions[:, clashing] = size * generator.random((2, len(clashing)))
+    positions[:, _clashing(positions, diameter_um)] = np.nan
+    return positions
 
 
-def _clashing(places: np.ndarray, diameter_um: np.ndarray) -> np.ndarray:
-    """Indices of the objects that lie too close to one of lower index."""
-    order = np.argsort(places[1])  # neighbours in space are then few steps apart along x
+def _clashing(positions: np.ndarray, diameter_um: np.ndarray) -> np.ndarray:
+    """Return the indices of objects that lie too close to one of lower index."""
+    order = np.argsort(positions[1])  # neighbours in space are then few steps apart along x
     clashing = np.zeros(len(order), bool)
     for step in range(1, len(order)):
         left, right = order[:-step], order[step:]
-        y_um, x_um = places[:, right] - places[:, left]
+        y_um, x_um = positions[:, right] - positions[:, left]
         if x_um.min() > CLOSEST * DIAMETER_UM[1]:
             break
         closest_um = CLOSEST * (diameter_um[left] + diameter_um[right]) / 2

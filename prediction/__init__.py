@@ -1,7 +1,7 @@
-"""What finds the objects: a predictor is opened once in the driver and sent to the tasks.
+"""Predictors, which detect objects: opened once in the driver and sent to the tasks.
 
-The law of this room: whatever a user can get wrong is told when a predictor is opened, nothing is
-ever downloaded, and nothing is learned from a single field.
+Invariant: every user error is raised when a predictor is opened, nothing is downloaded, and nothing
+is estimated from a single field.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,30 +16,32 @@ from imaging.statistics import CLUMP, DetectionStatistics
 Array = NDArray[Any]
 Samples = Sequence[Array]  # focused images (y, x) of one scan
 Normalisation = tuple[float, ...]
-Place = tuple[int, int]  # row and column in the mosaic
+Origin = tuple[int, int]  # row and column in the mosaic
 
 
 class Predictor(Protocol):
-    """Finds objects; can be pickled."""
+    """Detects objects; can be pickled."""
 
-    def describe(self, samples: Samples, diameter_px: float | None) -> DetectionStatistics:
-        """What the objects and pixels of one scan have in common, from focused images of it."""
+    def estimate_statistics(
+        self, samples: Samples, diameter_px: float | None
+    ) -> DetectionStatistics:
+        """Estimate the statistics of one scan from focused images of it."""
 
-    def detect(self, image: Array, statistics: DetectionStatistics, origin: Place) -> Array:
-        """Labels (y, x) int32 of one region that begins at `origin` in the mosaic."""
+    def detect(self, image: Array, statistics: DetectionStatistics, origin: Origin) -> Array:
+        """Return labels (y, x) int32 of a region whose first pixel lies at `origin`."""
 
-    def told(self) -> dict[str, str]:
-        """What the journal says of it."""
+    def to_event(self) -> dict[str, str]:
+        """Return the values of the journal event."""
 
 
 @dataclass(frozen=True)
 class ModelStatistics(DetectionStatistics):
-    """What a user's model needs to know of a scan.
+    """Statistics of a scan for a user's model.
 
     Attributes
     ----------
     reach_px : int
-        Pixels that the model needs around a core.
+        Width of the halo that the model needs around a core; a key of the journal.
     normalisation : tuple of float
         What the model subtracts and divides by, in its own order.
     """
@@ -49,19 +51,19 @@ class ModelStatistics(DetectionStatistics):
 
     @property
     def halo_px(self) -> int:
-        """Pixels a region needs around its core."""
+        """Width of the halo around a core."""
         return self.reach_px
 
     @property
     def filter_reach_px(self) -> int:
-        """Pixels from a region's end within which the model misses what lies beyond it."""
+        """Width of the margin of a region in which the model lacks its neighbourhood."""
         return max(0, self.reach_px - ceil(CLUMP * self.diameter_px))
 
 
-def statistics_from(told: Mapping[str, Any]) -> DetectionStatistics:
-    """The statistics that a journal's line tells; bit for bit those that were written."""
-    kind = ModelStatistics if "reach_px" in told else DetectionStatistics
-    facts: dict[str, Any] = {each.name: told[each.name] for each in fields(kind)}
-    if "normalisation" in facts:
-        facts["normalisation"] = tuple(facts["normalisation"])
-    return kind(**facts)
+def statistics_from(event: Mapping[str, Any]) -> DetectionStatistics:
+    """Return the statistics in a journal event, bit for bit as they were written."""
+    kind = ModelStatistics if "reach_px" in event else DetectionStatistics
+    values: dict[str, Any] = {each.name: event[each.name] for each in fields(kind)}
+    if "normalisation" in values:
+        values["normalisation"] = tuple(values["normalisation"])
+    return kind(**values)

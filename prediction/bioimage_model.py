@@ -1,8 +1,8 @@
-"""A model folder of the BioImage.IO model zoo, as it was unpacked, with weights in ONNX.
+"""An unpacked model folder of the BioImage.IO model zoo, with ONNX weights.
 
-Reading, hashes, axes, pre- and post-processing are those of bioimageio.core. Here the statistics
-come from the scan and not from an image, and nothing is fetched: what the folder does not hold is
-refused.
+bioimageio.core reads the description, checks hashes and does axes, pre- and post-processing. Here
+statistics come from the scan, not from an image, and nothing is downloaded: files missing in the
+folder are an error.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prediction import Array, Normalisation, Samples
-from prediction.network import NetworkPredictor, Weights, run, told_in_one_line
+from prediction.network import NetworkPredictor, Weights, as_user_error, run
 from scan.errors import UserMistake
 
 DOWNLOAD = "download the model's package again"
@@ -20,17 +20,17 @@ DOWNLOAD = "download the model's package again"
 
 @dataclass(frozen=True)
 class BioImageModel(NetworkPredictor):
-    """A model with its description, of format 0.5."""
+    """A model with its description in format 0.5."""
 
     description: Any = None
 
     def window_of(self, least_px: int) -> int:
-        """The smallest edge that the description allows, of at least that many pixels."""
+        """Return the smallest edge of at least that many pixels that the description allows."""
         (size,) = (axis.size for axis in self.description.inputs[0].axes if axis.id == "y")
         return size if isinstance(size, int) else size.get_size(max(0, size.get_n(least_px)))
 
     def normalisation(self, samples: Samples) -> Normalisation:
-        """The measures that the description wants of an image or a data set, of all samples."""
+        """Return the measures that the description requires, over all samples."""
         from bioimageio.core.stat_calculators import compute_measures
 
         pixels = np.concatenate([sample.ravel() for sample in samples])
@@ -44,7 +44,7 @@ class BioImageModel(NetworkPredictor):
         return sorted(required_measures(self.description).pre, key=repr)
 
     def maps(self, pixels: Array, normalisation: Normalisation) -> Array:
-        """Maps (channel, y, x) of pixels (y, x)."""
+        """Return maps (channel, y, x) of pixels (y, x)."""
         known = dict(zip(self._measures, normalisation, strict=True))
         maps = self._outcome(self._sample(pixels, known))
         return maps.transpose(("channel", "y", "x"), missing_dims="expand").to_numpy()
@@ -58,7 +58,7 @@ class BioImageModel(NetworkPredictor):
         return Sample(members={image.id: tensor}, stat=known, id=None)
 
     def _outcome(self, sample: Any) -> Any:
-        """The processed output, with all its axes; a sample is measured if its measures lack."""
+        """Return the processed output with all axes; missing measures are taken from the sample."""
         from bioimageio.core import Sample, Tensor
         from bioimageio.core.proc_setup import get_pre_and_postprocessing
 
@@ -74,7 +74,7 @@ class BioImageModel(NetworkPredictor):
         return answer.members[output.id]
 
     def require_grey_to_maps(self) -> None:
-        """Refuse more than one grey image and one output, and measures of a whole output."""
+        """Raise UserMistake unless the model maps one grey image to one output."""
         from bioimageio.core.proc_setup import get_requried_measures as required_measures
 
         inputs, outputs = self.description.inputs, self.description.outputs
@@ -84,28 +84,29 @@ class BioImageModel(NetworkPredictor):
         measured = sorted({each.name for each in required_measures(self.description).post})
         more += [f"{name} of the output" for name in measured]
         if more:
-            raise self.fault("one grey image (y, x) to one output", ", ".join(more), "take another")
+            raise self.user_error(
+                "one grey image (y, x) to one output", ", ".join(more), "take another"
+            )
 
     def require_reproduced(self) -> None:
-        """Refuse a model that does not give its own test output for its own test input, as near as
-        its description says."""
+        """Raise UserMistake unless the model reproduces its test output within its tolerance."""
         from bioimageio.core.digest_spec import get_test_input_sample, get_test_output_sample
         from bioimageio.spec.model.v0_5 import ReproducibilityTolerance
 
-        came = self._outcome(get_test_input_sample(self.description)).to_numpy()
+        got = self._outcome(get_test_input_sample(self.description)).to_numpy()
         (expected,) = get_test_output_sample(self.description).members.values()
-        said = self.description.config.bioimageio.reproducibility_tolerance
-        ours = (each for each in said if not each.weights_formats or "onnx" in each.weights_formats)
-        allowed = next(ours, ReproducibilityTolerance())
+        given = self.description.config.bioimageio.reproducibility_tolerance
+        onnx = (each for each in given if "onnx" in (each.weights_formats or ["onnx"]))
+        allowed = next(onnx, ReproducibilityTolerance())
         near = (allowed.relative_tolerance, allowed.absolute_tolerance)
-        wrong = 1 - float(np.isclose(came, expected.to_numpy(), *near).mean())
+        wrong = 1 - float(np.isclose(got, expected.to_numpy(), *near).mean())
         if wrong * 1e6 > allowed.mismatched_elements_per_million:
             promised = "its own test output for its own test input"
-            raise self.fault(promised, f"{wrong:.1%} other values", DOWNLOAD)
+            raise self.user_error(promised, f"{wrong:.1%} other values", DOWNLOAD)
 
 
 def _require_files(spec: str, description: Any) -> None:
-    """Refuse a model without ONNX weights, or whose files lie elsewhere."""
+    """Raise UserMistake for a model without ONNX weights or with files outside the folder."""
     from bioimageio.spec.common import HttpUrl
 
     formats = [name for name, given in description.weights if given]
@@ -117,20 +118,20 @@ def _require_files(spec: str, description: Any) -> None:
             raise UserMistake(spec, "all files in the folder", part.source, DOWNLOAD)
 
 
-def open_bioimage_model(spec: str, folder: Path, second: str) -> BioImageModel:
-    """A model from its folder, verified and tried out; whatever is wrong raises UserMistake."""
-    with told_in_one_line(spec):
+def open_bioimage_model(spec: str, folder: Path, second_map: str) -> BioImageModel:
+    """Open, verify and test a model folder; any fault raises UserMistake."""
+    with as_user_error(spec):
         from bioimageio.spec import load_model_description
         from loguru import logger
 
-        logger.disable("bioimageio")  # what matters is told as an error
-        # Its checks of files would ask the network for every address in the description.
+        logger.disable("bioimageio")  # errors are raised, the log is not needed
+        # Its file checks would access every URL in the description.
         description: Any = load_model_description(
             folder, format_version="latest", perform_io_checks=False
         )
         _require_files(spec, description)
         weights = Weights.of(description.weights.onnx.get_reader().read())
-        model = BioImageModel(spec, weights, second, description=description)
+        model = BioImageModel(spec, weights, second_map, description=description)
         model.require_grey_to_maps()
         model.require_reproduced()
         return model.fitted()

@@ -1,21 +1,23 @@
-"""The detector without weights."""
+"""The built-in detector, which needs no model."""
 
 from imaging.detection import detect, estimate_statistics
 from imaging.statistics import DetectionStatistics
-from prediction import Array, Place, Samples
+from prediction import Array, Origin, Samples
 
 
 class Classic:
-    """Finds bright objects on a dark ground."""
+    """Detects bright objects on a dark background."""
 
-    def describe(self, samples: Samples, diameter_px: float | None) -> DetectionStatistics:
-        """Background, contrast and object size of the scan."""
+    def estimate_statistics(
+        self, samples: Samples, diameter_px: float | None
+    ) -> DetectionStatistics:
+        """Estimate background, contrast and object size of the scan."""
         return estimate_statistics(samples, diameter_px)
 
-    def detect(self, image: Array, statistics: DetectionStatistics, origin: Place) -> Array:
-        """Labels (y, x) int32 of one region."""
+    def detect(self, image: Array, statistics: DetectionStatistics, origin: Origin) -> Array:
+        """Return labels (y, x) int32 of a region."""
         return detect(image, statistics, origin)
 
-    def told(self) -> dict[str, str]:
-        """What the journal says of it."""
+    def to_event(self) -> dict[str, str]:
+        """Return the values of the journal event."""
         return {"predictor": "classic"}

@@ -1,4 +1,4 @@
-"""A network that a user exported: one ONNX file that turns an image into maps."""
+"""A network exported by the user: an ONNX file from image to maps."""
 
 from pathlib import Path
 
@@ -6,32 +6,32 @@ import numpy as np
 
 from imaging.instances import GRID_PX
 from prediction import Array, Normalisation, Samples
-from prediction.network import NetworkPredictor, Weights, run, session_of, told_in_one_line
+from prediction.network import NetworkPredictor, Weights, as_user_error, run, session_of
 
-LOWEST, HIGHEST = 1.0, 99.8  # percentiles of the scan's pixels that become 0 and 1
+LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8  # of the scan's pixels; they become 0 and 1
 
 
 class OnnxFile(NetworkPredictor):
-    """A network (1, 1, y, x) to (1, 2, y, x) float32, as the README describes it."""
+    """A network from (1, 1, y, x) to (1, 2, y, x) float32, as described in the README."""
 
     def window_of(self, least_px: int) -> int:
-        """The network's own edge, or any multiple of the grid."""
+        """Return the network's fixed edge, or a multiple of the grid."""
         rows = session_of(self.weights).get_inputs()[0].shape[-2]
         return rows if isinstance(rows, int) else -(-least_px // GRID_PX) * GRID_PX
 
     def normalisation(self, samples: Samples) -> Normalisation:
-        """Two percentiles of all pixels of all samples."""
+        """Return two percentiles of all pixels of all samples, as offset and scale."""
         pixels = np.concatenate([sample.ravel() for sample in samples])
-        low, high = np.percentile(pixels, (LOWEST, HIGHEST))
+        low, high = np.percentile(pixels, (LOW_PERCENTILE, HIGH_PERCENTILE))
         return float(low), max(float(high - low), 1e-6)
 
     def maps(self, pixels: Array, normalisation: Normalisation) -> Array:
-        """Maps (channel, y, x) of pixels (y, x)."""
+        """Return maps (channel, y, x) of pixels (y, x)."""
         low, spread = normalisation
         return run(self.weights, ((pixels.astype(np.float64) - low) / spread)[None, None])[0]
 
 
-def open_onnx(spec: str, path: Path, second: str) -> OnnxFile:
-    """A network from a file, tried out; a file that cannot be used raises UserMistake."""
-    with told_in_one_line(spec):
-        return OnnxFile(spec, Weights.of(path.read_bytes()), second).fitted()
+def open_onnx(spec: str, path: Path, second_map: str) -> OnnxFile:
+    """Open and test a network; a file that cannot be used raises UserMistake."""
+    with as_user_error(spec):
+        return OnnxFile(spec, Weights.of(path.read_bytes()), second_map).fitted()

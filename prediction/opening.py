@@ -1,4 +1,4 @@
-"""From the setting to a predictor, before Ray starts and before anything is written."""
+"""From a setting to a predictor, before Ray starts and anything is written."""
 
 from pathlib import Path
 
@@ -14,23 +14,23 @@ NETWORKS = {"onnx": open_onnx, "bioimageio": open_bioimage_model}
 
 
 def open_predictor(spec: str, dtype: np.dtype) -> Predictor:
-    """The predictor that a valid setting names, tried out.
+    """Open and test the predictor that a valid setting names.
 
     Parameters
     ----------
     spec : str
-        "classic", "onnx:FILE", "bioimageio:FOLDER" or "module:factory"; what a network's second
-        map says may follow its place as "?maps=boundary" (if not given) or "?maps=distance".
+        "classic", "onnx:FILE", "bioimageio:FOLDER" or "module:factory"; the meaning of a network's
+        second map may follow the path as "?maps=boundary" (the default) or "?maps=distance".
     dtype : dtype
-        Of the images it will see.
+        Of the images.
 
     Raises
     ------
     UserMistake
-        If it cannot be used, whatever the reason.
+        If it cannot be used, for any reason.
     """
     kind, _, rest = spec.partition(":")
     if kind in NETWORKS:
-        place, _, second = rest.partition("?maps=")
-        return NETWORKS[kind](spec, Path(place).resolve(), second or "boundary")
+        path, _, second_map = rest.partition("?maps=")
+        return NETWORKS[kind](spec, Path(path).resolve(), second_map or "boundary")
     return open_user_code(spec, dtype) if rest else Classic()

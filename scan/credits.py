@@ -1,4 +1,4 @@
-"""Credits: each is one batch's worth of room in the object store, and the driver holds them all."""
+"""Credits: each is the room of one batch in the object store; the driver holds them all."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from scan.errors import UserMistake
 
 @dataclass
 class Credits:
-    """How many batches may be alive, and how many are."""
+    """How many batches may exist at once, and how many do."""
 
     total: int
     taken: int = field(default=0, init=False)
@@ -15,27 +15,27 @@ class Credits:
 
     @property
     def left(self) -> int:
-        """Batches that may still be asked for."""
+        """Number of batches that may still be requested."""
         return self.total - self.taken
 
     def take(self) -> None:
-        """Take one for a capture that is about to be asked for."""
+        """Take a credit for a capture that is about to be submitted."""
         if not self.left:
             raise ValueError(f"expected a credit to be left, got all {self.total} taken")
         self.taken += 1
         self.peak = max(self.peak, self.taken)
 
     def release(self) -> None:
-        """Give one back when a batch is stacked, or lost."""
+        """Return a credit when a batch is stacked or lost."""
         if not self.taken:
             raise ValueError("expected a taken credit, got none taken; a batch was counted twice")
         self.taken -= 1
 
 
 def credits_for(store_bytes: int, fraction: float, batch_bytes: int, cameras: int) -> Credits:
-    """Credits for batches of `batch_bytes` in that fraction of the object store.
+    """Return the credits for batches of `batch_bytes` in a fraction of the object store.
 
-    Every camera needs one, or it would wait for another's batch to be stacked.
+    Each camera needs one, or it would wait until another camera's batch is stacked.
     """
     total = int(store_bytes * fraction) // batch_bytes
     if total < cameras:

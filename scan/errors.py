@@ -1,9 +1,9 @@
-"""Every failure that the scan can name, each with what was expected, what came and what to do.
+"""The errors of a scan, each with what was expected, what was got and what to do.
 
 ScanError                 exit 1
-├── UserMistake           exit 2: settings or input are wrong, one line and no traceback
+├── UserMistake           exit 2: settings or input are wrong; one line, no traceback
 │   └── InputError        a recording, a file or a folder cannot be used
-├── FocusError            no focus surface can be found
+├── FocusError            autofocus found no focus surface
 ├── CaptureError          a microscope did not deliver a batch
 └── StorageError          results cannot be written: the disk is full, or the folder is gone
 
@@ -12,35 +12,35 @@ The four parts stay in ``args``, so an error that crosses Ray arrives with its t
 
 
 class ScanError(Exception):
-    """A failure told in four parts.
+    """A failure described in four parts.
 
     Parameters
     ----------
     subject : str
-        The file, setting or device it is about.
-    expected, came : str
-        What the program counted on, and what it met instead.
-    advice : str
-        What the reader can do.
+        File, setting or device that the error is about.
+    expected, got : str
+        What the program needs, and what it found instead.
+    hint : str
+        What to do.
     """
 
     exit_code = 1
 
-    def __init__(self, subject: str, expected: str, came: str, advice: str) -> None:
-        super().__init__(subject, expected, came, advice)
+    def __init__(self, subject: str, expected: str, got: str, hint: str) -> None:
+        super().__init__(subject, expected, got, hint)
 
     @property
     def subject(self) -> str:
-        """The file, setting or device that the error is about."""
+        """Return the file, setting or device that the error is about."""
         return str(self.args[0])
 
     def __str__(self) -> str:
-        subject, expected, came, advice = self.args
-        return f"{subject}: expected {expected}, got {came}; {advice}"
+        subject, expected, got, hint = self.args
+        return f"{subject}: expected {expected}, got {got}; {hint}"
 
 
 class UserMistake(ScanError):
-    """Settings or input are wrong: told in one line, nothing is written."""
+    """Settings or input are wrong: one line is printed, nothing is written."""
 
     exit_code = 2
 
@@ -50,7 +50,7 @@ class InputError(UserMistake):
 
 
 class FocusError(ScanError):
-    """No focus surface can be found; the scan cannot begin."""
+    """Autofocus found no focus surface; the scan cannot start."""
 
 
 class CaptureError(ScanError):

@@ -1,4 +1,4 @@
-"""Where focus is sampled, which sweeps follow each other, and what became of it all."""
+"""Autofocus as data: sample fields, heights of sweeps and stacks, and the result."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from scan.plan import Field, ScanPlan
 COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers several steps
 FINE_STEP_UM = 1.0
 FINE_REACH_UM = 5.0  # beyond the coarse step, so that a fine peak lies inside the fine sweep
-WIDER = 2.0  # a sweep that peaks at its edge is repeated once with twice its length
+WIDENING_FACTOR = 2.0  # a sweep that peaks at its edge is repeated once at twice its length
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A sample that the focus surface does not go through, and why."""
+class RejectedSample:
+    """A sample that the focus surface ignores, and why."""
 
     stripe: int
     field: int
@@ -23,24 +23,41 @@ class Rejected:
 
 @dataclass(frozen=True)
 class FocusResult:
-    """What autofocus found: the best height of every field, and how it came about.
+    """The best focus height of every field, and how it was found.
 
-    `centres_um` holds heights by (stripe, field); `sweeping_s` how long each camera was busy
-    with sweeps; `restarted` the cameras that were started anew meanwhile; `failed` the
-    sweeps that had to be made again, `samples` the measured best height of every sample, believed
-    or not, as (stripe, field, z_um).
+    Attributes
+    ----------
+    first_exposure_s : float
+        Wall-clock time of the first exposure.
+    sweeping_s : tuple of float
+        Seconds that each camera spent on sweeps.
+    sampled, kept : int
+        Sample fields, and how many of them the surface uses.
+    rejected : tuple of RejectedSample
+    surface : str
+        Kind of surface.
+    residual_um : float
+        Median distance of a kept sample from the surface fitted without it.
+    centres_um : dict
+        Best height by (stripe, field).
+    restarted : tuple of int
+        Cameras whose process was restarted meanwhile.
+    failed : tuple of RejectedSample
+        Sweeps that had to be repeated.
+    samples : tuple of (stripe, field, z_um)
+        Measured height of every sample, accepted or not.
     """
 
     first_exposure_s: float
     sweeping_s: tuple[float, ...]
     sampled: int
     kept: int
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedSample, ...]
     surface: str
     residual_um: float
     centres_um: dict[tuple[int, int], float]
     restarted: tuple[int, ...] = ()
-    failed: tuple[Rejected, ...] = ()
+    failed: tuple[RejectedSample, ...] = ()
     samples: tuple[tuple[int, int, float], ...] = ()
 
     def to_event(self) -> Focused:
@@ -59,24 +76,24 @@ class FocusResult:
 
 
 def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:
-    """Fields to focus on: evenly spread over every stripe, its ends included."""
+    """Return the fields to focus on: evenly spaced along every stripe, both ends included."""
     chosen: list[Field] = []
     for stripe in plan.stripes:
         count = min(per_stripe, len(stripe))
         last = len(stripe) - 1
-        places = {round(k * last / max(1, count - 1)) for k in range(count)}
-        chosen += [stripe[place] for place in sorted(places)]
+        indices = {round(k * last / max(1, count - 1)) for k in range(count)}
+        chosen += [stripe[index] for index in sorted(indices)]
     return chosen
 
 
 def sweep_heights(centre_um: float, reach_um: float, step_um: float) -> tuple[float, ...]:
-    """Heights from `reach_um` below to as much above the centre, in whole steps, to the nm."""
+    """Return heights from `reach_um` below to `reach_um` above the centre, rounded to nm."""
     steps = max(1, round(reach_um / step_um))
     return stack_heights(centre_um, 2 * steps + 1, step_um)
 
 
 def stack_heights(centre_um: float, planes: int, step_um: float) -> tuple[float, ...]:
-    """Heights of a z-stack around its centre, to the nm."""
+    """Return the heights of a z-stack around its centre, rounded to nm."""
     return tuple(round(centre_um + (k - (planes - 1) / 2) * step_um, 3) for k in range(planes))
 
 

@@ -1,12 +1,12 @@
-"""Where every field lies: stage positions, cores of the mosaic, chunks. Integers only.
+"""The plan of a scan: stage positions, cores in the mosaic, chunks. Pixels are integers.
 
-Along each axis the mosaic is cut between neighbouring fields at multiples of their step. So cores
-tile the mosaic, every core is made of whole chunks on all pyramid levels, and tasks write without
+Along each axis the mosaic is cut between neighbouring fields at multiples of their step. Invariant:
+cores tile the mosaic and consist of whole chunks on all pyramid levels, so tasks write without
 locks.
 
-A microscope whose stage we steer gets fields placed so that the cuts lie in the middle of overlaps:
-all but the first begin half an overlap before their core. Recorded fields lie where they lie: there
-a cut is where the next frame begins, for chunks as small as half an overlap would flood the disk.
+With a steered stage, fields are placed so that the cuts lie in the middle of overlaps: every frame
+but the first begins half an overlap before its core. Recorded fields have fixed positions: there a
+cut is where the next frame begins, since chunks as small as half an overlap would be too many.
 """
 
 import math
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 from scan.errors import UserMistake
 
-LARGEST_CHUNK_PX = 1024  # about 2 MB of camera data: good for viewers and for the file system
+MAX_CHUNK_PX = 1024  # about 2 MB of camera data, which suits viewers and file systems
 CHUNK_STEP_PX = 16  # chunks divisible by 16 allow four pyramid levels
-LARGEST_TOP_LEVEL_PX = 256  # a pyramid is high enough when its top fits a thumbnail
+MAX_TOP_LEVEL_PX = 256  # a pyramid is high enough when its top fits a thumbnail
 
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field of view: its place in the scan, in the mosaic and on the stage.
+    """One field of view: its indices in the scan, its position in the mosaic and on the stage.
 
     `rows` and `columns` are the core as half-open spans of mosaic pixels, `origin_px` is the mosaic
     pixel (row, column) of the frame's first pixel, `x_um` and `y_um` the frame's centre.
@@ -39,11 +39,11 @@ class Field:
 
     @property
     def name(self) -> str:
-        """The field's name in logs and in the summary."""
+        """Name of the field in logs and in the summary."""
         return f"stripe {self.stripe} field {self.field}"
 
     def core_in_frame(self) -> tuple[slice, slice]:
-        """The core as slices of the field's own frame."""
+        """Return the core as slices of the field's own frame."""
         row, column = self.origin_px
         return (
             slice(self.rows[0] - row, self.rows[1] - row),
@@ -51,7 +51,7 @@ class Field:
         )
 
     def owns(self, row: float, column: float) -> bool:
-        """Whether a point of the mosaic lies in the core; of all fields just one owns it."""
+        """Return whether a point of the mosaic lies in the core; exactly one field owns it."""
         return (
             self.rows[0] <= row + 0.5 < self.rows[1]
             and self.columns[0] <= column + 0.5 < self.columns[1]
@@ -60,7 +60,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of the mosaic: where frames begin, where cores are cut, how large chunks are."""
+    """One axis of the mosaic: origins of frames, cuts between cores, size of chunks."""
 
     origins: tuple[int, ...]
     cuts: tuple[int, ...]
@@ -68,11 +68,11 @@ class Axis:
 
     @property
     def length(self) -> int:
-        """Pixels of the mosaic along this axis."""
+        """Length of the mosaic along this axis, in pixels."""
         return self.cuts[-1]
 
     def core(self, index: int) -> Span:
-        """The half-open span that field `index` owns."""
+        """Return the half-open span that field `index` owns."""
         return self.cuts[index], self.cuts[index + 1]
 
 
@@ -80,8 +80,8 @@ class Axis:
 class ScanPlan:
     """All fields of a scan and the mosaic that they tile.
 
-    `stripes` holds a tuple of fields per stripe; recorded scans may end in a shorter stripe. They
-    are dealt to so many `cameras`, each of which takes its own in turn.
+    `stripes` holds a tuple of fields per stripe; recorded scans may end in a shorter stripe.
+    Stripes are assigned round-robin to `cameras`.
     """
 
     stripes: tuple[tuple[Field, ...], ...]
@@ -98,11 +98,11 @@ class ScanPlan:
         return tuple(field for stripe in self.stripes for field in stripe)
 
     def camera_of(self, stripe: int) -> int:
-        """The camera that a stripe is dealt to."""
+        """Return the camera to which a stripe is assigned."""
         return stripe % self.cameras
 
     def fields_of(self, camera: int) -> list[Field]:
-        """The fields of a camera in the order in which it takes them."""
+        """Return the fields of a camera in the order in which it captures them."""
         return [field for stripe in self.stripes[camera :: self.cameras] for field in stripe]
 
     @property
@@ -116,7 +116,7 @@ class ScanPlan:
         return *(field.columns[0] for field in self.stripes[0]), self.mosaic_shape[1]
 
     def neighbours(self, field: Field) -> tuple[Field, ...]:
-        """The fields whose cores touch that of `field`, corners included."""
+        """Return the fields whose cores touch that of `field`, corners included."""
         return tuple(
             self.stripes[stripe][index]
             for stripe in range(max(0, field.stripe - 1), min(len(self.stripes), field.stripe + 2))
@@ -125,7 +125,7 @@ class ScanPlan:
         )
 
     def surroundings(self, field: Field) -> tuple[Span, Span]:
-        """Rows and columns of the mosaic that are stacked once `field` and its neighbours are."""
+        """Return the rows and columns that are stacked once `field` and its neighbours are."""
         around = (field, *self.neighbours(field))
         return _hull([other.rows for other in around]), _hull([other.columns for other in around])
 
@@ -135,15 +135,15 @@ def _hull(spans: list[Span]) -> Span:
 
 
 def region(core: Span, halo_px: int, surroundings: Span) -> slice:
-    """A core with a halo, clipped to its surroundings, along one axis."""
+    """Return a core with a halo, clipped to its surroundings, along one axis."""
     return slice(max(core[0] - halo_px, surroundings[0]), min(core[1] + halo_px, surroundings[1]))
 
 
 def steered_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
-    """An axis whose fields we place: they overlap by `overlap_px` or a little more."""
+    """Return an axis of a steered stage: fields overlap by `overlap_px` or a little more."""
     if count == 1:
-        return _single(frame_px)
-    parts = math.ceil((frame_px - overlap_px) / LARGEST_CHUNK_PX)
+        return _single_field(frame_px)
+    parts = math.ceil((frame_px - overlap_px) / MAX_CHUNK_PX)
     step = (frame_px - overlap_px) // (CHUNK_STEP_PX * parts) * CHUNK_STEP_PX * parts
     half = (frame_px - step) // 2
     origins = tuple(max(0, index * step - half) for index in range(count))
@@ -151,7 +151,7 @@ def steered_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
 
 
 def recorded_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
-    """An axis whose fields lie where they were recorded, `frame_px - overlap_px` apart."""
+    """Return an axis of recorded fields, which lie `frame_px - overlap_px` apart."""
     if overlap_px > frame_px // 2:
         raise UserMistake(
             "overlap_px",
@@ -160,18 +160,18 @@ def recorded_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
             "give the overlap of the recording",
         )
     if count == 1:
-        return _single(frame_px)
+        return _single_field(frame_px)
     step = frame_px - overlap_px
     origins = tuple(index * step for index in range(count))
     return _cut(origins, frame_px, step, _chunk_of_recorded(step))
 
 
-def _single(frame_px: int) -> Axis:
-    return Axis((0,), (0, frame_px), LARGEST_CHUNK_PX // 2)
+def _single_field(frame_px: int) -> Axis:
+    return Axis((0,), (0, frame_px), MAX_CHUNK_PX // 2)
 
 
 def _chunk_of_recorded(step: int) -> int:
-    least = math.ceil(step / LARGEST_CHUNK_PX)
+    least = math.ceil(step / MAX_CHUNK_PX)
     return step // next((p for p in range(least, 4 * least + 1) if step % p == 0), 1)
 
 
@@ -189,7 +189,7 @@ def make_plan(
     steered: bool,
     cameras: int | None = None,
 ) -> ScanPlan:
-    """The plan of a scan.
+    """Make the plan of a scan.
 
     Parameters
     ----------
@@ -198,24 +198,24 @@ def make_plan(
     frame_shape : (int, int)
         Rows and columns of a frame.
     overlap_px : int
-        Overlap of neighbours; at least that for a steered stage, just that for recorded fields.
+        Overlap of neighbours: a minimum for a steered stage, exact for recorded fields.
     pixel_size_um : float
         Edge of a pixel on the specimen.
     steered : bool
-        Whether the stage goes where we want, or the fields were recorded elsewhere.
+        Whether the stage is ours to move; else the positions of fields are given.
     cameras : int, optional
-        To which the stripes are dealt; by default each has its own.
+        Number of cameras; by default one for each stripe.
     """
-    lay = steered_axis if steered else recorded_axis
-    down = lay(len(counts), frame_shape[0], overlap_px)
-    across = lay(counts[0], frame_shape[1], overlap_px)
+    axis = steered_axis if steered else recorded_axis
+    down = axis(len(counts), frame_shape[0], overlap_px)
+    across = axis(counts[0], frame_shape[1], overlap_px)
     stripes = tuple(
         tuple(_field(s, f, down, across, frame_shape, pixel_size_um) for f in range(count))
         for s, count in enumerate(counts)
     )
     shape, chunk = (down.length, across.length), (down.chunk, across.chunk)
-    dealt = min(cameras or len(counts), len(counts))
-    return ScanPlan(stripes, frame_shape, shape, chunk, _levels(shape, chunk), pixel_size_um, dealt)
+    used = min(cameras or len(counts), len(counts))
+    return ScanPlan(stripes, frame_shape, shape, chunk, _levels(shape, chunk), pixel_size_um, used)
 
 
 def _field(
@@ -235,7 +235,7 @@ def _field(
 
 def _levels(shape: tuple[int, int], chunk: tuple[int, int]) -> int:
     levels = 1
-    while max(shape) >> (levels - 1) > LARGEST_TOP_LEVEL_PX and not any(
+    while max(shape) >> (levels - 1) > MAX_TOP_LEVEL_PX and not any(
         edge % (1 << levels) for edge in chunk
     ):
         levels += 1

@@ -38,8 +38,8 @@ MISTAKES = {
     "part of no width": (MICROMANAGER | {"roi_px": [0, 0, 0, 9]}, "roi_px: expected greater than"),
     "two resources": ({"capture_on": "a b"}, "capture_on: expected"),
     "one file twice": (REAL | {"microscopes": ["b.cfg", "b.cfg"]}, "different files"),
-    "stage limits": (MICROMANAGER | {"stage_limits_um": [0, 9, 9, 0]}, "least before greatest"),
-    "focus limits": (MICROMANAGER | {"focus_limits_um": [9, -9]}, "least before greatest"),
+    "stage limits": (MICROMANAGER | {"stage_limits_um": [0, 9, 9, 0]}, "minimum before maximum"),
+    "focus limits": (MICROMANAGER | {"focus_limits_um": [9, -9]}, "minimum before maximum"),
 }
 
 

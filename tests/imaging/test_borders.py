@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from imaging.detection import detect, measure
-from imaging.ownership import Sight, core_of, label_dtype, owned_rows, scan_numbers, seen_by
+from imaging.ownership import (
+    HaloGeometry,
+    core_of,
+    label_dtype,
+    region_with_halo,
+    rows_in_core,
+    scan_numbers,
+)
 from imaging.statistics import DetectionStatistics
 from scan.plan import Field, ScanPlan, make_plan
 
@@ -66,8 +73,8 @@ def look(scene: Scene, field: Field, seen: tuple[slice, slice]) -> tuple[NDArray
     labels = detect(image[seen], STATISTICS, (seen[0].start, seen[1].start))
     table = measure(labels, image[seen], height[seen], STATISTICS)
     numbers = scan_numbers(labels, seen, image.shape)
-    sight = Sight(STATISTICS.halo_px, STATISTICS.filter_reach_px, image.shape)
-    rows = owned_rows(table, numbers, field, seen, 0.5, sight)
+    halo = HaloGeometry(STATISTICS.halo_px, STATISTICS.filter_reach_px, image.shape)
+    rows = rows_in_core(table, numbers, field, seen, 0.5, halo)
     return numbers[core_of(labels, field, seen)], rows
 
 
@@ -76,7 +83,7 @@ def by_fields(scene: Scene, plan: ScanPlan) -> tuple[NDArray[Any], Table]:
     labels = np.zeros(scene[0].shape, label_dtype(scene[0].shape))
     tables = []
     for field in plan.fields:
-        seen = seen_by(field, STATISTICS.halo_px, plan.surroundings(field))
+        seen = region_with_halo(field, STATISTICS.halo_px, plan.surroundings(field))
         labels[slice(*field.rows), slice(*field.columns)], rows = look(scene, field, seen)
         tables.append(rows)
     return labels, joined(tables)

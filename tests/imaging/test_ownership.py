@@ -9,7 +9,14 @@ from scipy.ndimage import binary_dilation
 from skimage.draw import disk
 from skimage.measure import label, regionprops_table
 
-from imaging.ownership import Sight, core_of, label_dtype, owned_rows, scan_numbers, seen_by
+from imaging.ownership import (
+    HaloGeometry,
+    core_of,
+    label_dtype,
+    region_with_halo,
+    rows_in_core,
+    scan_numbers,
+)
 from scan.plan import ScanPlan, make_plan
 
 COLUMNS = ("label", "centroid", "bbox")
@@ -41,17 +48,17 @@ def test_fields_together_tell_what_one_look_tells(stripes: int, fields: int, see
     found = label(mosaic)
     expected = scan_numbers(found, whole, plan.mosaic_shape)[found]
 
-    sight = Sight(32, 0, plan.mosaic_shape)
+    halo = HaloGeometry(32, 0, plan.mosaic_shape)
     stitched, numbers = np.zeros(mosaic.shape, label_dtype(plan.mosaic_shape)), []
     for field in plan.fields:
-        region = seen_by(field, 32, plan.surroundings(field))
+        region = region_with_halo(field, 32, plan.surroundings(field))
         labels = label(mosaic[region])
         scanwide = scan_numbers(labels, region, plan.mosaic_shape)
         stitched[slice(*field.rows), slice(*field.columns)] = scanwide[
             core_of(labels, field, region)
         ]
         table = regionprops_table(labels, properties=COLUMNS)
-        numbers += owned_rows(table, scanwide, field, region, 0.5, sight)["label"].tolist()
+        numbers += rows_in_core(table, scanwide, field, region, 0.5, halo)["label"].tolist()
 
     np.testing.assert_array_equal(stitched, expected)
     assert sorted(numbers) == sorted(set(np.unique(expected)) - {0})
@@ -61,13 +68,13 @@ def test_rows_are_in_mosaic_coordinates() -> None:
     """A row tells where its object lies in the mosaic and on the slide."""
     plan = plan_of(2, 2)
     field = plan.stripes[1][1]
-    region = seen_by(field, 16, plan.surroundings(field))
+    region = region_with_halo(field, 16, plan.surroundings(field))
     labels = np.zeros((region[0].stop - region[0].start, region[1].stop - region[1].start), int)
     labels[30:33, 40:43] = 1
     table = regionprops_table(labels, properties=COLUMNS)
 
     numbers = scan_numbers(labels, region, plan.mosaic_shape)
-    rows = owned_rows(table, numbers, field, region, 0.5, Sight(16, 0, plan.mosaic_shape))
+    rows = rows_in_core(table, numbers, field, region, 0.5, HaloGeometry(16, 0, plan.mosaic_shape))
 
     top, left = 30 + region[0].start, 40 + region[1].start
     assert (rows["bbox-0"], rows["bbox-3"]) == (top, left + 3)
@@ -80,12 +87,12 @@ def test_cut_objects_are_told() -> None:
     plan = plan_of(1, 1)
     labels = np.zeros(plan.mosaic_shape, int)
     labels[0:5, 20:25], labels[40:45, 40:45] = 1, 2
-    region = seen_by(plan.fields[0], 16, plan.surroundings(plan.fields[0]))
+    region = region_with_halo(plan.fields[0], 16, plan.surroundings(plan.fields[0]))
     table = regionprops_table(labels, properties=COLUMNS)
 
     numbers = scan_numbers(labels, region, plan.mosaic_shape)
-    sight = Sight(16, 0, plan.mosaic_shape)
-    rows = owned_rows(table, numbers, plan.fields[0], region, 1.0, sight)
+    halo = HaloGeometry(16, 0, plan.mosaic_shape)
+    rows = rows_in_core(table, numbers, plan.fields[0], region, 1.0, halo)
 
     assert rows["touches_border"].tolist() == [True, False]
 

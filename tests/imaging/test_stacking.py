@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from imaging import kernels
 from imaging.depth import block_depth
-from imaging.stacking import block_energy, focus_stack, sealed
+from imaging.stacking import block_energy, focus_stack, read_only_contiguous
 from imaging.steps import step_blocks
 from tests.imaging.scenes import PLANES, lit, photographed, psnr, stepped, texture, tilted
 
@@ -61,7 +61,7 @@ def test_sharpening_knows_the_noise() -> None:
             blocks = block_depth(block_energy(frames))
             plain = np.empty(truth.shape, frames.dtype)
             depth = np.empty(truth.shape, np.float32)
-            kernels.blend(sealed(frames), blocks.depth, np.float32(0.5), plain, depth)
+            kernels.blend(read_only_contiguous(frames), blocks.depth, np.float32(0.5), plain, depth)
             gains.append(psnr(focus_stack(frames).image, truth) - psnr(plain, truth))
 
     assert min(gains) > -0.1
@@ -74,7 +74,7 @@ def test_both_sides_of_a_step_are_sharp() -> None:
     oracle = np.take_along_axis(frames, height[None], 0)[0]
     blocks = block_depth(block_energy(frames))
     blended, ignored = np.empty(truth.shape, frames.dtype), np.empty(truth.shape, np.float32)
-    kernels.blend(sealed(frames), blocks.depth, np.float32(0.5), blended, ignored)
+    kernels.blend(read_only_contiguous(frames), blocks.depth, np.float32(0.5), blended, ignored)
     stack = focus_stack(frames)
 
     assert psnr(stack.image, truth) > psnr(oracle, truth)

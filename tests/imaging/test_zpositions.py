@@ -27,10 +27,10 @@ def test_every_dropped_sample_is_told_with_its_reason() -> None:
     """An empty field keeps the reason of its sweep, an outlier says how far off it lies."""
     job = focus_job()
     samples = sample_fields(job.plan, 4)
-    peaks = {field: FocusPeak(3.0 + 0.01 * field.x_um, False) for field in samples}
+    peaks = {field: FocusPeak(3.0 + 0.01 * field.x_um) for field in samples}
     empty, wrong = samples[1], samples[6]
-    peaks[empty] = FocusPeak(0.0, False, "no contrast")
-    peaks[wrong] = FocusPeak(peaks[wrong].z_um - 15, False)
+    peaks[empty] = FocusPeak(0.0, reason="no contrast")
+    peaks[wrong] = FocusPeak(peaks[wrong].z_um - 15)
 
     focused = z_positions(peaks, job, sweeps_of(samples)).to_event()
 
@@ -44,7 +44,7 @@ def test_where_nothing_can_be_believed_the_first_reason_is_told() -> None:
     """Without one believed sample the scan is refused, with a reason and what to do."""
     job = focus_job()
     samples = sample_fields(job.plan, 4)
-    peaks = {field: FocusPeak(0.0, False, "two planes are sharp") for field in samples}
+    peaks = {field: FocusPeak(0.0, reason="two planes are sharp") for field in samples}
 
     with pytest.raises(FocusError, match=r"two planes are sharp.*focus_center_um"):
         z_positions(peaks, job, sweeps_of(samples))

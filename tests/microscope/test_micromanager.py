@@ -19,8 +19,8 @@ import numpy as np
 import pymmcore
 import pytest
 
-from microscope.micromanager import MicroManagerMicroscope, Wiring
-from microscope.soundness import require_sound
+from microscope.frame_checks import require_valid_frames
+from microscope.micromanager import MicroManagerConfig, MicroManagerMicroscope
 from scan.errors import CaptureError, InputError, UserMistake
 from tests.microscope.devices import ADAPTERS, BEADS, SEQUENCES, config_of
 
@@ -66,11 +66,11 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
     """Open microscopes, and close them when the test is over."""
     microscopes = []
 
-    def opener(*lines: str, core: Any = None, **wiring: Any) -> MicroManagerMicroscope:
-        values = {"exposure_ms": 1.0, "adapters": ADAPTERS} | wiring
-        (folder := tmp_path / str(len(microscopes))).mkdir(exist_ok=True)  # each is another one
-        config = config_of(folder, *lines)
-        microscopes.append(MicroManagerMicroscope(Wiring(config, **values), core))
+    def opener(*lines: str, core: Any = None, **options: Any) -> MicroManagerMicroscope:
+        values = {"exposure_ms": 1.0, "adapters": ADAPTERS} | options
+        (folder := tmp_path / str(len(microscopes))).mkdir(exist_ok=True)  # each has its own lock
+        config = MicroManagerConfig(config_of(folder, *lines), **values)
+        microscopes.append(MicroManagerMicroscope(config, core))
         return microscopes[-1]
 
     yield opener
@@ -128,15 +128,15 @@ def test_a_microscope_has_one_owner(tmp_path: Path) -> None:
     """While a process drives a microscope it is refused to others; once it is closed they have it,
     also where loading it failed."""
     path = config_of(tmp_path, *BEADS)
-    wiring = Wiring(path, exposure_ms=1.0, adapters=ADAPTERS, timeout_s=0.1)
-    first = MicroManagerMicroscope(wiring)
+    config = MicroManagerConfig(path, exposure_ms=1.0, adapters=ADAPTERS, timeout_s=0.1)
+    first = MicroManagerMicroscope(config)
     with pytest.raises(InputError, match=r"nobody drives, got one that another process drives"):
-        MicroManagerMicroscope(wiring)
+        MicroManagerMicroscope(config)
     first.close()
     path.write_text("Device,Camera,None,None")
     with pytest.raises(InputError, match="whose devices all start"):
-        MicroManagerMicroscope(wiring)
-    MicroManagerMicroscope(replace(wiring, config=config_of(tmp_path, *BEADS))).close()
+        MicroManagerMicroscope(config)
+    MicroManagerMicroscope(replace(config, file=config_of(tmp_path, *BEADS))).close()
 
     assert list(tmp_path.iterdir()) == [path]  # no lock is left next to it
 
@@ -144,11 +144,13 @@ def test_a_microscope_has_one_owner(tmp_path: Path) -> None:
 def test_a_second_scan_waits_for_the_first(tmp_path: Path) -> None:
     """A process that was killed may take a moment to be gone; within the timeout that is waited
     for."""
-    wiring = Wiring(config_of(tmp_path, *BEADS), exposure_ms=1.0, adapters=ADAPTERS, timeout_s=10)
-    first = MicroManagerMicroscope(wiring)
+    config = MicroManagerConfig(
+        config_of(tmp_path, *BEADS), exposure_ms=1.0, adapters=ADAPTERS, timeout_s=10
+    )
+    first = MicroManagerMicroscope(config)
     Timer(0.2, first._lock.release).start()  # type: ignore[union-attr]
 
-    MicroManagerMicroscope(wiring).close()
+    MicroManagerMicroscope(config).close()
 
 
 def test_sequences_of_hardware_can_be_switched_off(opened: Opener) -> None:
@@ -203,12 +205,12 @@ FRAMES = {
 }
 
 
-@pytest.mark.parametrize(("wiring", "shape", "pixel_um"), FRAMES.values(), ids=FRAMES)
+@pytest.mark.parametrize(("config", "shape", "pixel_um"), FRAMES.values(), ids=FRAMES)
 def test_frames_are_as_the_settings_say(
-    opened: Opener, wiring: dict[str, Any], shape: tuple[int, int], pixel_um: float
+    opened: Opener, config: dict[str, Any], shape: tuple[int, int], pixel_um: float
 ) -> None:
     """Binning and part of the camera show in the shape, binning in the size of a pixel."""
-    microscope = opened(*BEADS, **wiring)
+    microscope = opened(*BEADS, **config)
 
     stack = microscope.stack(0.0, 0.0, [0.0, 1.0])
 
@@ -280,13 +282,13 @@ OUTSIDE = {
 }
 
 
-@pytest.mark.parametrize(("place", "wiring", "said"), OUTSIDE.values(), ids=OUTSIDE)
+@pytest.mark.parametrize(("place", "config", "said"), OUTSIDE.values(), ids=OUTSIDE)
 def test_nothing_moves_towards_a_place_out_of_reach(
-    opened: Opener, tmp_path: Path, place: tuple[Any, ...], wiring: dict[str, Any], said: str
+    opened: Opener, tmp_path: Path, place: tuple[Any, ...], config: dict[str, Any], said: str
 ) -> None:
     """Limits are those of the stage, the way against backlash included; the device is named."""
     core = recorded(tmp_path, BEADS)
-    microscope = opened(*BEADS, core=core, **(LIMITED | wiring))
+    microscope = opened(*BEADS, core=core, **(LIMITED | config))
     core.calls.clear()
 
     with pytest.raises(CaptureError, match=said):
@@ -299,9 +301,9 @@ def test_a_plan_is_within_reach_as_a_whole_or_not_at_all(opened: Opener) -> None
     """All fields and heights are asked about at once; on the limit is within."""
     microscope = opened(*BEADS, **LIMITED)
 
-    microscope.require_reach([(-100.0, -50.0), (400.0, 300.0)], [-20.0, 20.0])
+    microscope.require_within_limits([(-100.0, -50.0), (400.0, 300.0)], [-20.0, 20.0])
     with pytest.raises(CaptureError, match="y = 301"):
-        microscope.require_reach([(0.0, 0.0), (10.0, 301.0)], [0.0])
+        microscope.require_within_limits([(0.0, 0.0), (10.0, 301.0)], [0.0])
 
 
 def test_every_position_is_reached_from_below(opened: Opener, tmp_path: Path) -> None:
@@ -478,14 +480,14 @@ SINGLY = {
 }
 
 
-@pytest.mark.parametrize(("heights", "wiring"), SINGLY.values(), ids=SINGLY)
+@pytest.mark.parametrize(("heights", "config"), SINGLY.values(), ids=SINGLY)
 def test_what_cannot_be_a_burst_is_taken_step_by_step(
-    opened: Opener, tmp_path: Path, heights: list[float], wiring: dict[str, Any]
+    opened: Opener, tmp_path: Path, heights: list[float], config: dict[str, Any]
 ) -> None:
     """The heights are the same, only slower."""
     core = recorded(tmp_path, SEQUENCES)
 
-    frames = opened(*SEQUENCES, core=core, **wiring).stack(0.0, 0.0, heights).frames
+    frames = opened(*SEQUENCES, core=core, **config).stack(0.0, 0.0, heights).frames
 
     assert core.asked("startSequenceAcquisition", "startStageSequence") == []
     assert [told_by(frame)[1]["TZStage-0 ZPositionUm"] for frame in frames] == heights
@@ -548,7 +550,7 @@ def test_a_drive_that_claims_sequences_and_stays_shows_in_the_frames(opened: Ope
     frames = microscope.stack(0.0, 0.0, [0.0, 5.0]).frames
 
     with pytest.raises(CaptureError, match="plane 1 equal to the one before"):
-        require_sound(frames, (2, 512, 512), microscope.dtype, 1.0)
+        require_valid_frames(frames, (2, 512, 512), microscope.dtype, 1.0)
 
 
 WRONG = {
@@ -560,7 +562,7 @@ WRONG = {
     "no adapter": (("Device,D,Absent,D",), {}, 'Failed to load device adapter "Absent"'),
     "no device": (("Device,D,DemoCamera,D",), {}, 'failed to instantiate device "D"'),
     "other text": (("once upon a time",), {}, "a device in the role Camera, got none"),
-    "other folder": (BEADS, {"adapters": Path("/nowhere")}, "are looked for in /nowhere"),
+    "other folder": (BEADS, {"adapters": Path("/nowhere")}, "adapters are searched in /nowhere"),
     "colours": ((*BEADS, "Property,Camera,PixelType,32bitRGB"), {}, "bit, got 4 x 8 bit; set Pix"),
     "32 bit": ((*BEADS, "Property,Camera,PixelType,32bit"), {}, "bit, got 1 x 32 bit; set Pixel"),
     "exposure": (BEADS, {"exposure_ms": 1e9}, "roi_px None, 1e+09 ms, got 10 ms; choose another"),
@@ -582,13 +584,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("lines", "wiring", "said"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(("lines", "config", "said"), WRONG.values(), ids=WRONG)
 def test_a_wrong_configuration_is_told_in_one_line(
-    opened: Opener, lines: tuple[str, ...], wiring: dict[str, Any], said: str
+    opened: Opener, lines: tuple[str, ...], config: dict[str, Any], said: str
 ) -> None:
     """What was expected, what came and what to do; no traceback, and it survives pickling."""
     with pytest.raises(InputError, match=re.escape(said)) as refused:
-        opened(*lines, **wiring)
+        opened(*lines, **config)
 
     assert "\n" not in str(refused.value)
     assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
@@ -617,7 +619,7 @@ def test_a_refused_microscope_is_released(
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
     """A file that is not there is told by its path."""
     with pytest.raises(InputError, match=r"none\.cfg: expected a readable .* file, got none"):
-        MicroManagerMicroscope(Wiring(tmp_path / "none.cfg", exposure_ms=1.0))
+        MicroManagerMicroscope(MicroManagerConfig(tmp_path / "none.cfg", exposure_ms=1.0))
 
 
 def test_adapters_of_another_interface_are_told_by_number(
@@ -665,11 +667,11 @@ def test_a_missing_package_is_named(opened: Opener, monkeypatch: pytest.MonkeyPa
         opened(*BEADS)
 
 
-def test_a_wiring_can_be_sent() -> None:
+def test_a_config_can_be_pickled() -> None:
     """An actor opens its microscope from plain values."""
-    wiring = Wiring(Path("scope.cfg"), exposure_ms=5.0, roi_px=(0, 0, 64, 64))
+    config = MicroManagerConfig(Path("scope.cfg"), exposure_ms=5.0, roi_px=(0, 0, 64, 64))
 
-    assert pickle.loads(pickle.dumps(wiring)) == wiring
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_a_closed_microscope_takes_nothing(opened: Opener) -> None:
@@ -699,9 +701,10 @@ def test_a_driver_that_crashes_takes_its_own_process_along(tmp_path: Path) -> No
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from microscope.micromanager import MicroManagerMicroscope, Wiring\n"
-        "wiring = Wiring(Path(sys.argv[1]), exposure_ms=1.0, adapters=Path(sys.argv[2]))\n"
-        "microscope = MicroManagerMicroscope(wiring)\n"
+        "from microscope.micromanager import MicroManagerMicroscope, MicroManagerConfig\n"
+        "file, adapters = map(Path, sys.argv[1:])\n"
+        "config = MicroManagerConfig(file, exposure_ms=1.0, adapters=adapters)\n"
+        "microscope = MicroManagerMicroscope(config)\n"
         "print(microscope.stack(0.0, 0.0, [0.0]).frames.shape, flush=True)\n"
         "crash = 'Camera', 'SimulateCrash', 'Dereference Null Pointer'\n"
         "microscope._core.setProperty(*crash)\n"

@@ -65,7 +65,7 @@ def test_the_maps_are_those_of_bioimageio(tmp_path: Path, make: Callable[[Path],
     ).members.values()
     assert description.validation_summary.status in ("passed", "valid-format")
     np.testing.assert_allclose(maps, expected.to_numpy()[0], rtol=1e-5, atol=1e-6)
-    assert predictor.told()["model_sha256"] == sha256(folder / "weights.onnx")
+    assert predictor.to_event()["model_sha256"] == sha256(folder / "weights.onnx")
 
 
 @pytest.mark.parametrize("make", FOLDERS.values(), ids=FOLDERS)
@@ -74,7 +74,7 @@ def test_field_borders_leave_no_trace(tmp_path: Path, make: Callable[[Path], Pat
     predictor = open_predictor(f"bioimageio:{make(tmp_path / 'model')}", UINT16)
     mosaic = slide((300, 500), 30)
     mosaic[:, 260:] = slide((300, 240), 0, seed=3)
-    statistics = predictor.describe([mosaic], 20.0)
+    statistics = predictor.estimate_statistics([mosaic], 20.0)
 
     whole = predictor.detect(mosaic, statistics, (0, 0))
     start = 250 - statistics.halo_px
@@ -91,7 +91,7 @@ def test_measures_of_a_sample_are_those_of_the_scan(tmp_path: Path) -> None:
     samples = [slide((100, 150), 3), slide((90, 60), 6, seed=2)]
     pixels = np.concatenate([sample.ravel() for sample in samples]).astype(np.float64)
 
-    measured = predictor.describe(samples, 20.0).normalisation
+    measured = predictor.estimate_statistics(samples, 20.0).normalisation
 
     assert sorted(measured) == pytest.approx(sorted((pixels.mean(), pixels.std())), rel=1e-4)
 

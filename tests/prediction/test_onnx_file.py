@@ -43,7 +43,7 @@ def test_field_borders_leave_no_trace(tmp_path: Path, content: bytes) -> None:
     """Cores searched with their halo, however they are cut, give the labels of the whole mosaic."""
     mosaic = slide((420, 500), 25)
     predictor = pickle.loads(pickle.dumps(opened(tmp_path, content)))
-    statistics = predictor.describe([mosaic], 20.0)
+    statistics = predictor.estimate_statistics([mosaic], 20.0)
     whole = predictor.detect(mosaic, statistics, (0, 0))
     assert whole.max() > 10
 
@@ -66,28 +66,30 @@ def test_field_borders_leave_no_trace(tmp_path: Path, content: bytes) -> None:
 def test_a_region_has_the_maps_of_the_mosaic(
     tmp_path: Path, times: int, origin: tuple[int, int]
 ) -> None:
-    """Where a region begins changes no map by more than the rounding hides, `reach_px` inside."""
+    """Where a region begins changes no map by more than rounding, inside the margin."""
     predictor, mosaic = opened(tmp_path, networks.halving(times)), slide((420, 500), 60)
     normalisation = predictor.normalisation([mosaic])
 
     def maps_from(top: int, left: int) -> np.ndarray:
         network = partial(predictor.maps, normalisation=normalisation)
-        windows = (network, predictor.window_of, predictor.step_px, predictor.reach_px)
+        windows = (network, predictor.window_of, predictor.step_px, predictor.receptive_field_px)
         return in_windows(mosaic[top:, left:], (top, left), *windows)
 
-    inner = np.s_[:, predictor.reach_px :, predictor.reach_px :]
+    inner = np.s_[:, predictor.receptive_field_px :, predictor.receptive_field_px :]
     whole = maps_from(0, 0)[:, origin[0] :, origin[1] :]
     np.testing.assert_allclose(maps_from(*origin)[inner], whole[inner], rtol=0, atol=1e-5)
 
 
-REACHES = {"5 x 5 pixels": (networks.smoothing(), 32), "halved": (networks.halving(4), 32),
+FIELDS = {"5 x 5 pixels": (networks.smoothing(), 32), "halved": (networks.halving(4), 32),
            "far": (networks.halving(5), 64)}  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "reach_px"), REACHES.values(), ids=REACHES)
-def test_the_reach_of_a_network_is_measured(tmp_path: Path, content: bytes, reach_px: int) -> None:
-    """How far a network sees is found out, in whole steps of the grid."""
-    assert opened(tmp_path, content).reach_px == reach_px
+@pytest.mark.parametrize(("content", "receptive_field_px"), FIELDS.values(), ids=FIELDS)
+def test_the_receptive_field_is_measured(
+    tmp_path: Path, content: bytes, receptive_field_px: int
+) -> None:
+    """The radius of the receptive field, in whole steps of the grid."""
+    assert opened(tmp_path, content).receptive_field_px == receptive_field_px
 
 
 def test_it_finds_what_the_network_shows(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_it_finds_what_the_network_shows(tmp_path: Path) -> None:
     mean = ndimage.uniform_filter((image - low) / (high - low), 5, mode="nearest")
     maps = np.stack([1 / (1 + np.exp(-40 * (mean - 0.25))), np.zeros(image.shape)])
 
-    labels = predictor.detect(image, predictor.describe([image], 20.0), (0, 0))
+    labels = predictor.detect(image, predictor.estimate_statistics([image], 20.0), (0, 0))
 
     expected = instances(maps.astype(np.float32), "boundary", 20.0)
     assert labels.dtype == np.int32
@@ -110,19 +112,19 @@ def test_a_field_is_not_judged_by_itself(tmp_path: Path) -> None:
     """The normalisation is that of all samples; a field of empty ground stays empty."""
     predictor = opened(tmp_path, networks.smoothing())
     samples = [slide((200, 200), 12), slide((150, 300), 20, seed=2)]
-    statistics = predictor.describe(samples, 20.0)
+    statistics = predictor.estimate_statistics(samples, 20.0)
     low, high = np.percentile(np.concatenate([s.ravel() for s in samples]), (1, 99.8))
 
     assert statistics.normalisation == pytest.approx((low, high - low))
     assert predictor.detect(slide((200, 200), 0), statistics, (0, 0)).max() == 0
 
 
-def test_provenance_is_told(tmp_path: Path) -> None:
-    """The journal learns what was asked for and the hash of the weights."""
+def test_provenance_is_written_to_the_journal(tmp_path: Path) -> None:
+    """The journal holds the setting and the hash of the weights."""
     predictor = opened(tmp_path, networks.smoothing(), "?maps=distance")
 
-    assert predictor.second == "distance"
-    assert predictor.told() == {
+    assert predictor.second_map == "distance"
+    assert predictor.to_event() == {
         "predictor": f"onnx:{tmp_path / 'model.onnx'}?maps=distance",
         "model_sha256": networks.sha256(tmp_path / "model.onnx"),
     }
@@ -130,7 +132,7 @@ def test_provenance_is_told(tmp_path: Path) -> None:
 
 WRONG = {
     "no network": (b"what is this", "expected a model that can be used, got InvalidProtobuf"),
-    "whole image": (networks.all_over(), "expected a network that sees less than 208 pixels far"),
+    "whole image": (networks.all_over(), "expected a receptive field of less than 208 pixels"),
     "logits": (networks.without_sigmoid(), "expected probabilities from 0 to 1"),
     "smaller maps": (networks.shrinking(), "expected one or two maps of 512 x 512 pixels, got 2 x"),
     "three maps": (networks.smoothing(maps=3), "expected one or two maps"),
@@ -144,7 +146,7 @@ WRONG = {
 def test_a_network_that_would_show_borders_is_refused(
     tmp_path: Path, content: bytes, said: str
 ) -> None:
-    """Whatever cannot keep the promises is refused when it is opened, in one line."""
+    """A network that depends on more than a bounded neighbourhood fails when it is opened."""
     with pytest.raises(UserMistake) as refused:
         opened(tmp_path, content)
 

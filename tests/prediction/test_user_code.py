@@ -36,14 +36,14 @@ def test_the_readme_has_a_model_that_works(module: Path) -> None:
     image[20:40, 100:130] = image[90:120, 20:50] = 900
     predictor = pickle.loads(pickle.dumps(open_predictor(f"{module.stem}:factory", UINT16)))
 
-    statistics = predictor.describe([image], 20.0)
+    statistics = predictor.estimate_statistics([image], 20.0)
     labels = predictor.detect(image, statistics, (0, 0))
 
     # what its halo of 64 px holds beyond a clump of objects may be spoilt by what is not seen
     assert statistics.filter_reach_px == max(0, 64 - ceil(CLUMP * 20.0))
     assert labels.dtype == np.int32
     assert (labels[30, 110], labels[100, 30], labels.max()) == (1, 2, 2)
-    assert predictor.told() == {"predictor": f"{module.stem}:factory"}
+    assert predictor.to_event() == {"predictor": f"{module.stem}:factory"}
 
 
 LABELS = {
@@ -64,7 +64,7 @@ def test_labels_may_be_any_whole_numbers(module: Path, expression: str) -> None:
     image = slide((150, 150), 5)
     before = image.copy()
 
-    labels = predictor.detect(image, predictor.describe([image], 20.0), (0, 0))
+    labels = predictor.detect(image, predictor.estimate_statistics([image], 20.0), (0, 0))
 
     found = np.unique(labels)
     np.testing.assert_array_equal(found, np.arange(found.size))
@@ -79,8 +79,8 @@ def test_a_model_may_say_what_it_needs_around_a_core(module: Path) -> None:
         "def factory(): return np.zeros_like\n"
     )
     image = slide((150, 150), 5)
-    said = open_predictor(f"{module.stem}:Model", UINT16).describe([image], 30.0)
-    silent = open_predictor(f"{module.stem}:factory", UINT16).describe([image], 30.0)
+    said = open_predictor(f"{module.stem}:Model", UINT16).estimate_statistics([image], 30.0)
+    silent = open_predictor(f"{module.stem}:factory", UINT16).estimate_statistics([image], 30.0)
 
     assert said.halo_px == 17
     assert silent.halo_px > 60

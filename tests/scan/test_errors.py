@@ -19,10 +19,10 @@ def test_an_error_survives_pickling(kind: type[ScanError]) -> None:
     """An error that crosses processes arrives with its type, its fields and its text."""
     sent = kind("camera", "a frame", "silence", "check the cable")
 
-    came = pickle.loads(pickle.dumps(sent))
+    got = pickle.loads(pickle.dumps(sent))
 
-    assert type(came) is kind
-    assert (came.args, str(came)) == (sent.args, str(sent))
+    assert type(got) is kind
+    assert (got.args, str(got)) == (sent.args, str(sent))
 
 
 def test_the_message_says_what_to_do() -> None:

@@ -14,7 +14,7 @@ import main
 from benchmarks.accuracy import accuracy_of
 from config import validate
 from driver import run
-from imaging.ownership import seen_by
+from imaging.ownership import region_with_halo
 from microscope.opening import prepare
 from tests.prediction import networks
 
@@ -90,7 +90,9 @@ def test_a_model_that_fails_on_some_fields_loses_those(
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     lost = summary["fields"]["lost"]
     plan = prepare(validate(tomllib.loads((tmp_path / "run" / "scan.toml").read_text()))).plan
-    views = {(f.stripe, f.field): seen_by(f, 32, plan.surroundings(f)) for f in plan.fields}
+    views = {
+        (f.stripe, f.field): region_with_halo(f, 32, plan.surroundings(f)) for f in plan.fields
+    }
     wide = [at for at, (y, x) in views.items() if x.stop - x.start > y.stop - y.start]
     assert code == 3
     assert sorted((field["stripe"], field["field"]) for field in lost) == wide

@@ -1,11 +1,11 @@
-"""Whether the frames of a live camera are what was asked for."""
+"""Checks of the frames of a live camera."""
 
 import numpy as np
 
 from scan.errors import CaptureError
 
 
-def require_sound(
+def require_valid_frames(
     frames: np.ndarray,
     shape: tuple[int, ...],
     dtype: np.dtype,
@@ -17,12 +17,13 @@ def require_sound(
     Parameters
     ----------
     frames : numpy.ndarray
-        (z, y, x) as they came.
-    shape, dtype : of what was asked for.
+        (z, y, x) as the camera delivered them.
+    shape, dtype :
+        As requested.
     saturated_limit : float
-        Part of a plane's pixels that may hold the greatest value; of floats, all may.
+        Fraction of a plane's pixels that may be saturated; floats are never saturated.
     bits : int, optional
-        Of a pixel that carry light; by default all that its type has.
+        Bits of a pixel that carry light; by default all bits of its type.
     """
     if frames.shape != shape or frames.dtype != dtype:
         raise _damaged(f"frames {shape} of {dtype}", f"{frames.shape} of {frames.dtype}")
@@ -30,16 +31,16 @@ def require_sound(
         if not plane.any():
             raise _damaged("light in every plane", f"plane {number} all zero")
         if number and _equal(frames[number - 1], plane):
-            came = f"plane {number} equal to the one before, pixel by pixel"
-            advice = "check its connection, and bursts = false if its focus drive does not follow"
-            raise CaptureError("camera", "a new image in every plane", came, advice)
-        if (part := _saturated(plane, bits)) > saturated_limit:
-            came = f"{part:.0%} of plane {number}"
-            raise _damaged(f"at most {saturated_limit:.0%} saturated pixels", came)
+            got = f"plane {number} equal to the one before, pixel by pixel"
+            hint = "check its connection, and bursts = false if its focus drive does not follow"
+            raise CaptureError("camera", "a new image in every plane", got, hint)
+        if (fraction := _saturated(plane, bits)) > saturated_limit:
+            got = f"{fraction:.0%} of plane {number}"
+            raise _damaged(f"at most {saturated_limit:.0%} saturated pixels", got)
 
 
 def _equal(before: np.ndarray, plane: np.ndarray) -> bool:
-    """Whether two planes are the same; noise tells most of them apart in the first row."""
+    """Return whether two planes are equal; with noise most differ in the first row already."""
     return np.array_equal(before[0], plane[0]) and np.array_equal(before, plane)
 
 
@@ -50,5 +51,5 @@ def _saturated(plane: np.ndarray, bits: int | None) -> float:
     return float(np.count_nonzero(plane >= full) / plane.size) if plane.max() >= full else 0.0
 
 
-def _damaged(expected: str, came: str) -> CaptureError:
-    return CaptureError("camera", expected, came, "check its connection, exposure and shutter")
+def _damaged(expected: str, got: str) -> CaptureError:
+    return CaptureError("camera", expected, got, "check its connection, exposure and shutter")

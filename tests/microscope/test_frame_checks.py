@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from microscope.soundness import require_sound
+from microscope.frame_checks import require_valid_frames
 from scan.errors import CaptureError
 
 SHAPE = (4, 32, 48)
@@ -47,7 +47,7 @@ DAMAGED = {
 def test_damage_is_told(damage: Callable[[np.ndarray], np.ndarray], told: str) -> None:
     """Each kind of damage raises an error that says which plane and what is wrong."""
     with pytest.raises(CaptureError) as raised:
-        require_sound(damage(frames_of("uint16")), SHAPE, np.dtype(np.uint16), 0.5)
+        require_valid_frames(damage(frames_of("uint16")), SHAPE, np.dtype(np.uint16), 0.5)
 
     assert told in str(raised.value)
 
@@ -65,7 +65,7 @@ def test_sound_frames_pass(change: Callable[[np.ndarray], np.ndarray], dtype: st
     """Bright and dark parts are no damage, in any type that a microscope delivers."""
     frames = np.minimum(change(frames_of("uint16")), 255).astype(dtype)
 
-    require_sound(frames, SHAPE, np.dtype(dtype), 0.5)
+    require_valid_frames(frames, SHAPE, np.dtype(dtype), 0.5)
 
 
 def test_planes_that_differ_in_one_pixel_are_two_planes() -> None:
@@ -73,4 +73,4 @@ def test_planes_that_differ_in_one_pixel_are_two_planes() -> None:
     frames = repeat_plane(frames_of("uint16"))
     frames[3, -1, -1] += 1
 
-    require_sound(frames, SHAPE, np.dtype(np.uint16), 0.5)
+    require_valid_frames(frames, SHAPE, np.dtype(np.uint16), 0.5)
