@@ -15,10 +15,10 @@ import ray
 
 from cluster.workers import prefault_object_store
 from config import Settings
-from imaging.focus import middle, sharpness
+from imaging.focus import center_slice, sharpness
 from microscope import ZStack
+from microscope.frame_checks import require_valid_frames
 from microscope.opening import Setup, open_microscope, survey
-from microscope.soundness import require_sound
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
 
@@ -57,7 +57,7 @@ class CaptureActor:
     def sweep(self, field: Field, z_um: tuple[float, ...]) -> tuple[SweepRecord, Frames]:
         """Measure the sharpness at each height: a record, and the sharpest plane's centre."""
         batch = self._expose(field, z_um)
-        rows, columns = (middle(edge, SWEEP_CROP_PX) for edge in batch.frames.shape[1:])
+        rows, columns = (center_slice(edge, SWEEP_CROP_PX) for edge in batch.frames.shape[1:])
         frames = batch.frames[:, rows, columns]
         curve, noise = sharpness(frames)
         record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0], batch.ended_s)
@@ -70,7 +70,7 @@ class CaptureActor:
         if setup.recorded_z_um is None:  # a recording cannot be exposed again
             shape = (len(z_um), *setup.plan.frame_shape)
             limit = setup.settings.saturated_limit
-            require_sound(batch.frames, shape, setup.dtype, limit, setup.bits)
+            require_valid_frames(batch.frames, shape, setup.dtype, limit, setup.bits)
         return batch
 
     @ray.method(max_task_retries=-1)

@@ -19,12 +19,21 @@ from numpy.typing import NDArray
 from cluster.workers import prefault_object_store, run_low_priority
 from imaging.detection import DetectionStatistics, measure
 from imaging.focus import FocusPeak, crops
-from imaging.ownership import Sight, core_of, owned_rows, scan_numbers, seen_by
+from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_core, scan_numbers
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.zpositions import z_positions
 from prediction import Predictor
 from results.digest import digest_of
-from results.store import DEPTH, LABELS, STACKED, level_count, read_region, shape_of, write_core
+from results.store import (
+    DEPTH,
+    LABELS,
+    STACKED,
+    fit_display_windows,
+    level_count,
+    read_region,
+    shape_of,
+    write_core,
+)  # fmt: skip
 from results.table import join_parts, write_part
 from scan.focusing import FocusJob, FocusResult
 from scan.plan import Field
@@ -68,7 +77,7 @@ def estimate_statistics(
     samples: list[Array], diameter_px: float | None, predictor: Predictor, limit_s: float
 ) -> tuple[DetectionStatistics, WorkRecord]:
     """Estimate background, contrast and object size, by which every field is searched."""
-    return _timed(predictor.describe, samples, diameter_px, limit_s=limit_s)
+    return _timed(predictor.estimate_statistics, samples, diameter_px, limit_s=limit_s)
 
 
 # ------------------------------------------------------------------------------- stack_batch
@@ -124,14 +133,14 @@ def detect(
 ) -> tuple[int, tuple[int, int]]:
     """Write labels and rows of a field; returns its objects and the checksums of both."""
     image_place, depth_place = f"{job.folder}/{STACKED}", f"{job.folder}/{DEPTH}"
-    seen = seen_by(job.field, statistics.halo_px, job.surroundings)
+    seen = region_with_halo(job.field, statistics.halo_px, job.surroundings)
     image = read_region(image_place, *seen)
     labels = predictor.detect(image, statistics, (seen[0].start, seen[1].start))
     table = measure(labels, image, read_region(depth_place, *seen), statistics)
-    sight = Sight(statistics.halo_px, statistics.filter_reach_px, shape_of(image_place))
-    numbers = scan_numbers(labels, seen, sight.mosaic_shape)
+    geometry = HaloGeometry(statistics.halo_px, statistics.filter_reach_px, shape_of(image_place))
+    numbers = scan_numbers(labels, seen, geometry.mosaic_shape)
     written = _write_core(job, LABELS, numbers[core_of(labels, job.field, seen)])
-    rows = owned_rows(table, numbers, job.field, seen, job.pixel_size_um, sight)
+    rows = rows_in_core(table, numbers, job.field, seen, job.pixel_size_um, geometry)
     listed = write_part(job.folder, job.field.stripe, job.field.field, rows)
     return len(rows["label"]), (written, listed)
 
@@ -144,6 +153,7 @@ def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerReco
     """Make the answer of the whole scan from its stacked and detected fields: table and digest."""
     objects = join_parts(folder, detected)
     answered_s = time.time()
+    fit_display_windows(folder)
     return AnswerRecord(objects, answered_s, digest_of(folder))
 
 
@@ -169,7 +179,7 @@ def compile_kernels(predictor: Predictor, dtype: np.dtype[Any]) -> None:
     grain = np.random.default_rng(0).normal(100, 20, (256, 256))
     frames = np.stack([cv2.GaussianBlur(grain, (0, 0), blur) for blur in (3, 0.5, 3)])
     image = focus_stack(frames.astype(dtype)).image
-    statistics = predictor.describe([image], 10.0)
+    statistics = predictor.estimate_statistics([image], 10.0)
     labels = predictor.detect(image, statistics, (0, 0))
     measure(labels, image, np.zeros(image.shape, np.float32), statistics)
 

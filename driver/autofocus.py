@@ -17,7 +17,7 @@ from scan.focusing import (
     COARSE_STEP_UM,
     FINE_REACH_UM,
     FINE_STEP_UM,
-    WIDER,
+    WIDENING_FACTOR,
     FocusJob,
     sample_fields,
     sweep_heights,
@@ -48,7 +48,9 @@ def run_autofocus(run: Run, pending: PendingSteps) -> Focus:
     if checkpoint.focused:  # fields on disk were captured at its heights
         return Focus(_planes(job, checkpoint.centres_um), samples)
     plan = setup.plan
-    create_mosaics(run.location, plan, setup.dtype, label_dtype(plan.mosaic_shape))
+    create_mosaics(
+        run.location, plan, setup.dtype, label_dtype(plan.mosaic_shape), setup.settings.origin_um
+    )
     run.journal.write(result.to_event())
     return Focus(_planes(job, result.centres_um), samples)
 
@@ -91,7 +93,7 @@ def _sweep_around(
     """A sweep, and a wider one if its peak lies at an edge."""
     peak = yield sweep_heights(centre_um, reach_um, step_um)
     if peak.at_edge:
-        peak = yield sweep_heights(centre_um, WIDER * reach_um, step_um)
+        peak = yield sweep_heights(centre_um, WIDENING_FACTOR * reach_um, step_um)
     return peak
 
 
@@ -171,4 +173,4 @@ class FocusSweeps:
         self._waiting[sweep.camera].appendleft(sweep)
 
     def _give_up(self, sweep: Sweep, reason: str) -> None:
-        self._continue(sweep, FocusPeak(sweep.z_um[0], False, f"the sweep failed: {reason}"))
+        self._continue(sweep, FocusPeak(sweep.z_um[0], reason=f"the sweep failed: {reason}"))

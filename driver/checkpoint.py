@@ -30,7 +30,7 @@ def load_checkpoint(setup: Setup, predictor: Predictor, folder: Path) -> Checkpo
     if checkpoint.focused:
         log.info("reading back %d of %d fields", len(checkpoint.stacked), len(setup.plan.fields))
         dtype = label_dtype(setup.plan.mosaic_shape)
-        create_mosaics(location, setup.plan, setup.dtype, dtype)
+        create_mosaics(location, setup.plan, setup.dtype, dtype, setup.settings.origin_um)
         verify(location, checkpoint)
     return checkpoint
 
@@ -50,4 +50,4 @@ def run_fingerprint(setup: Setup, predictor: Predictor) -> dict[str, Any]:
     """All that decides the answer: the settings, the pixels of a recording, the model."""
     settings = setup.settings.model_dump(mode="json", exclude=marked(FREE_ON_RESUME))
     source = setup.recording.checksum if setup.recording else describe_frames(setup)
-    return {"input": source, **settings, **predictor.told()}
+    return {"input": source, **settings, **predictor.to_event()}

@@ -44,7 +44,7 @@ def run_program(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: fl
                 workflow,
                 stop,
                 stop.on_signals,
-                lambda: progress(call.plain),
+                lambda: progress(plain=call.plain),
                 live=call.live,
                 began_s=began_s,
             )
