@@ -346,3 +346,28 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError) as error:  # numbers too long, nesting too deep
         raise SettingsError(f"{path}: expected TOML, got {error}; correct the file") from None
+
+
+def resumed(folder: Path, named: str, values: Mapping[str, Any]) -> Settings:
+    """Return the settings of an earlier run; values that would change its answer are refused.
+
+    `folder` is on this computer; `named` is how the user wrote it.
+    """
+    if not (folder / SETTINGS_FILE).is_file():
+        raise SettingsError(
+            f"--resume {named}: expected a run folder, got one without {SETTINGS_FILE}; name one "
+            "that a run has left"
+        )
+    free, before = marked(FREE_ON_RESUME), validate(read_toml(folder / SETTINGS_FILE))
+    now = validate(before.model_dump() | current_names(values))
+    differing = [
+        f"{name} ({getattr(before, name)!r}, now {getattr(now, name)!r})"
+        for name in Settings.model_fields
+        if name not in free and getattr(before, name) != getattr(now, name)
+    ]
+    if differing:
+        raise SettingsError(
+            f"--resume {named}: expected the settings of that run, got another "
+            f"{', '.join(differing)}; leave them out, or scan into a new folder"
+        )
+    return now

@@ -31,7 +31,7 @@ try:
     import ray
 
     from actors import CaptureActor
-    from cluster.calls import RayCalls, close_cameras
+    from cluster.calls import RemoteCalls, close_cameras
     from cluster.connection import native_stderr_discarded
     from driver.autofocus import run_autofocus
     from driver.loop import ScanLoop
@@ -91,7 +91,7 @@ def capture_actors(run: Run) -> Iterator[Sequence[Any]]:
         close_cameras(actors)
 
 
-class Workflow(RayCalls):
+class Workflow(RemoteCalls):
     """Each box of the diagram as a remote call."""
 
     def __init__(self, run: Run, actors: Sequence[Any]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cluster.workers import prefault_object_store, run_low_priority
 from imaging.detection import DetectionStatistics, measure
-from imaging.focus import FocusPeak, crops
+from imaging.focus import crops
 from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_core, scan_numbers
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.zpositions import z_positions
@@ -35,7 +35,7 @@ from results.store import (
     write_core,
 )  # fmt: skip
 from results.table import join_parts, write_part
-from scan.focusing import FocusJob, FocusResult
+from scan.focusing import FocusJob, FocusPeak, FocusResult
 from scan.plan import Field
 from scan.records import (
     AnswerRecord,

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.conditions import print_conditions
 from config import validate
-from imaging.focus import FocusPeak, find_peak, sharpness
+from imaging.focus import find_peak, sharpness
 from imaging.zpositions import z_positions
 from microscope.simulated import (
     FOCUSED_SIGMA_UM,
@@ -42,11 +42,13 @@ from scan.focusing import (
     FINE_STEP_UM,
     WIDENING_FACTOR,
     FocusJob,
+    FocusPeak,
     FocusResult,
     sample_fields,
     sweep_heights,
 )
-from scan.plan import Field, make_plan
+from scan.layout import make_plan
+from scan.plan import Field
 from scan.records import SweepRecord
 
 Image = NDArray[np.float64]

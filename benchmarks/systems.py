@@ -75,7 +75,7 @@ def this_driver(
     from prediction.opening import open_predictor
     from results.journal import JOURNAL, Journal
     from scan.checkpoint import Checkpoint
-    from scan.plan import make_plan
+    from scan.layout import make_plan
 
     settings = settings_of(work)
     plan = make_plan((work.fields,) * work.stripes, (work.edge_px,) * 2, 0, 1.0, steered=True)

@@ -1,6 +1,7 @@
-"""What the driver asks of Ray beside submitting: fetch a record, withdraw, look after nodes."""
+"""All that the driver asks of Ray; a test plays it without Ray."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,24 +15,38 @@ from cluster.nodes import alive_nodes, exclude_nodes
 CLOSE_TIMEOUT_S = 5.0  # for cameras that still answer
 
 
-class RayCalls:
-    """The part of `driver.steps.RemoteCalls` that is the same for each workflow."""
+class RemoteCalls(ABC):
+    """The remote calls of a workflow; what they are is for its script to say.
+
+    Parameters
+    ----------
+    actors : sequence of actor handles
+        The cameras.
+    """
 
     def __init__(self, actors: Sequence[Any]) -> None:
         self.actors = actors
 
-    def result(self, reference: ray.ObjectRef) -> Any:
+    @abstractmethod
+    def submit(self, step: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Start the call of a step: the reference to wait for, and one to pass on, if any."""
+
+    @abstractmethod
+    def wait(self, references: list[Any], timeout_s: float) -> Sequence[Any]:
+        """Block until one resolves, or for so long; return all that have. Nothing is fetched."""
+
+    def result(self, reference: Any) -> Any:
         """The record that a call returned, or the Failure that it ended with."""
         try:
             return ray.get(reference)
         except RayError as error:
             return failure_of(error)
 
-    def keep(self, reference: ray.ObjectRef) -> ray.ObjectRef:
+    def keep(self, reference: Any) -> Any:
         """Copy a value to the driver's computer, where it survives the loss of other nodes."""
         return ray.put(ray.get(reference))
 
-    def cancel(self, reference: ray.ObjectRef) -> None:
+    def cancel(self, reference: Any) -> None:
         """Withdraw a call that has not started."""
         if gcs_reachable():
             ray.cancel(reference)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 
 from config import Settings
 from scan.errors import ScanError, UserMistake
@@ -161,3 +161,11 @@ def other_cluster() -> str | None:
         if _accepts(host, port) and address != ray.get_runtime_context().gcs_address:
             return address
     return None
+
+
+def task_events() -> list[dict[str, Any]]:
+    """Ray's own record of its tasks; empty where it has none. It waits a second for reports."""
+    if gcs_reachable():
+        with suppress(RayError, RuntimeError, OSError, ValueError, LookupError):
+            return list(ray.timeline())
+    return []

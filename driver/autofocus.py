@@ -1,7 +1,7 @@
 """Autofocus: sweep the sample fields of all cameras at once, then fit the focus surface."""
 
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,23 +9,13 @@ from cluster.failures import FailureKind
 from driver.pending import PendingSteps
 from driver.run import Run
 from driver.steps import Done, Failed, FindZPositions, Reference, Sweep, Withdrawn
-from imaging.focus import FocusPeak, find_peak
+from imaging.focus import find_peak
 from imaging.ownership import label_dtype
 from results.store import create_mosaics
 from scan import events
-from scan.focusing import (
-    COARSE_STEP_UM,
-    FINE_REACH_UM,
-    FINE_STEP_UM,
-    WIDENING_FACTOR,
-    FocusJob,
-    sample_fields,
-    sweep_heights,
-)
+from scan.focusing import FocusJob, FocusPeak, Heights, sample_fields, sweeps_of_sample
 from scan.plan import Field
 from scan.records import SweepRecord
-
-Heights = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -72,29 +62,6 @@ def find_z_positions(run: Run, pending: PendingSteps, job: FocusJob) -> Done:
             raise outcome.failure.error
         retries -= 1
         run.journal.write(events.Retried(step="focus", reason=outcome.failure.reason))
-
-
-def sweeps_of_sample(job: FocusJob) -> Generator[Heights, FocusPeak, FocusPeak]:
-    """The sweeps of one sample field, each chosen by the peak of the one before; returns the last
-    peak. First coarse, then fine around its peak; recorded planes are swept once, as they are."""
-    if job.recorded_z_um:
-        return (yield job.recorded_z_um)
-    settings = job.settings
-    centre_um, reach_um = settings.focus_center_um, settings.focus_range_um / 2
-    peak = yield from _sweep_around(centre_um, reach_um, COARSE_STEP_UM)
-    if peak.reason is None:
-        peak = yield from _sweep_around(peak.z_um, FINE_REACH_UM, FINE_STEP_UM)
-    return peak
-
-
-def _sweep_around(
-    centre_um: float, reach_um: float, step_um: float
-) -> Generator[Heights, FocusPeak, FocusPeak]:
-    """A sweep, and a wider one if its peak lies at an edge."""
-    peak = yield sweep_heights(centre_um, reach_um, step_um)
-    if peak.at_edge:
-        peak = yield sweep_heights(centre_um, WIDENING_FACTOR * reach_um, step_um)
-    return peak
 
 
 class FocusSweeps:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from config import FREE_ON_RESUME, current_names, marked
-from driver.setup import describe_frames
 from imaging.ownership import label_dtype
 from microscope.opening import Setup
 from prediction import Predictor
@@ -49,5 +48,5 @@ def _require_same_run(before: Any, now: dict[str, Any], location: str) -> None:
 def run_fingerprint(setup: Setup, predictor: Predictor) -> dict[str, Any]:
     """All that decides the answer: the settings, the pixels of a recording, the model."""
     settings = setup.settings.model_dump(mode="json", exclude=marked(FREE_ON_RESUME))
-    source = setup.recording.checksum if setup.recording else describe_frames(setup)
+    source = setup.recording.checksum if setup.recording else setup.frames
     return {"input": source, **settings, **predictor.to_event()}

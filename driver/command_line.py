@@ -3,24 +3,21 @@
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from config import (
     FILE_ONLY,
-    FREE_ON_RESUME,
-    SETTINGS_FILE,
     SIMULATED_DEFAULTS,
     VERSION,
     Group,
     Settings,
     SettingsError,
-    current_names,
-    marked,
     marks,
     read_toml,
+    resumed,
     validate,
 )
 
@@ -58,31 +55,6 @@ def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocat
     resume = folders["resume"]
     settings = resumed(resume, named["resume"], values) if resume else validate(values)
     return Invocation(settings, **folders, live=live, plain=plain)
-
-
-def resumed(folder: Path, named: str, values: Mapping[str, Any]) -> Settings:
-    """Return the settings of an earlier run; values that would change its answer are refused.
-
-    `folder` is on this computer; `named` is how the user wrote it.
-    """
-    if not (folder / SETTINGS_FILE).is_file():
-        raise SettingsError(
-            f"--resume {named}: expected a run folder, got one without {SETTINGS_FILE}; name one "
-            "that a run has left"
-        )
-    free, before = marked(FREE_ON_RESUME), validate(read_toml(folder / SETTINGS_FILE))
-    now = validate(before.model_dump() | current_names(values))
-    differing = [
-        f"{name} ({getattr(before, name)!r}, now {getattr(now, name)!r})"
-        for name in Settings.model_fields
-        if name not in free and getattr(before, name) != getattr(now, name)
-    ]
-    if differing:
-        raise SettingsError(
-            f"--resume {named}: expected the settings of that run, got another "
-            f"{', '.join(differing)}; leave them out, or scan into a new folder"
-        )
-    return now
 
 
 class _Parser(argparse.ArgumentParser):

@@ -21,7 +21,7 @@ from driver.steps import (
     Reference,
     StackBatch,
     Withdrawn,
-)
+)  # fmt: skip
 from prediction import statistics_from
 from scan import events
 from scan.errors import ScanError, StorageError
@@ -34,7 +34,7 @@ from scan.records import (
     StackJob,
     StackRecord,
     WorkRecord,
-)
+)  # fmt: skip
 from scan.state import ScanState
 
 

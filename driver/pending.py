@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from cluster.calls import RemoteCalls
 from cluster.failures import Failure, FailureKind
 from driver.run import Run
 from driver.steps import (
@@ -19,14 +20,13 @@ from driver.steps import (
     Outcome,
     Pending,
     Reference,
-    RemoteCalls,
     StartCamera,
     Step,
     Sweep,
     Task,
     WarmUp,
     Withdrawn,
-)
+)  # fmt: skip
 from scan import events
 from scan.errors import ScanError
 from scan.supervisor import CameraSupervisor

@@ -19,9 +19,9 @@ from driver.run import (
     Options,
     Run,
     execute,
-    write_report,
 )
 from driver.signals import Stop
+from report import write_report
 from report.progress import progress
 from results.storage import location_of, storage_at
 from results.summary import format_summary

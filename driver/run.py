@@ -1,19 +1,21 @@
 """The life of a run: folder, checkpoint, Ray, workflow, summary, views."""
 
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-
-from cluster.connection import gcs_reachable, other_cluster, ray_running, requested_address
+from cluster.connection import (
+    gcs_reachable,
+    other_cluster,
+    ray_running,
+    requested_address,
+    task_events,
+)  # fmt: skip
 from cluster.nodes import capture_placement, cpu_slots, require_cpus, spilled_mb, store_bytes
 from cluster.storage_probe import require_shared_storage
 from cluster.workers import MAX_PREFAULT_BYTES
@@ -24,20 +26,21 @@ from driver.signals import Stop
 from microscope.opening import Setup
 from prediction import Predictor
 from prediction.opening import open_predictor
+from report import write_report
 from report.live import live_view
 from report.trace import write_trace
 from results.files import write_atomically
-from results.journal import JOURNAL, Journal, read_journal
+from results.journal import JOURNAL, Journal
 from results.run_folder import choose_folder, run_lock, versions
 from results.storage import location_of, storage_at
 from results.store import needed_bytes
-from results.summary import Summary, summarise, write_summary
+from results.summary import Summary, save_summary
 from results.table import remove_parts
 from scan import events
 from scan.checkpoint import Checkpoint, per_stripe
 from scan.credits import Credits, credits_for
 from scan.errors import ScanError, StorageError
-from scan.stress import burning
+from scan.stress import stressed
 from scan.supervisor import MAX_QUEUED
 
 COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
@@ -195,7 +198,7 @@ def run_workflow(run: Run, workflow: Callable[[Run], Any]) -> BaseException | No
     """Run the workflow and write the last events; returns the error that ended it, if any."""
     error: BaseException | None = None
     try:
-        with stressed(run):
+        with stressed(run.setup.settings, run.journal.write):
             answer = workflow(run)
         run.journal.write(events.Predicted(**vars(answer)))
         if not run.journal.seen(events.Lost):
@@ -221,40 +224,10 @@ def run_workflow(run: Run, workflow: Callable[[Run], Any]) -> BaseException | No
     return error
 
 
-@contextmanager
-def stressed(run: Run) -> Iterator[None]:
-    """Under --stress, keep every core of this machine busy."""
-    settings = run.setup.settings
-    processes = (os.cpu_count() or 1) if settings.stress else 0
-    if processes:
-        seconds = settings.stress_seconds
-        run.journal.write(events.Stressed(burners=processes, seconds=seconds))
-    with burning(processes):
-        yield
-
-
-def save_summary(folder: Path) -> Summary:
-    """Write the summary of a run folder, made from its journal."""
-    summary = summarise(read_journal(folder / JOURNAL))
-    try:
-        write_summary(folder, summary)
-    except StorageError:
-        if summary["status"] != FAILED:  # else the disk is why it failed
-            raise
-    return summary
-
-
-def write_report(folder: Path) -> Path:
-    """Write the report of a run folder."""
-    from report.report import write_report  # half a second that the first exposure need not wait
-
-    return write_report(folder)
-
-
 def write_views(folder: Path, stop: Stop) -> None:
     """Write report and trace; the results are complete, so no error here ends the run."""
     with stop.deferred(), ThreadPoolExecutor() as waiting:
-        ray_events = waiting.submit(task_events, stop)
+        ray_events = waiting.submit(list if stop.requested else task_events)
         for write in (write_report, lambda folder: write_trace(folder, ray_events.result())):
             try:
                 write(folder)
@@ -262,12 +235,3 @@ def write_views(folder: Path, stop: Stop) -> None:
                 pass  # a disk that fails has been reported
             except Exception as error:
                 log.error("no report or no trace: %s", error)
-
-
-def task_events(stop: Stop) -> list[dict[str, Any]]:
-    """Ray's own record of its tasks; empty where it has none. It waits a second for reports."""
-    if stop.requested or not gcs_reachable():
-        return []
-    with suppress(RayError, RuntimeError, OSError, ValueError, LookupError):
-        return list(ray.timeline())
-    return []

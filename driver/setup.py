@@ -1,6 +1,5 @@
 """What the microscopes will deliver; real ones are queried where they are."""
 
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -10,7 +9,7 @@ from actors import query_microscope
 from cluster.failures import cause_of, one_line
 from cluster.nodes import capture_placement
 from config import Settings
-from microscope.opening import Setup, prepare
+from microscope.opening import Setup, prepare, with_absolute_paths
 from scan.errors import InputError, ScanError
 
 
@@ -18,27 +17,17 @@ def resolve_setup(settings: Settings) -> Setup:
     """Decide what the settings leave open, from the recording or from the microscopes."""
     if not settings.configurations:
         return prepare(settings)
-    settings = _with_absolute_paths(settings)
+    settings = with_absolute_paths(settings)
     query = query_microscope.options(**capture_placement(settings))
     cameras = range(len(settings.configurations))
     answers = [query.remote(settings, camera) for camera in cameras]
     setups = [_answer(answer, settings.camera_start_s) for answer in answers]
     for name, other in zip(settings.configurations, setups, strict=True):
-        if describe_frames(other) != describe_frames(setups[0]):
-            expected = f"{describe_frames(setups[0])} as of the first"
+        if other.frames != setups[0].frames:
+            expected = f"{setups[0].frames} as of the first"
             hint = "set both to the same binning, ROI and type"
-            raise InputError(name, expected, describe_frames(other), hint)
+            raise InputError(name, expected, other.frames, hint)
     return setups[0]
-
-
-def _with_absolute_paths(settings: Settings) -> Settings:
-    """Name the configuration files of this computer so that actors find them, too."""
-    paths = [Path(name) for name in settings.configurations]
-    absolute = tuple(str(path.resolve() if path.exists() else path) for path in paths)
-    several = bool(settings.microscopes)
-    return settings.model_copy(
-        update={"microscopes": absolute} if several else {"mm_config": absolute[0]}
-    )
 
 
 def _answer(answer: Any, timeout_s: float) -> Setup:
@@ -53,9 +42,3 @@ def _answer(answer: Any, timeout_s: float) -> Setup:
             raise cause from None
         got = one_line(cause)
     raise ScanError("microscope", "an answer", got, "try it in Micro-Manager itself")
-
-
-def describe_frames(setup: Setup) -> str:
-    """Size, type and pixel size of the frames."""
-    rows, columns = setup.plan.frame_shape
-    return f"{rows} x {columns} pixels of {setup.dtype}, {setup.plan.pixel_size_um:g} um wide"

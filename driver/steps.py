@@ -5,11 +5,10 @@ A step holds all that is needed to submit it, so it can be submitted again as it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from cluster.failures import Failure
-from imaging.focus import FocusPeak
-from scan.focusing import FocusJob
+from scan.focusing import FocusJob, FocusPeak
 from scan.plan import Field
 from scan.records import CaptureRecord, DetectionJob, StackJob, SweepRecord
 
@@ -140,37 +139,3 @@ class Withdrawn:
 
 
 Outcome = Done | Failed | Withdrawn
-
-
-class RemoteCalls(Protocol):
-    """All that the driver asks of the cluster; a test plays it without Ray."""
-
-    def submit(self, step: Step, options: Mapping[str, Any]) -> tuple[Reference, Reference | None]:
-        """Start the remote call of a step: the reference to wait for, and its frames if any."""
-
-    def wait(self, references: list[Reference], timeout_s: float) -> Sequence[Reference]:
-        """Block until one resolves, or for so long; return all that have. Nothing is fetched."""
-
-    def result(self, reference: Reference) -> Any:
-        """The small record that a call returned, or its Failure."""
-
-    def keep(self, reference: Reference) -> Reference:
-        """Copy a value to the driver's computer, where it survives the loss of other nodes."""
-
-    def cancel(self, reference: Reference) -> None:
-        """Withdraw a call that has not started."""
-
-    def end_camera(self, camera: int, *, restart: bool) -> None:
-        """End the process of a camera; Ray starts a new one, or never."""
-
-    def placement(self, dead_nodes: set[str]) -> Mapping[str, Any]:
-        """Options by which tasks keep off these nodes."""
-
-    def now_s(self) -> float:
-        """Monotonic seconds."""
-
-    def alive_nodes(self) -> set[str]:
-        """The nodes that are alive."""
-
-    def require_alive(self) -> None:
-        """Raise ScanError if the head of the cluster is gone."""

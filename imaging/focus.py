@@ -6,10 +6,11 @@ them.
 """
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scan.focusing import FocusPeak
 
 Floats = NDArray[np.float64]
 
@@ -110,19 +111,6 @@ def _noise_energy(plane: Floats) -> float:
     second = plane[:, 2:] - 2 * plane[:, 1:-1] + plane[:, :-2]
     deviation = 1.4826 * np.median(np.abs(second)) / np.sqrt(6)
     return float(2 * deviation**2)
-
-
-@dataclass(frozen=True)
-class FocusPeak:
-    """The sharpest height of a sweep; `reason` says why it is rejected, if it is.
-
-    `at_edge` marks a sweep that ends where it is sharp: a longer one may find the peak.
-    """
-
-    z_um: float
-    _: KW_ONLY
-    at_edge: bool = False
-    reason: str | None = None
 
 
 def find_peak(z_um: Sequence[float], curve: Sequence[float], noise: float) -> FocusPeak:

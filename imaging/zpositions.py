@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from imaging.focus import FocusPeak
 from imaging.surface import FocusSurface, fit_surface
 from scan.errors import FocusError
-from scan.focusing import FocusJob, FocusResult, RejectedSample
+from scan.focusing import FocusJob, FocusPeak, FocusResult, RejectedSample
 from scan.plan import Field
 from scan.records import SweepRecord
 

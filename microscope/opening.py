@@ -20,7 +20,8 @@ from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
 from scan.errors import CaptureError, InputError
 from scan.focusing import WIDENING_FACTOR, FocusJob
-from scan.plan import ScanPlan, make_plan
+from scan.layout import make_plan
+from scan.plan import ScanPlan
 
 MAX_SLIDE_MM2 = 400  # every camera process lays out all objects: about 20 s for this size
 
@@ -66,6 +67,12 @@ class Setup:
     def batch_bytes(self) -> int:
         """Size of one field's z-stack."""
         return self.planes * math.prod(self.plan.frame_shape) * self.dtype.itemsize
+
+    @property
+    def frames(self) -> str:
+        """Size, type and pixel size of the frames in words."""
+        rows, columns = self.plan.frame_shape
+        return f"{rows} x {columns} pixels of {self.dtype}, {self.plan.pixel_size_um:g} um wide"
 
     @property
     def diameter_px(self) -> float | None:
@@ -124,6 +131,16 @@ def _require_within_drive(settings: Settings) -> None:
             f"up to {farthest_um:g} um",
             "take a shorter sweep, fewer planes or smaller steps",
         )
+
+
+def with_absolute_paths(settings: Settings) -> Settings:
+    """Name the configuration files of this computer so that actors find them, too."""
+    paths = [Path(name) for name in settings.configurations]
+    absolute = tuple(str(path.resolve() if path.exists() else path) for path in paths)
+    several = bool(settings.microscopes)
+    return settings.model_copy(
+        update={"microscopes": absolute} if several else {"mm_config": absolute[0]}
+    )
 
 
 def survey(settings: Settings, camera: int) -> Setup:

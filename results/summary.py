@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from results.cpu_slots import cpu_tasks, dispatch_waits_ms
 from results.files import write_atomically
-from results.journal import EventIndex
+from results.journal import JOURNAL, EventIndex, read_journal
+from scan.errors import StorageError
 from scan.events import (
     Begun,
     Captured,
@@ -224,6 +225,17 @@ def _memory(run: EventIndex) -> dict[str, Any]:
 def write_summary(folder: Path, summary: Summary) -> None:
     """Write the summary into a run folder."""
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def save_summary(folder: Path) -> Summary:
+    """Write the summary of a run folder, made from its journal, and return it."""
+    summary = summarise(read_journal(folder / JOURNAL))
+    try:
+        write_summary(folder, summary)
+    except StorageError:
+        if summary["status"] != "failed":  # else the disk is why it failed
+            raise
+    return summary
 
 
 def format_summary(summary: Summary) -> list[str]:

@@ -1,6 +1,7 @@
 """Autofocus as data: sample fields, heights of sweeps and stacks, and the result."""
 
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import KW_ONLY, dataclass
 
 from config import Settings
 from scan.events import Focused
@@ -10,6 +11,22 @@ COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers sev
 FINE_STEP_UM = 1.0
 FINE_REACH_UM = 5.0  # beyond the coarse step, so that a fine peak lies inside the fine sweep
 WIDENING_FACTOR = 2.0  # a sweep that peaks at its edge is repeated once at twice its length
+
+
+Heights = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class FocusPeak:
+    """The sharpest height of a sweep; `reason` says why it is rejected, if it is.
+
+    `at_edge` marks a sweep that ends where it is sharp: a longer one may find the peak.
+    """
+
+    z_um: float
+    _: KW_ONLY
+    at_edge: bool = False
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,10 +57,6 @@ class FocusResult:
         Median distance of a kept sample from the surface fitted without it.
     centres_um : dict
         Best height by (stripe, field).
-    restarted : tuple of int
-        Cameras whose process was restarted meanwhile.
-    failed : tuple of RejectedSample
-        Sweeps that had to be repeated.
     samples : tuple of (stripe, field, z_um)
         Measured height of every sample, accepted or not.
     """
@@ -56,8 +69,6 @@ class FocusResult:
     surface: str
     residual_um: float
     centres_um: dict[tuple[int, int], float]
-    restarted: tuple[int, ...] = ()
-    failed: tuple[RejectedSample, ...] = ()
     samples: tuple[tuple[int, int, float], ...] = ()
 
     def to_event(self) -> Focused:
@@ -110,3 +121,26 @@ class FocusJob:
     def planes_at(self, centre_um: float) -> tuple[float, ...]:
         """Return the heights of a z-stack's planes around a field's best height."""
         return self.recorded_z_um or stack_heights(centre_um, self.planes, self.z_step_um)
+
+
+def sweeps_of_sample(job: FocusJob) -> Generator[Heights, FocusPeak, FocusPeak]:
+    """The sweeps of one sample field, each chosen by the peak of the one before; returns the last
+    peak. First coarse, then fine around its peak; recorded planes are swept once, as they are."""
+    if job.recorded_z_um:
+        return (yield job.recorded_z_um)
+    settings = job.settings
+    centre_um, reach_um = settings.focus_center_um, settings.focus_range_um / 2
+    peak = yield from _sweep_around(centre_um, reach_um, COARSE_STEP_UM)
+    if peak.reason is None:
+        peak = yield from _sweep_around(peak.z_um, FINE_REACH_UM, FINE_STEP_UM)
+    return peak
+
+
+def _sweep_around(
+    centre_um: float, reach_um: float, step_um: float
+) -> Generator[Heights, FocusPeak, FocusPeak]:
+    """A sweep, and a wider one if its peak lies at an edge."""
+    peak = yield sweep_heights(centre_um, reach_um, step_um)
+    if peak.at_edge:
+        peak = yield sweep_heights(centre_um, WIDENING_FACTOR * reach_um, step_um)
+    return peak

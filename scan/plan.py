@@ -1,22 +1,10 @@
-"""The plan of a scan: stage positions, cores in the mosaic, chunks. Pixels are integers.
+"""The plan of a scan: the fields, their cores in the mosaic, their neighbours. Pixels are integers.
 
-Along each axis the mosaic is cut between neighbouring fields at multiples of their step. Invariant:
-cores tile the mosaic and consist of whole chunks on all pyramid levels, so tasks write without
-locks.
-
-With a steered stage, fields are placed so that the cuts lie in the middle of overlaps: every frame
-but the first begins half an overlap before its core. Recorded fields have fixed positions: there a
-cut is where the next frame begins, since chunks as small as half an overlap would be too many.
+Invariant: cores tile the mosaic and consist of whole chunks on all pyramid levels, so tasks write
+without locks. `scan.layout` makes plans.
 """
 
-import math
 from dataclasses import dataclass
-
-from scan.errors import UserMistake
-
-MAX_CHUNK_PX = 1024  # about 2 MB of camera data, which suits viewers and file systems
-CHUNK_STEP_PX = 16  # chunks divisible by 16 allow four pyramid levels
-MAX_TOP_LEVEL_PX = 256  # a pyramid is high enough when its top fits a thumbnail
 
 Span = tuple[int, int]
 
@@ -56,24 +44,6 @@ class Field:
             self.rows[0] <= row + 0.5 < self.rows[1]
             and self.columns[0] <= column + 0.5 < self.columns[1]
         )
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of the mosaic: origins of frames, cuts between cores, size of chunks."""
-
-    origins: tuple[int, ...]
-    cuts: tuple[int, ...]
-    chunk: int
-
-    @property
-    def length(self) -> int:
-        """Length of the mosaic along this axis, in pixels."""
-        return self.cuts[-1]
-
-    def core(self, index: int) -> Span:
-        """Return the half-open span that field `index` owns."""
-        return self.cuts[index], self.cuts[index + 1]
 
 
 @dataclass(frozen=True)
@@ -137,106 +107,3 @@ def _hull(spans: list[Span]) -> Span:
 def region(core: Span, halo_px: int, surroundings: Span) -> slice:
     """Return a core with a halo, clipped to its surroundings, along one axis."""
     return slice(max(core[0] - halo_px, surroundings[0]), min(core[1] + halo_px, surroundings[1]))
-
-
-def steered_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
-    """Return an axis of a steered stage: fields overlap by `overlap_px` or a little more."""
-    if count == 1:
-        return _single_field(frame_px)
-    parts = math.ceil((frame_px - overlap_px) / MAX_CHUNK_PX)
-    step = (frame_px - overlap_px) // (CHUNK_STEP_PX * parts) * CHUNK_STEP_PX * parts
-    half = (frame_px - step) // 2
-    origins = tuple(max(0, index * step - half) for index in range(count))
-    return _cut(origins, frame_px, step, step // parts)
-
-
-def recorded_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
-    """Return an axis of recorded fields, which lie `frame_px - overlap_px` apart."""
-    if overlap_px > frame_px // 2:
-        raise UserMistake(
-            "overlap_px",
-            f"at most half of the recorded field ({frame_px // 2})",
-            str(overlap_px),
-            "give the overlap of the recording",
-        )
-    if count == 1:
-        return _single_field(frame_px)
-    step = frame_px - overlap_px
-    origins = tuple(index * step for index in range(count))
-    return _cut(origins, frame_px, step, _chunk_of_recorded(step))
-
-
-def _single_field(frame_px: int) -> Axis:
-    return Axis((0,), (0, frame_px), MAX_CHUNK_PX // 2)
-
-
-def _chunk_of_recorded(step: int) -> int:
-    least = math.ceil(step / MAX_CHUNK_PX)
-    return step // next((p for p in range(least, 4 * least + 1) if step % p == 0), 1)
-
-
-def _cut(origins: tuple[int, ...], frame_px: int, step: int, chunk: int) -> Axis:
-    inner = (index * step for index in range(1, len(origins)))
-    return Axis(origins, (0, *inner, origins[-1] + frame_px), chunk)
-
-
-def make_plan(
-    counts: tuple[int, ...],
-    frame_shape: tuple[int, int],
-    overlap_px: int,
-    pixel_size_um: float,
-    *,
-    steered: bool,
-    cameras: int | None = None,
-) -> ScanPlan:
-    """Make the plan of a scan.
-
-    Parameters
-    ----------
-    counts : tuple of int
-        Fields of each stripe; only the last may be shorter than the first.
-    frame_shape : (int, int)
-        Rows and columns of a frame.
-    overlap_px : int
-        Overlap of neighbours: a minimum for a steered stage, exact for recorded fields.
-    pixel_size_um : float
-        Edge of a pixel on the specimen.
-    steered : bool
-        Whether the stage is ours to move; else the positions of fields are given.
-    cameras : int, optional
-        Number of cameras; by default one for each stripe.
-    """
-    axis = steered_axis if steered else recorded_axis
-    down = axis(len(counts), frame_shape[0], overlap_px)
-    across = axis(counts[0], frame_shape[1], overlap_px)
-    stripes = tuple(
-        tuple(_field(s, f, down, across, frame_shape, pixel_size_um) for f in range(count))
-        for s, count in enumerate(counts)
-    )
-    shape, chunk = (down.length, across.length), (down.chunk, across.chunk)
-    used = min(cameras or len(counts), len(counts))
-    return ScanPlan(stripes, frame_shape, shape, chunk, _levels(shape, chunk), pixel_size_um, used)
-
-
-def _field(
-    stripe: int, index: int, down: Axis, across: Axis, shape: tuple[int, int], pixel_um: float
-) -> Field:
-    row, column = down.origins[stripe], across.origins[index]
-    return Field(
-        stripe=stripe,
-        field=index,
-        origin_px=(row, column),
-        rows=down.core(stripe),
-        columns=across.core(index),
-        x_um=(column + (shape[1] - 1) / 2) * pixel_um,
-        y_um=(row + (shape[0] - 1) / 2) * pixel_um,
-    )
-
-
-def _levels(shape: tuple[int, int], chunk: tuple[int, int]) -> int:
-    levels = 1
-    while max(shape) >> (levels - 1) > MAX_TOP_LEVEL_PX and not any(
-        edge % (1 << levels) for edge in chunk
-    ):
-        levels += 1
-    return levels

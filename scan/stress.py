@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from config import Settings
+from scan.events import Event, Stressed
 
 # Ends with whoever started it, however that one ends.
 BURNER = """
@@ -33,3 +36,13 @@ def burning(processes: int) -> Iterator[None]:
         for burner in burners:
             burner.kill()
             burner.wait()
+
+
+@contextmanager
+def stressed(settings: Settings, write: Callable[[Event], None]) -> Iterator[None]:
+    """Under --stress, keep every core of this machine busy, and write an event that says so."""
+    processes = (os.cpu_count() or 1) if settings.stress else 0
+    if processes:
+        write(Stressed(burners=processes, seconds=settings.stress_seconds))
+    with burning(processes):
+        yield

@@ -19,7 +19,8 @@ from imaging.ownership import (
     scan_numbers,
 )
 from imaging.statistics import DetectionStatistics
-from scan.plan import Field, ScanPlan, make_plan
+from scan.layout import make_plan
+from scan.plan import Field, ScanPlan
 
 DIAMETER_PX = 24
 OVERLAP_PX = 2 * DIAMETER_PX

@@ -17,7 +17,8 @@ from imaging.ownership import (
     rows_in_core,
     scan_numbers,
 )
-from scan.plan import ScanPlan, make_plan
+from scan.layout import make_plan
+from scan.plan import ScanPlan
 
 COLUMNS = ("label", "centroid", "bbox")
 

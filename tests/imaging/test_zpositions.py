@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from config import validate
-from imaging.focus import FocusPeak
 from imaging.zpositions import z_positions
 from scan.errors import FocusError
-from scan.focusing import FocusJob, sample_fields
-from scan.plan import Field, make_plan
+from scan.focusing import FocusJob, FocusPeak, sample_fields
+from scan.layout import make_plan
+from scan.plan import Field
 from scan.records import SweepRecord
 
 

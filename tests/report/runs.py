@@ -29,7 +29,8 @@ from scan.events import (
     Stacked,
     Throttled,
 )
-from scan.plan import Field, ScanPlan, make_plan
+from scan.layout import make_plan
+from scan.plan import Field, ScanPlan
 
 FRAME_PX, OVERLAP_PX, PIXEL_UM = 160, 32, 0.5
 

@@ -17,7 +17,7 @@ from results.storage import POINTER, Folder, ObjectStore, location_of, storage_a
 from results.store import STACKED, checksum_of, create_mosaics, level_count, read_region, write_core
 from results.table import join_parts, read_table, remove_parts, write_part
 from scan.errors import InputError, StorageError, UserMistake
-from scan.plan import make_plan
+from scan.layout import make_plan
 from tests.results.stores import s3_store
 
 

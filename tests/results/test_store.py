@@ -31,7 +31,8 @@ from results.store import (
 from results.table import TABLE
 from results.verification import remove_temp_files
 from scan.errors import StorageError
-from scan.plan import ScanPlan, make_plan
+from scan.layout import make_plan
+from scan.plan import ScanPlan
 
 IMAGES = [STACKED, DEPTH, LABELS]
 

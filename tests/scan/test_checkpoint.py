@@ -18,7 +18,7 @@ from scan.events import (
     Lost,
     Stacked,
 )
-from scan.plan import make_plan
+from scan.layout import make_plan
 from tests.scan.samples import sample
 
 PLAN = make_plan((3, 3, 3), (64, 64), 16, 1.0, steered=True)

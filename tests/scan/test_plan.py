@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scan.errors import UserMistake
-from scan.plan import ScanPlan, make_plan, region
+from scan.layout import make_plan
+from scan.plan import ScanPlan, region
 
 
 @st.composite

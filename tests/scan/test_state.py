@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from scan.credits import Credits, credits_for
 from scan.errors import UserMistake
-from scan.plan import Field, make_plan
+from scan.layout import make_plan
+from scan.plan import Field
 from scan.state import MAX_DETECTIONS, ScanState
 
 

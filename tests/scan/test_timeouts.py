@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config import validate
-from scan.plan import make_plan
+from scan.layout import make_plan
 from scan.timeouts import capture_timeout_s
 
 PLAN = make_plan((4, 4), (512, 512), 128, 0.5, steered=True)

@@ -15,7 +15,7 @@ import pytest
 
 import main
 from results.store import DEPTH, STACKED, create_mosaics, read_region
-from scan.plan import make_plan
+from scan.layout import make_plan
 from scan.records import StackJob
 from tests.microscope.devices import ADAPTERS, PRODUCT
 from tests.prediction.networks import model_folder, smoothing
