@@ -51,9 +51,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     """
     lock = _acquired(folder)
     try:
-        began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        owner = f"process {os.getpid()} on {socket.gethostname()} since {began}"
-        (folder / OWNER).write_text(f"{owner}\n", encoding="utf-8")
+        _name_owner(folder)
         yield
     finally:
         for name in (OWNER, LOCK):
@@ -76,6 +74,13 @@ def _acquired(folder: Path) -> BaseFileLock:
         expected, got = "a folder that can be written", str(error.strerror)
         raise InputError(str(folder), expected, got, "choose another") from None
     return lock
+
+
+def _name_owner(folder: Path) -> None:
+    began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    owner = f"process {os.getpid()} on {socket.gethostname()} since {began}"
+    with suppress(OSError):  # a full disk is reported by the first result
+        (folder / OWNER).write_text(f"{owner}\n", encoding="utf-8")
 
 
 def _owner(folder: Path) -> str:

@@ -101,7 +101,7 @@ class Storage(ABC):
         """
 
     @contextmanager
-    def writing(self, needed_bytes: int = 0) -> Iterator[None]:
+    def as_storage_error(self, needed_bytes: int = 0) -> Iterator[None]:
         """Raise StorageError if tensorstore cannot read or write."""
         try:
             yield

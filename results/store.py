@@ -73,7 +73,7 @@ def _create_levels(image: str, plan: ScanPlan, dtype: np.dtype[Any]) -> None:
     storage = storage_at(image)
     for level in range(plan.levels):
         spec = _array_spec(image, plan, level, dtype)
-        with storage.writing():
+        with storage.as_storage_error():
             try:
                 storage.result(ts.open(spec, create=True, open=True))
             except ValueError:  # its metadata is torn: only that is written again, pixels stay
@@ -83,7 +83,7 @@ def _create_levels(image: str, plan: ScanPlan, dtype: np.dtype[Any]) -> None:
 
 def _write_group(image: str, ome: dict[str, Any]) -> None:
     storage = storage_at(image)
-    with storage.writing():
+    with storage.as_storage_error():
         storage.create()
     group = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
     storage.write_bytes("zarr.json", json.dumps(group, indent=2).encode())
@@ -155,12 +155,12 @@ def _open_spec(image: Location, level: str) -> dict[str, Any]:
 def _levels(image: Location) -> tuple[Any, ...]:
     """The arrays of an image, opened once per process because opening takes time."""
     storage = storage_at(image)
-    with storage.writing():
+    with storage.as_storage_error():
         if (group := storage.read_bytes("zarr.json")) is None:
             raise missing("zarr.json")
     datasets = json.loads(group)["attributes"]["ome"]["multiscales"][0]["datasets"]
     opening = [ts.open(_open_spec(image, dataset["path"])) for dataset in datasets]
-    with storage.writing():
+    with storage.as_storage_error():
         return tuple(storage.result(future) for future in opening)
 
 
@@ -179,7 +179,7 @@ def write_core(image: Location, rows: slice, columns: slice, levels: Sequence[Ar
         The pixels of the core, one array per level.
     """
     storage = storage_at(image)
-    with storage.writing(sum(pixels.nbytes for pixels in levels)):
+    with storage.as_storage_error(sum(pixels.nbytes for pixels in levels)):
         storage.check_not_removed("zarr.json")  # tensorstore would create a new folder
         writing = [
             window.write(pixels)
