@@ -45,7 +45,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("values", "said"), MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_named_in_one_line(values: dict[str, object], said: str) -> None:
-    """A wrong setting is refused in one line that says what was expected and what came."""
+    """A wrong setting is refused in one line that says what was expected and what was got."""
     with pytest.raises(SettingsError) as refused:
         validate(values)
 
@@ -59,7 +59,7 @@ def test_mistakes_are_named_in_one_line(values: dict[str, object], said: str) ->
     overlap=st.none() | st.integers(0, 128),
     exposure=st.floats(0.01, 1000),
 )
-def test_saved_settings_repeat_themselves(
+def test_saved_settings_are_read_back_equal(
     stripes: int, fields: int | None, overlap: int | None, exposure: float
 ) -> None:
     """Settings read back from their TOML are equal."""
@@ -79,7 +79,7 @@ def test_a_setting_is_read_by_its_old_name() -> None:
 
 
 def test_a_setting_is_not_given_by_two_names() -> None:
-    """Of an old and a new name for one setting neither wins silently."""
+    """Giving both the old and the new name is an error."""
     with pytest.raises(SettingsError, match="backlash_um: expected to be given once"):
         validate({"approach_um": 2.5, "backlash_um": 1.0})
 

@@ -13,7 +13,7 @@ from driver.command_line import build_parser, parse
 OPTIONS = [name for name in Settings.model_fields if name not in marked(FILE_ONLY)]
 
 
-def test_a_mistyped_option_is_told_its_neighbour() -> None:
+def test_a_mistyped_option_suggests_the_nearest() -> None:
     """An unknown option is refused with the nearest known one."""
     with pytest.raises(SettingsError, match="did you mean --stripes"):
         parse(["--stripe", "2"])
@@ -36,7 +36,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_option_wins_over_the_file(tmp_path: Path) -> None:
-    """What the command line says counts more than what the file says."""
+    """A value on the command line overrides the settings file."""
     file = tmp_path / "scan.toml"
     file.write_text("stripes = 5\nplanes = 9\n")
 
@@ -47,7 +47,7 @@ def test_an_option_wins_over_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [None, "stripes = ", "\xff"], ids=["missing", "torn", "binary"])
 def test_a_damaged_settings_file_is_named(tmp_path: Path, text: str | None) -> None:
-    """A settings file that cannot be read is a mistake that names the file."""
+    """An unreadable settings file is named in the error."""
     file = tmp_path / "scan.toml"
     if text is not None:
         file.write_bytes(text.encode("latin-1"))
@@ -82,7 +82,7 @@ GROUPED = {
 
 @pytest.mark.parametrize("title", GROUPED)
 def test_help_has_the_settings_in_groups(help_text: str, title: str) -> None:
-    """Under each title stand just the settings that belong together, in their order."""
+    """Each title lists its settings in order."""
     block = help_text.partition(f"\n{title}:\n")[2]
     block = re.split(r"\n(?=\S)", block)[0]
 
@@ -90,13 +90,13 @@ def test_help_has_the_settings_in_groups(help_text: str, title: str) -> None:
 
 
 def test_every_option_has_a_group() -> None:
-    """No setting is left out of the groups above, but those of the file alone."""
+    """Every setting is in one of the groups above, except file-only ones."""
     assert " ".join(GROUPED.values()).split() == OPTIONS
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_help_tells_unit_and_default(help_text: str, name: str) -> None:
-    """Every option shows its default, and one that is measured the unit that its name ends with."""
+def test_help_shows_unit_and_default(help_text: str, name: str) -> None:
+    """Every option shows its default, and its unit if its name ends with one."""
     option = re.split(rf"\n  --{name.replace('_', '-')}(?![\w-])", help_text)[1]
     option = " ".join(re.split(r"\n  -|\n\S", option)[0].split())
     default, unit = getattr(Settings(), name), re.search(r"_(um|ms|px|s|mb)$", name)
@@ -107,7 +107,7 @@ def test_help_tells_unit_and_default(help_text: str, name: str) -> None:
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
-    """A folder in which a run with a few settings of its own began."""
+    """A folder of a run with some settings of its own."""
     settings = validate({"stripes": 2, "fields": 5, "exposure_ms": 7})
     (tmp_path / SETTINGS_FILE).write_text(settings.to_toml())
     return tmp_path
@@ -123,7 +123,7 @@ SAME_ANSWER = {
 
 @pytest.mark.parametrize("options", SAME_ANSWER.values(), ids=SAME_ANSWER)
 def test_a_run_is_resumed_with_its_own_settings(earlier: Path, options: list[str]) -> None:
-    """What does not change the answer may change; everything else is as it was."""
+    """Settings that do not affect the answer may change; all others are those of the run."""
     call = parse(["--resume", str(earlier), *options])
 
     assert call.resume == earlier
@@ -131,7 +131,7 @@ def test_a_run_is_resumed_with_its_own_settings(earlier: Path, options: list[str
 
 
 def test_a_run_with_an_old_name_is_resumed(earlier: Path) -> None:
-    """A run folder of an earlier version has the name of its settings then."""
+    """A run folder of an earlier version has old names in its settings."""
     file = earlier / SETTINGS_FILE
     file.write_text(file.read_text().replace("backlash_um = 0.0", "approach_um = 2.5"))
 
@@ -145,17 +145,17 @@ ANOTHER_ANSWER = {
 }
 
 
-@pytest.mark.parametrize(("options", "told"), ANOTHER_ANSWER.values(), ids=ANOTHER_ANSWER)
-def test_a_run_is_not_resumed_as_another(earlier: Path, options: list[str], told: str) -> None:
+@pytest.mark.parametrize(("options", "message"), ANOTHER_ANSWER.values(), ids=ANOTHER_ANSWER)
+def test_a_run_is_not_resumed_as_another(earlier: Path, options: list[str], message: str) -> None:
     """Settings that would change the answer are refused by name, with both values."""
     with pytest.raises(SettingsError) as raised:
         parse(["--resume", str(earlier), *options])
 
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_folder_without_run_is_not_resumed(tmp_path: Path) -> None:
-    """Where no run began there is nothing to resume, and the missing file is named."""
+    """A folder without a run is refused, naming the missing file."""
     with pytest.raises(SettingsError, match=SETTINGS_FILE):
         parse(["--resume", str(tmp_path)])

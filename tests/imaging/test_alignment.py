@@ -14,7 +14,7 @@ INNER = slice(24, -24)
 
 
 def shaken(frames: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Planes on a random walk of about a pixel a step, and where each lies beside the middle."""
+    """Planes on a random walk of about a pixel a step, and their offsets from the central one."""
     walk = np.cumsum(np.random.default_rng(seed).normal(0, 1, (len(frames), 2)), axis=0)
     walk -= walk[len(walk) // 2]
     moved = [
@@ -41,7 +41,7 @@ def test_drift_is_found_below_the_pixel(electrons: float, seed: int) -> None:
 
 
 def test_aligned_planes_fuse_as_if_they_had_never_moved() -> None:
-    """Alignment gives back what shifts of a few pixels cost, within a decibel."""
+    """Alignment restores what shifts of a few pixels cost, within a decibel."""
     frames, truth = lit(texture(256, seed=5), tilted(256), 300, 1.0)
     moved, _ = shaken(frames, seed=1)
 
@@ -62,7 +62,7 @@ def test_still_planes_hardly_move() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("planes", [1, 2, PLANES])
 def test_flat_planes_stay_as_they_are(dtype: type, planes: int) -> None:
-    """Where there is nothing to register, nothing moves and the dtype stays."""
+    """Without contrast nothing moves, and the dtype is kept."""
     frames = np.full((planes, 40, 50), 7, dtype)
     aligned = align(frames)
 
@@ -71,7 +71,7 @@ def test_flat_planes_stay_as_they_are(dtype: type, planes: int) -> None:
 
 
 def test_noise_is_not_taken_for_drift() -> None:
-    """Where planes have nothing in common, none is moved."""
+    """Planes with nothing in common are not moved."""
     frames = np.random.default_rng(0).poisson(100, (9, 128, 128)).astype(np.uint16)
 
     assert not drift(frames).any()
@@ -79,7 +79,7 @@ def test_noise_is_not_taken_for_drift() -> None:
 
 @pytest.mark.parametrize("lost", [0, 3, PLANES // 2 - 1, PLANES - 1])
 def test_a_dropped_frame_moves_no_other(lost: int) -> None:
-    """A plane that shows nothing leaves its neighbours where they are."""
+    """A plane without signal does not move its neighbours."""
     frames, _ = lit(texture(256, seed=5), tilted(256), 3000, 1.0)
     moved, walk = shaken(frames, seed=1)
     moved[lost] = np.random.default_rng(0).poisson(50, moved[lost].shape)
@@ -88,8 +88,8 @@ def test_a_dropped_frame_moves_no_other(lost: int) -> None:
     assert np.abs(others).max() < 0.6
 
 
-def test_a_shift_beyond_all_stages_is_not_believed() -> None:
-    """A neighbour 30 pixels away is another place, and stays."""
+def test_a_shift_beyond_any_drift_is_ignored() -> None:
+    """A neighbour 30 pixels away is not moved."""
     frames, _ = lit(texture(256, seed=5), tilted(256), 3000, 1.0)
 
     assert np.abs(drift(np.stack([frames[5], np.roll(frames[5], 30, axis=1)]))).max() == 0

@@ -1,4 +1,4 @@
-"""What detection promises, on scenes made here: every scene is drawn from a seed."""
+"""Detection on synthetic scenes, each drawn from a seed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_disc_is_found_where_and_as_large_as_it_is(diameter: float) -> None:
 
 @pytest.mark.parametrize("diameter", [12.0, 24.0, 60.0])
 def test_the_diameter_is_estimated(diameter: float) -> None:
-    """Without a given diameter the estimate is within a fifth of the truth, whatever the scale."""
+    """Without a given diameter the estimate is within a fifth of the truth, at any scale."""
     at = np.arange(1.2, 8, 1.9) * diameter
     grid = [(row, column, diameter, 300.0) for row in at for column in at]
     side = int(9 * diameter)
@@ -176,7 +176,7 @@ def test_the_score_follows_contrast() -> None:
 
 @pytest.mark.parametrize("wrong", [[], [np.zeros((2, 3, 4))], [np.zeros((0, 5))]])
 def test_samples_must_be_images(wrong: list[np.ndarray]) -> None:
-    """Anything but images is refused with a message that says what was expected."""
+    """Anything but images is refused, with what was expected."""
     with pytest.raises(ValueError, match="expected one or more images"):
         estimate_statistics(wrong)
 

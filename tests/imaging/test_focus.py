@@ -1,4 +1,4 @@
-"""Autofocus: peaks between steps, brightness that does not fool, surfaces that shrug off errors."""
+"""Autofocus: peaks between planes, robustness to brightness, dirt and wrong samples."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def camera(light: np.ndarray, seed: int) -> np.ndarray:
 @settings(deadline=None, max_examples=15)
 @given(st.floats(-3, 3), st.integers(0, 100))
 def test_the_peak_is_found_between_steps(best_um: float, seed: int) -> None:
-    """The peak lies within a quarter step of the truth wherever the truth lies between steps."""
+    """The peak lies within a quarter step of the truth, anywhere between planes."""
     peak = find_peak(HEIGHTS, *sharpness(sweep(best_um, seed)))
 
     assert peak.reason is None
@@ -105,10 +105,10 @@ DIRT = {  # objects, specks, height, light and radius of the specks; whether the
 @pytest.mark.parametrize(
     ("objects", "specks", "dirt_um", "light", "radius", "believed"), DIRT.values(), ids=DIRT
 )
-def test_dirt_is_never_taken_for_the_specimen(
+def test_dirt_does_not_move_the_peak(
     objects: int, specks: int, dirt_um: float, light: float, radius: int, believed: bool
 ) -> None:
-    """Sparse dirt on a second plane does not move the peak; dirt that is not sparse is told."""
+    """Sparse dirt on another plane does not move the peak; dense dirt rejects the sample."""
     for seed in range(3):
         generator = np.random.default_rng(seed)
         specimen = blobs_at(0.7, COARSE, objects, generator, radius=12)
@@ -119,13 +119,13 @@ def test_dirt_is_never_taken_for_the_specimen(
         assert peak.reason is not None or abs(peak.z_um - 0.7) < COARSE_STEP_UM / 2
 
 
-def test_a_peak_that_stands_alone_is_found() -> None:
-    """Where both neighbours show nothing at all, as in a recording of three planes, it is there."""
+def test_a_peak_of_one_plane_is_found() -> None:
+    """The peak is found if both neighbours have no contrast, as in a stack of three planes."""
     assert find_peak((0.0, 1.0, 2.0), np.array([0.0, 0.9, 0.0]), 0.01).z_um == pytest.approx(1)
 
 
-def test_two_planes_alike_are_told() -> None:
-    """Where specimen and dirt look alike no height is believed, and both are named."""
+def test_two_equal_planes_are_rejected() -> None:
+    """If specimen and dirt are equally sharp, the sample is rejected and both heights are named."""
     generator = np.random.default_rng(0)
     planes = [blobs_at(z, COARSE, 12, generator) for z in (-8.0, 12.0)]
 
@@ -138,8 +138,8 @@ def test_two_planes_alike_are_told() -> None:
 
 @settings(deadline=None, max_examples=10)
 @given(st.floats(-2, 2), st.floats(0, 3), st.integers(0, 100))
-def test_relief_is_focused_on_its_middle(middle_um: float, apart_um: float, seed: int) -> None:
-    """With half of the objects higher than the rest the peak lies nearer the middle than either."""
+def test_relief_is_focused_on_its_centre(middle_um: float, apart_um: float, seed: int) -> None:
+    """With objects at two heights, the peak lies nearer their centre than either."""
     generator = np.random.default_rng(seed)
     halves = [
         blobs_at(middle_um + d, HEIGHTS, 20, generator) for d in (-apart_um / 2, apart_um / 2)
@@ -153,15 +153,15 @@ def test_relief_is_focused_on_its_middle(middle_um: float, apart_um: float, seed
 
 @pytest.mark.parametrize("level", [100, 5000], ids=["dark", "bright"])
 def test_an_empty_field_is_rejected(level: int) -> None:
-    """Noise alone is no focus sample, and the reason says so."""
+    """A sample with noise only is rejected with the reason."""
     noise = np.random.default_rng(0).normal(level, np.sqrt(level), (13, 200, 200))
 
     assert "no contrast" in str(find_peak(HEIGHTS, *sharpness(noise)).reason)
 
 
 @pytest.mark.parametrize("best_um", [-9.0, 9.0], ids=["below", "above"])
-def test_a_peak_at_the_edge_is_told(best_um: float) -> None:
-    """A sweep that is sharpest at its first or last plane has not found its peak."""
+def test_a_peak_at_the_edge_is_rejected(best_um: float) -> None:
+    """A sweep that is sharpest at its first or last plane has no peak."""
     peak = find_peak(HEIGHTS, *sharpness(sweep(best_um)))
 
     assert peak.at_edge
@@ -224,7 +224,7 @@ def test_two_wrong_samples_of_twelve_do_no_harm(
 @pytest.mark.parametrize(
     ("count", "kind"), [(1, "constant"), (2, "plane"), (5, "plane"), (18, "quadratic")]
 )
-def test_the_surface_is_as_rich_as_its_samples(count: int, kind: str) -> None:
+def test_the_kind_of_surface_follows_the_number_of_samples(count: int, kind: str) -> None:
     """Few samples give a stiff surface, and every surface gives finite heights everywhere."""
     surface = fit_surface([tuple(row) for row in slide(count, seed=1).tolist()])
 
@@ -239,7 +239,7 @@ def test_the_surface_is_as_rich_as_its_samples(count: int, kind: str) -> None:
 )
 @settings(deadline=None, max_examples=60)
 def test_any_samples_give_a_surface_near_them(points: list[tuple[float, float, float]]) -> None:
-    """Samples on one line, on one spot or anywhere give heights that do not run away."""
+    """Samples on one line, at one point or anywhere give bounded heights."""
     heights = fit_surface(points).heights([p[0] for p in points], [p[1] for p in points])
     lowest, highest = min(p[2] for p in points), max(p[2] for p in points)
     margin = 0.25 * (highest - lowest) + 1.0 + 1e-6

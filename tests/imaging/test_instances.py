@@ -1,4 +1,4 @@
-"""From maps to objects: windows cannot be seen, and maps say what they say."""
+"""From maps to objects: windows leave no trace, and maps have their documented meaning."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ MAPS = {
 }
 
 
-@pytest.mark.parametrize(("maps", "second"), MAPS.values(), ids=MAPS)
-def test_touching_discs_are_two_objects(maps: np.ndarray, second: str) -> None:
-    """Whatever the second map says, touching discs are two objects that fill the foreground."""
-    labels = instances(maps.astype(np.float32), second, 24.0)
+@pytest.mark.parametrize(("maps", "second_map"), MAPS.values(), ids=MAPS)
+def test_touching_discs_are_two_objects(maps: np.ndarray, second_map: str) -> None:
+    """With any kind of second map, touching discs are two objects that fill the foreground."""
+    labels = instances(maps.astype(np.float32), second_map, 24.0)
 
     assert labels.max() == 2
     np.testing.assert_array_equal(labels > 0, FOREGROUND > 0)
@@ -64,10 +64,10 @@ def test_empty_maps_have_no_objects() -> None:
     step=st.sampled_from([32, 64, 128]),
     reach=st.sampled_from([0, 4, 32]),
 )
-def test_windows_cannot_be_seen(
+def test_windows_leave_no_trace(
     shape: tuple[int, int], origin: tuple[int, int], fixed: int | None, step: int, reach: int
 ) -> None:
-    """Maps put together from windows are those of one window over the whole region."""
+    """Maps from several windows equal those of one window over the whole region."""
     image = np.random.default_rng(shape).integers(0, 1000, shape).astype(np.int64)
 
     def network(pixels: np.ndarray) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_windows_cannot_be_seen(
 
 @pytest.mark.parametrize("origin", [(0, 0), (5, 64), (33, 31)])
 def test_windows_begin_on_the_grid_of_the_mosaic(origin: tuple[int, int]) -> None:
-    """A network that halves its image sees the same blocks wherever a region begins."""
+    """A network that halves its image has the same blocks at any origin of the region."""
     mosaic = np.random.default_rng(1).integers(0, 99, (400, 400))
 
     def halving(pixels: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ def test_fields_together_equal_the_whole_mosaic(stripes: int, fields: int, seed:
 
 
 def test_rows_are_in_mosaic_coordinates() -> None:
-    """A row tells where its object lies in the mosaic and on the slide."""
+    """A row has the position of its object in the mosaic and on the slide."""
     plan = plan_of(2, 2)
     field = plan.stripes[1][1]
     region = region_with_halo(field, 16, plan.surroundings(field))
@@ -84,8 +84,8 @@ def test_rows_are_in_mosaic_coordinates() -> None:
     assert rows["label"] == top * plan.mosaic_shape[1] + left + 1
 
 
-def test_cut_objects_are_told() -> None:
-    """An object that reaches the end of what is seen is marked, one inside is not."""
+def test_cut_objects_are_marked() -> None:
+    """An object that reaches the end of the region is marked, one inside is not."""
     plan = plan_of(1, 1)
     labels = np.zeros(plan.mosaic_shape, int)
     labels[0:5, 20:25], labels[40:45, 40:45] = 1, 2

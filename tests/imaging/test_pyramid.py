@@ -30,7 +30,7 @@ def test_labels_are_never_averaged(labels: np.ndarray, levels: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_a_level_is_the_mean_of_four(dtype: type) -> None:
-    """A pixel of level one is the mean of four, rounded where the image holds whole numbers."""
+    """A pixel of level one is the mean of four, rounded for integers."""
     image = np.array([[1, 2], [3, 5]], dtype)
 
     assert mean_pyramid(image, 2)[1] == np.array([[2.75 if dtype is np.float32 else 3]], dtype)

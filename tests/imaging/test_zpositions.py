@@ -1,4 +1,4 @@
-"""What becomes of focus samples: every one is kept or rejected with a reason."""
+"""Focus samples: each is kept, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def sweeps_of(samples: list[Field]) -> list[tuple[Field, SweepRecord]]:
     return [(field, SweepRecord((0.0,), (1.0,), 1.0, 0.0, 0.0)) for field in samples]
 
 
-def test_every_dropped_sample_is_told_with_its_reason() -> None:
-    """An empty field keeps the reason of its sweep, an outlier says how far off it lies."""
+def test_every_rejected_sample_has_a_reason() -> None:
+    """An empty field has the reason of its sweep, an outlier its distance from the surface."""
     job = focus_job()
     samples = sample_fields(job.plan, 4)
     peaks = {field: FocusPeak(3.0 + 0.01 * field.x_um) for field in samples}
@@ -40,8 +40,8 @@ def test_every_dropped_sample_is_told_with_its_reason() -> None:
     assert reasons[wrong.stripe, wrong.field] == "-15.0 um off the surface of the others"
 
 
-def test_where_nothing_can_be_believed_the_first_reason_is_told() -> None:
-    """Without one believed sample the scan is refused, with a reason and what to do."""
+def test_without_accepted_samples_the_first_reason_is_given() -> None:
+    """Without an accepted sample the scan fails with a reason and a hint."""
     job = focus_job()
     samples = sample_fields(job.plan, 4)
     peaks = {field: FocusPeak(0.0, reason="two planes are sharp") for field in samples}

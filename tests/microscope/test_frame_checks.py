@@ -1,4 +1,4 @@
-"""Frames that are not what the camera was asked for are refused, with the reason."""
+"""Frames that are missing, blank, repeated or saturated are refused with the reason."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize(("damage", "told"), DAMAGED.values(), ids=DAMAGED)
-def test_damage_is_told(damage: Callable[[np.ndarray], np.ndarray], told: str) -> None:
+@pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_damage_is_refused(damage: Callable[[np.ndarray], np.ndarray], message: str) -> None:
     """Each kind of damage raises an error that says which plane and what is wrong."""
     with pytest.raises(CaptureError) as raised:
         require_valid_frames(damage(frames_of("uint16")), SHAPE, np.dtype(np.uint16), 0.5)
 
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 SOUND = {
@@ -61,8 +61,8 @@ SOUND = {
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("change", SOUND.values(), ids=SOUND)
-def test_sound_frames_pass(change: Callable[[np.ndarray], np.ndarray], dtype: str) -> None:
-    """Bright and dark parts are no damage, in any type that a microscope delivers."""
+def test_valid_frames_pass(change: Callable[[np.ndarray], np.ndarray], dtype: str) -> None:
+    """Bright and dark areas are valid, in any dtype that a microscope delivers."""
     frames = np.minimum(change(frames_of("uint16")), 255).astype(dtype)
 
     require_valid_frames(frames, SHAPE, np.dtype(dtype), 0.5)

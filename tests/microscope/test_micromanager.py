@@ -1,4 +1,4 @@
-"""Micro-Manager's own core and its devices made for tests: the microscope says what they do."""
+"""The Micro-Manager microscope with the real core and its demo devices."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _locks_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 class Recorder:
-    """A core that notes what it was asked, and may be told to answer otherwise."""
+    """A core that records its calls, and may answer differently."""
 
     def __init__(self, core: pymmcore.CMMCore, **answers: Callable[..., Any]) -> None:
         self.core, self.answers, self.calls = core, answers, []
@@ -79,7 +79,7 @@ def opened(tmp_path: Path) -> Iterator[Opener]:
 
 
 def recorded(folder: Path, lines: tuple[str, ...], **answers: Callable[..., Any]) -> Recorder:
-    """Load a core that notes what it is asked."""
+    """Load a core that records its calls."""
     return Recorder(core_of(config_of(folder, *lines)), **answers)
 
 
@@ -88,7 +88,7 @@ def recorded(folder: Path, lines: tuple[str, ...], **answers: Callable[..., Any]
 def test_the_picture_moves_with_the_field(
     opened: Opener, at_um: tuple[int, int], right: int, down: int
 ) -> None:
-    """A field so many pixels to the right and below shows, pixel by pixel, what was there."""
+    """A field moved by some pixels shows the same pixels, shifted."""
     microscope = opened(*BEADS)
 
     first = microscope.stack(*at_um, [0.0]).frames[0]
@@ -112,7 +112,7 @@ MIRRORS = {
 def test_the_stage_follows_the_calibrated_orientation(
     opened: Opener, turn: tuple[int, ...], steps: tuple[int, int], binning: int
 ) -> None:
-    """Ways along columns and rows become the ways of the stage that the configuration tells."""
+    """Moves along columns and rows become stage moves by the configured affine."""
     a, b, c, d = (0.5 * value for value in turn)
     affine = ("PixelSize_um,Lens,0.5", f"PixelSizeAffine,Lens,{a},{b},0,{c},{d},0")
     microscope = opened(*BEADS[:-1], *affine, origin_um=(300.0, 600.0), binning=binning)
@@ -125,8 +125,7 @@ def test_the_stage_follows_the_calibrated_orientation(
 
 
 def test_a_microscope_has_one_owner(tmp_path: Path) -> None:
-    """While a process drives a microscope it is refused to others; once it is closed they have it,
-    also where loading it failed."""
+    """A microscope in use is refused to others; once closed it is free, also if loading failed."""
     path = config_of(tmp_path, *BEADS)
     config = MicroManagerConfig(path, exposure_ms=1.0, adapters=ADAPTERS, timeout_s=0.1)
     first = MicroManagerMicroscope(config)
@@ -142,8 +141,7 @@ def test_a_microscope_has_one_owner(tmp_path: Path) -> None:
 
 
 def test_a_second_scan_waits_for_the_first(tmp_path: Path) -> None:
-    """A process that was killed may take a moment to be gone; within the timeout that is waited
-    for."""
+    """Opening waits, within the timeout, for a process that is about to end."""
     config = MicroManagerConfig(
         config_of(tmp_path, *BEADS), exposure_ms=1.0, adapters=ADAPTERS, timeout_s=10
     )
@@ -154,7 +152,7 @@ def test_a_second_scan_waits_for_the_first(tmp_path: Path) -> None:
 
 
 def test_sequences_of_hardware_can_be_switched_off(opened: Opener) -> None:
-    """A drive that says it follows the camera, and does not, is stepped where settings say so."""
+    """A drive that claims to follow the camera but does not is stepped if settings say so."""
     lying = (*BEADS, "Property,Z,UseSequences,Yes")
     heights = [-6.0, -2.0, 2.5]
 
@@ -166,7 +164,7 @@ def test_sequences_of_hardware_can_be_switched_off(opened: Opener) -> None:
 
 
 def test_another_pixel_size_leaves_the_orientation(opened: Opener) -> None:
-    """Whoever knows the size of a pixel better than the configuration still has its directions."""
+    """A pixel size from the settings keeps the orientation of the configuration."""
     mirrored = ("PixelSize_um,Lens,0.5", "PixelSizeAffine,Lens,-0.5,0,0,0,0.5,0")
     microscope = opened(*BEADS[:-1], *mirrored, pixel_size_um=0.65)
 
@@ -176,8 +174,8 @@ def test_another_pixel_size_leaves_the_orientation(opened: Opener) -> None:
     assert microscope._core.getXYPosition() == pytest.approx((-30, 60), abs=0.02)
 
 
-def test_an_affine_of_another_scale_was_never_calibrated(opened: Opener) -> None:
-    """A pixel size without an affine leaves the stage's own directions."""
+def test_an_affine_of_another_scale_is_ignored(opened: Opener) -> None:
+    """Without a calibrated affine the stage's own directions are used."""
     microscope = opened(*BEADS[:-1], "PixelSize_um,Lens,0.25")
 
     microscope.stack(30.0, 60.0, [0.0])
@@ -206,10 +204,10 @@ FRAMES = {
 
 
 @pytest.mark.parametrize(("config", "shape", "pixel_um"), FRAMES.values(), ids=FRAMES)
-def test_frames_are_as_the_settings_say(
+def test_frames_follow_the_settings(
     opened: Opener, config: dict[str, Any], shape: tuple[int, int], pixel_um: float
 ) -> None:
-    """Binning and part of the camera show in the shape, binning in the size of a pixel."""
+    """Binning and ROI determine the shape, binning the pixel size."""
     microscope = opened(*BEADS, **config)
 
     stack = microscope.stack(0.0, 0.0, [0.0, 1.0])
@@ -221,8 +219,8 @@ def test_frames_are_as_the_settings_say(
     assert stack.frames.dtype == microscope.dtype == np.uint16
 
 
-def test_a_camera_may_name_its_binning_otherwise(opened: Opener, tmp_path: Path) -> None:
-    """Binning 2 is asked for as 2x2 where that is its name."""
+def test_a_camera_may_name_its_binning_differently(opened: Opener, tmp_path: Path) -> None:
+    """Binning 2 is set as 2x2 if that is its name."""
     core = recorded(tmp_path, BEADS, getAllowedPropertyValues=lambda *_: ("1x1", "2x2"))
     core.answers["setProperty"] = lambda *_: None
 
@@ -231,8 +229,8 @@ def test_a_camera_may_name_its_binning_otherwise(opened: Opener, tmp_path: Path)
     assert core.asked("setProperty") == [("setProperty", "Camera", "Binning", "2x2")]
 
 
-def test_a_part_that_the_camera_rounds_is_refused(opened: Opener, tmp_path: Path) -> None:
-    """Frames of another size than asked would not fit the plan."""
+def test_a_roi_that_the_camera_rounds_is_refused(opened: Opener, tmp_path: Path) -> None:
+    """Frames of another size would not fit the plan."""
     core = recorded(tmp_path, BEADS)
     full = core.core.getROI()
     core.answers["getROI"] = lambda: [0, 0, 96, 64] if core.asked("setROI") else full
@@ -245,10 +243,10 @@ def test_a_part_that_the_camera_rounds_is_refused(opened: Opener, tmp_path: Path
     ("pixel", "bits", "dtype"),
     [("8bit", 8, np.uint8), ("16bit", 12, np.uint16), ("16bit", 16, np.uint16)],
 )
-def test_the_depth_of_the_camera_is_told(
+def test_the_bit_depth_of_the_camera_is_known(
     opened: Opener, pixel: str, bits: int, dtype: type
 ) -> None:
-    """A camera of 12 bits delivers 16, but says where it is saturated."""
+    """A 12 bit camera delivers 16 bit pixels and reports 12."""
     properties = f"Property,Camera,PixelType,{pixel}", f"Property,Camera,BitDepth,{bits}"
     lens = "ConfigPixelSize,Lens,Camera,Binning,1", "PixelSize_um,Lens,1.0"
 
@@ -258,7 +256,7 @@ def test_the_depth_of_the_camera_is_told(
 
 
 def test_exposures_begin_when_the_stage_has_settled(opened: Opener) -> None:
-    """Each plane is due after the move and the rest, begins then, and lasts its exposure."""
+    """Each plane is due after move and settling, begins then, and lasts its exposure."""
     stack = opened(*BEADS, exposure_ms=3.0, settle_ms=4.0).stack(0.0, 0.0, [0.0, 1.0, 2.0])
 
     assert all(began >= due for began, due in zip(stack.began_s, stack.due_s, strict=True))
@@ -283,10 +281,10 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize(("place", "config", "said"), OUTSIDE.values(), ids=OUTSIDE)
-def test_nothing_moves_towards_a_place_out_of_reach(
+def test_nothing_moves_towards_a_position_beyond_the_limits(
     opened: Opener, tmp_path: Path, place: tuple[Any, ...], config: dict[str, Any], said: str
 ) -> None:
-    """Limits are those of the stage, the way against backlash included; the device is named."""
+    """Limits are stage coordinates and include the backlash overshoot; the device is named."""
     core = recorded(tmp_path, BEADS)
     microscope = opened(*BEADS, core=core, **(LIMITED | config))
     core.calls.clear()
@@ -297,8 +295,8 @@ def test_nothing_moves_towards_a_place_out_of_reach(
     assert core.calls == []
 
 
-def test_a_plan_is_within_reach_as_a_whole_or_not_at_all(opened: Opener) -> None:
-    """All fields and heights are asked about at once; on the limit is within."""
+def test_a_plan_is_within_the_limits_as_a_whole_or_refused(opened: Opener) -> None:
+    """All fields and heights are checked at once; positions on the limit are allowed."""
     microscope = opened(*BEADS, **LIMITED)
 
     microscope.require_within_limits([(-100.0, -50.0), (400.0, 300.0)], [-20.0, 20.0])
@@ -307,7 +305,7 @@ def test_a_plan_is_within_reach_as_a_whole_or_not_at_all(opened: Opener) -> None
 
 
 def test_every_position_is_reached_from_below(opened: Opener, tmp_path: Path) -> None:
-    """The last move along each axis leads up, the first one of all included; up needs no detour."""
+    """The last move along each axis goes up, also the first of all; moves up do not overshoot."""
     core = recorded(tmp_path, BEADS)
     microscope = opened(*BEADS, core=core, backlash_um=3.0)
 
@@ -323,7 +321,7 @@ def test_every_position_is_reached_from_below(opened: Opener, tmp_path: Path) ->
 
 
 def test_without_backlash_each_position_is_one_move(opened: Opener, tmp_path: Path) -> None:
-    """No detour is made where none is asked for, and each move is waited for."""
+    """Without backlash nothing overshoots, and each move is waited for."""
     core = recorded(tmp_path, BEADS)
 
     opened(*BEADS, core=core).stack(30.0, 60.0, [2.0, 1.0])
@@ -342,7 +340,7 @@ def test_without_backlash_each_position_is_one_move(opened: Opener, tmp_path: Pa
 
 @pytest.mark.parametrize("autoshutter", ["0", "1"])
 def test_the_shutter_is_left_to_the_configuration(opened: Opener, autoshutter: str) -> None:
-    """Whether light falls on the specimen between planes is not ours to decide."""
+    """The shutter between planes follows AutoShutter."""
     microscope = opened(*BEADS, f"Property,Core,AutoShutter,{autoshutter}")
 
     microscope.stack(0.0, 0.0, [0.0])
@@ -351,7 +349,7 @@ def test_the_shutter_is_left_to_the_configuration(opened: Opener, autoshutter: s
 
 
 def test_a_stage_that_takes_too_long_is_named_and_stopped(opened: Opener) -> None:
-    """A wait ends after its time; the stage stands, and the next stack succeeds."""
+    """A wait ends at its timeout; the stage stops, and the next stack succeeds."""
     slow = "Property,XY,Velocity,0.1"  # mm/s
     microscope = opened(*BEADS, slow, timeout_s=0.1)
 
@@ -392,7 +390,7 @@ ALL_FAULTS += [(SEQUENCES, *case) for case in BURST_FAULTS.values()]
 def test_a_device_that_fails_is_named_and_the_next_stack_succeeds(
     opened: Opener, tmp_path: Path, lines: tuple[str, ...], call: str, device: str
 ) -> None:
-    """Every error of the core is ours, in one line that survives pickling; all stands still."""
+    """Every error of the core becomes one of ours in one line that can be pickled; stages stop."""
     core = recorded(tmp_path, lines, **{call: failing})
     microscope = opened(*lines, core=core)
 
@@ -408,14 +406,14 @@ def test_a_device_that_fails_is_named_and_the_next_stack_succeeds(
     assert len(microscope.stack(0.0, 0.0, [0.0, 1.0]).frames) == 2
 
 
-def test_a_focus_drive_that_knows_its_own_end_says_so(opened: Opener) -> None:
-    """What the device itself refuses is told in its own words."""
+def test_the_message_of_a_device_is_passed_on(opened: Opener) -> None:
+    """The device's own message is part of the error."""
     with pytest.raises(CaptureError, match=r'Z: .* got Error in device "Z": Position out of range'):
         opened(*BEADS).stack(0.0, 0.0, [1e6])
 
 
-def test_a_camera_that_changes_its_frames_is_told(opened: Opener) -> None:
-    """Whoever changes the binning meanwhile makes a stack fail, not the pictures."""
+def test_a_camera_that_changes_its_frames_is_refused(opened: Opener) -> None:
+    """A binning changed during the scan makes the stack fail."""
     microscope = opened(*BEADS)
     microscope._core.setProperty("Camera", "Binning", "2")
 
@@ -432,7 +430,7 @@ def told_by(frame: np.ndarray) -> tuple[int, dict[str, Any]]:
 
 
 def test_a_burst_takes_the_heights_in_their_order(opened: Opener) -> None:
-    """Each frame of a burst says at which height it was exposed, and at which place."""
+    """Each frame of a burst was exposed at its height and position."""
     microscope = opened(*SEQUENCES)
     heights = [-2.0, -1.0, 0.5, 3.0, 2.0]
 
@@ -447,7 +445,7 @@ def test_a_burst_takes_the_heights_in_their_order(opened: Opener) -> None:
 
 
 def test_a_burst_begins_when_the_first_height_is_reached(opened: Opener, tmp_path: Path) -> None:
-    """Stage and drive arrive, the sequence is armed, the camera leads; at the end all rests."""
+    """Stage and drive arrive, the sequence is armed, the camera triggers; in the end all stop."""
     core = recorded(tmp_path, SEQUENCES)
     microscope = opened(*SEQUENCES, core=core, backlash_um=1.0)
 
@@ -481,7 +479,7 @@ SINGLY = {
 
 
 @pytest.mark.parametrize(("heights", "config"), SINGLY.values(), ids=SINGLY)
-def test_what_cannot_be_a_burst_is_taken_step_by_step(
+def test_stacks_are_stepped_if_no_burst_is_possible(
     opened: Opener, tmp_path: Path, heights: list[float], config: dict[str, Any]
 ) -> None:
     """The heights are the same, only slower."""
@@ -493,8 +491,10 @@ def test_what_cannot_be_a_burst_is_taken_step_by_step(
     assert [told_by(frame)[1]["TZStage-0 ZPositionUm"] for frame in frames] == heights
 
 
-def test_an_overflow_is_told_and_the_next_burst_succeeds(opened: Opener, tmp_path: Path) -> None:
-    """A buffer too small ends the burst early; nothing is delivered, and the camera rests."""
+def test_an_overflow_is_an_error_and_the_next_burst_succeeds(
+    opened: Opener, tmp_path: Path
+) -> None:
+    """A buffer that is too small ends the burst; nothing is delivered, and the camera stops."""
     core = recorded(tmp_path, SEQUENCES)
     small = core.core.setCircularBufferMemoryFootprint
     core.answers["setCircularBufferMemoryFootprint"] = lambda _: small(1)
@@ -510,8 +510,8 @@ def test_an_overflow_is_told_and_the_next_burst_succeeds(opened: Opener, tmp_pat
     assert len(microscope.stack(0.0, 0.0, [0.0, 1.0, 2.0]).frames) == 3
 
 
-def test_frames_that_do_not_come_are_told(opened: Opener, tmp_path: Path) -> None:
-    """A camera that still runs when the time is over has lost its frames or its trigger."""
+def test_missing_frames_are_an_error(opened: Opener, tmp_path: Path) -> None:
+    """A camera that still runs at the timeout has lost frames or its trigger."""
     core = recorded(tmp_path, SEQUENCES, isSequenceRunning=lambda: True)
     core.answers["startSequenceAcquisition"] = lambda *_: None
     microscope = opened(*SEQUENCES, core=core, timeout_s=0.05)
@@ -522,10 +522,8 @@ def test_frames_that_do_not_come_are_told(opened: Opener, tmp_path: Path) -> Non
     assert core.calls[-1] == ("stop", "Z")
 
 
-def test_a_burst_of_a_camera_that_tells_the_time_has_its_times(
-    opened: Opener, tmp_path: Path
-) -> None:
-    """Frames begin as far apart as the camera says."""
+def test_a_burst_has_the_times_of_the_camera(opened: Opener, tmp_path: Path) -> None:
+    """Frames begin at the intervals that the camera reports."""
     elapsed_ms = iter((3.0, 10.0, 30.0))
     core = recorded(tmp_path, SEQUENCES)
 
@@ -544,7 +542,7 @@ def test_a_burst_of_a_camera_that_tells_the_time_has_its_times(
 
 
 def test_a_drive_that_claims_sequences_and_stays_shows_in_the_frames(opened: Opener) -> None:
-    """A burst whose drive ignores the trigger repeats one plane, which `soundness` refuses."""
+    """A burst whose drive ignores the trigger repeats one plane, which `frame_checks` refuses."""
     microscope = opened(*BEADS, "Property,Z,UseSequences,Yes")
 
     frames = microscope.stack(0.0, 0.0, [0.0, 5.0]).frames
@@ -585,10 +583,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("lines", "config", "said"), WRONG.values(), ids=WRONG)
-def test_a_wrong_configuration_is_told_in_one_line(
+def test_a_wrong_configuration_fails_in_one_line(
     opened: Opener, lines: tuple[str, ...], config: dict[str, Any], said: str
 ) -> None:
-    """What was expected, what came and what to do; no traceback, and it survives pickling."""
+    """The error has what was expected, what was got and what to do, and can be pickled."""
     with pytest.raises(InputError, match=re.escape(said)) as refused:
         opened(*lines, **config)
 
@@ -600,7 +598,7 @@ def test_a_wrong_configuration_is_told_in_one_line(
 def test_a_refused_microscope_is_released(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
-    """Devices that came up before the fault showed are free for the next attempt."""
+    """Devices that started before the fault are released."""
     left = []
 
     class Watched(pymmcore.CMMCore):
@@ -617,15 +615,15 @@ def test_a_refused_microscope_is_released(
 
 
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
-    """A file that is not there is told by its path."""
+    """A missing file is named by its path."""
     with pytest.raises(InputError, match=r"none\.cfg: expected a readable .* file, got none"):
         MicroManagerMicroscope(MicroManagerConfig(tmp_path / "none.cfg", exposure_ms=1.0))
 
 
-def test_adapters_of_another_interface_are_told_by_number(
+def test_adapters_of_another_interface_are_named_by_number(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message says which number came, which was expected and which package has it."""
+    """The message has the number got, the number expected and the package to install."""
 
     class Newer(pymmcore.CMMCore):
         def loadSystemConfiguration(self, _: str) -> None:
@@ -647,7 +645,7 @@ def test_adapters_of_another_interface_are_told_by_number(
 def test_adapters_are_found_where_micro_manager_keeps_them(
     opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: bool
 ) -> None:
-    """Without a setting the environment tells the folder, else it is that of the configuration."""
+    """Without a setting the folder is that of the environment, else of the configuration."""
     if variable:
         monkeypatch.setenv("MICROMANAGER_PATH", str(ADAPTERS))
     else:
@@ -674,7 +672,7 @@ def test_a_config_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(config)) == config
 
 
-def test_a_closed_microscope_takes_nothing(opened: Opener) -> None:
+def test_a_closed_microscope_refuses_stacks(opened: Opener) -> None:
     """Stop and close are safe from any state and may be repeated; the devices are released."""
     microscope = opened(*BEADS)
     microscope._core.setXYPosition(4000.0, 0.0)
@@ -686,8 +684,8 @@ def test_a_closed_microscope_takes_nothing(opened: Opener) -> None:
         microscope.stack(0.0, 0.0, [0.0])
 
 
-def test_a_core_that_was_lent_keeps_its_devices(opened: Opener, tmp_path: Path) -> None:
-    """Who brings a core unloads it."""
+def test_a_core_passed_in_keeps_its_devices(opened: Opener, tmp_path: Path) -> None:
+    """The caller of a core unloads it."""
     core = core_of(config_of(tmp_path, *BEADS))
 
     opened(*BEADS, core=core, roi_px=(0, 0, 64, 64)).close()
@@ -696,8 +694,8 @@ def test_a_core_that_was_lent_keeps_its_devices(opened: Opener, tmp_path: Path) 
     assert opened(*BEADS, core=core, roi_px=(0, 0, 256, 128)).frame_shape == (128, 256)
 
 
-def test_a_driver_that_crashes_takes_its_own_process_along(tmp_path: Path) -> None:
-    """A camera's native crash ends the process that owns it by a signal, and no other one."""
+def test_a_crashing_driver_ends_its_own_process_only(tmp_path: Path) -> None:
+    """A native crash ends the process that owns the camera by a signal, and no other."""
     code = (
         "import sys\n"
         "from pathlib import Path\n"

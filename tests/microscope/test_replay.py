@@ -1,4 +1,4 @@
-"""Recorded images come back as they were recorded, or are refused by name when they are opened."""
+"""Recordings are read as written, or refused when they are opened, naming the file."""
 
 import json
 import logging
@@ -47,7 +47,7 @@ def write_tiff(path: Path, planes: np.ndarray, **options: object) -> Path:
 
 
 def write_ome_tiff(path: Path, planes: np.ndarray, axes: str = "ZYX") -> Path:
-    """Write an OME-TIFF that tells its sizes, the pixel size in nm."""
+    """Write an OME-TIFF with sizes, the pixel size in nm."""
     metadata = {"axes": axes, "PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm",
                 "PhysicalSizeZ": 1.5, "PhysicalSizeZUnit": "µm"}  # fmt: skip
     return write_tiff(path, planes, ome=True, metadata=metadata)
@@ -147,7 +147,7 @@ TAKES = {
 
 
 @pytest.mark.parametrize("take", TAKES)
-def test_every_take_comes_back_as_it_was_written(take: str, tmp_path: Path) -> None:
+def test_every_recording_is_read_as_written(take: str, tmp_path: Path) -> None:
     """Each kind of recording gives its planes in order, equal to what was written."""
     write, expected, fields = TAKES[take]
 
@@ -188,7 +188,7 @@ def test_jpeg_planes_come_back_nearly(tmp_path: Path) -> None:
     ],
     ids=["timepoints", "channels", "Zarr v3 t and c", "Zarr v2 t and c", "colour"],
 )  # fmt: skip
-def test_what_is_left_out_is_warned_of(
+def test_ignored_images_give_a_warning(
     write: Callable[[Path], Path], kept: np.ndarray, word: str, tmp_path: Path
 ) -> None:
     """Of several channels or timepoints the first is used, and a warning says so once."""
@@ -208,7 +208,7 @@ def test_what_is_left_out_is_warned_of(
     ids=["TIFF", "PNG", "OME-Zarr without z"],
 )
 def test_a_single_image_is_one_plane(write: Callable[[Path], Path], tmp_path: Path) -> None:
-    """An image without z is a field of one plane, and nobody is warned of its z-step."""
+    """An image without z is a field of one plane; there is no warning about its z-step."""
     recording = Recording.open(write(tmp_path))
 
     assert recording.planes == 1
@@ -229,7 +229,7 @@ def test_a_single_image_is_one_plane(write: Callable[[Path], Path], tmp_path: Pa
     ids=["OME-XML", "ImageJ um", "ImageJ micron", "ImageJ escaped", "NGFF 0.4", "NGFF 0.5"],
 )
 def test_sizes_of_the_metadata_win(write: Callable[[Path], Path], tmp_path: Path) -> None:
-    """Sizes come from the metadata whatever the settings say, with a warning where they differ."""
+    """Sizes come from the metadata, with a warning if the settings differ."""
     path = write(tmp_path)
 
     agreed = Recording.open(path, pixel_size_um=0.325, z_step_um=1.5)
@@ -242,7 +242,7 @@ def test_sizes_of_the_metadata_win(write: Callable[[Path], Path], tmp_path: Path
 
 
 def test_sizes_not_recorded_come_from_the_settings(tmp_path: Path) -> None:
-    """Without metadata the settings count; without these, pixels and planes with a warning."""
+    """Without metadata the settings are used; without these 1 µm is assumed with a warning."""
     path = write_imagej(tmp_path / "a.tif", STACK, "pixel")
 
     told = Recording.open(path, pixel_size_um=0.5, z_step_um=2.0)
@@ -253,7 +253,7 @@ def test_sizes_not_recorded_come_from_the_settings(tmp_path: Path) -> None:
 
 
 def test_sidecars_are_ignored(tmp_path: Path) -> None:
-    """Hidden files, notes and tables beside the images do not count."""
+    """Hidden files, notes and tables next to the images are ignored."""
     folder = write_planes(tmp_path / "a", STACK)
     for name in ("._z1.tif", ".DS_Store", "notes.txt", "README.md", "meta.json", "t.csv", "o.xml"):
         (folder / name).write_text("nothing")
@@ -375,10 +375,10 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_when_opened_and_by_name(
+def test_a_faulty_file_is_refused_by_name_when_opened(
     mistake: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever is wrong raises InputError with the very file as subject, and nothing is printed."""
+    """Any fault raises InputError with the file as subject, and nothing is printed."""
     write, name, word = MISTAKES[mistake]
     path = write(tmp_path)
     capfd.readouterr()
@@ -392,7 +392,7 @@ def test_a_mistake_is_told_when_opened_and_by_name(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_refused_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_permission_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that may not be read is an InputError that says so."""
     path = write_planes(tmp_path / "a", BYTES[:1], ".png") / "z1.png"
 

@@ -209,7 +209,7 @@ def test_noise_is_that_of_photons_and_camera() -> None:
 
 
 def test_the_camera_saturates() -> None:
-    """Too long an exposure ends at the greatest level and does not wrap around."""
+    """Too long an exposure saturates at the maximum and does not wrap around."""
     microscope = microscope_on(specimen_of((150.0, 150.0, 0.0)), exposure_ms=1e4)
 
     frame = microscope.stack(150.0, 150.0, [0.0]).frames[0]
@@ -250,7 +250,7 @@ def test_moves_settling_and_exposure_take_their_time(oversleep_ms: float) -> Non
 
 
 def test_time_really_passes() -> None:
-    """With the clock on the wall a stack lasts at least its exposures and settling."""
+    """On the real clock a stack takes at least its exposures and settling."""
     microscope = SimulatedMicroscope(
         specimen_of(), frame_shape=(16, 16), pixel_size_um=1.0, exposure_ms=4.0, seed=0,
         settle_ms=1.0,
@@ -272,7 +272,7 @@ def test_time_really_passes() -> None:
     ],
     ids=["just above", "far below", "z NaN", "x infinite"],
 )
-def test_a_place_out_of_reach_is_refused(
+def test_a_position_beyond_the_limits_is_refused(
     place: tuple[float, float, list[float]], device: str
 ) -> None:
     """The device and its limits are named, and nothing has moved."""
@@ -285,7 +285,7 @@ def test_a_place_out_of_reach_is_refused(
     assert clock() == 1000.0
 
 
-def test_a_closed_microscope_takes_nothing() -> None:
+def test_a_closed_microscope_refuses_stacks() -> None:
     """Stop and close are safe from any state and may be repeated; a stack is refused afterwards."""
     microscope = microscope_on(specimen_of())
     for call in (microscope.stop, microscope.close, microscope.close, microscope.stop):

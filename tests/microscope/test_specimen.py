@@ -1,4 +1,4 @@
-"""A specimen is grown from its seed alone and is as hard to focus and to tell apart as promised."""
+"""A specimen depends on its seed only, and is as hard to focus and to separate as documented."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_the_same_seed_grows_the_same_specimen(seed: int, height: float, width: 
 
 
 def test_another_seed_grows_another_specimen() -> None:
-    """Two seeds share neither places nor focus surface."""
+    """Two seeds share neither positions nor focus surface."""
     first, second = Specimen.grow(1, SCAN_UM), Specimen.grow(2, SCAN_UM)
 
     assert first.surface != second.surface
@@ -38,7 +38,7 @@ def test_another_seed_grows_another_specimen() -> None:
 @given(seeds, lengths_um, lengths_um)
 @settings(max_examples=25, deadline=None)
 def test_objects_are_as_promised(seed: int, height: float, width: float) -> None:
-    """Places, sizes, heights and brightnesses stay within the bounds that are documented."""
+    """Positions, sizes, heights and brightnesses stay within the documented bounds."""
     specimen = Specimen.grow(seed, (height, width))
 
     assert {len(getattr(specimen, name)) for name in ARRAYS} == {len(specimen)}
@@ -77,7 +77,7 @@ def test_the_usual_scan_holds_some_hundred_objects(seed: int) -> None:
 @given(seeds, lengths_um, lengths_um)
 @settings(max_examples=25, deadline=None)
 def test_one_focus_does_not_serve_the_whole_slide(seed: int, height: float, width: float) -> None:
-    """Whatever the extent, the surface rises by more than twice the depth of focus."""
+    """For any extent the surface rises by more than twice the depth of focus."""
     specimen = Specimen.grow(seed, (height, width))
 
     y_um, x_um = np.mgrid[0:height:21j, 0:width:21j]  # type: ignore[misc]
@@ -87,7 +87,7 @@ def test_one_focus_does_not_serve_the_whole_slide(seed: int, height: float, widt
 
 
 def test_the_focus_surface_takes_numbers_and_arrays() -> None:
-    """A single place gives the same height as that place within an array."""
+    """A single position gives the same height as within an array."""
     specimen = Specimen.grow(0, SCAN_UM)
 
     alone = specimen.focus_surface_um(100.0, 50.0)

@@ -127,7 +127,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("change", "said"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, change: Any, said: str) -> None:
+def test_a_wrong_folder_fails_in_one_line(tmp_path: Path, change: Any, said: str) -> None:
     """A folder that cannot be used is refused when it is opened, in one line, offline."""
     folder = model_folder(tmp_path / "model", change=change)
 
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path, change: Any, said: st
 
 @pytest.mark.parametrize("place", ["none", "."])
 def test_a_folder_without_a_model_is_named(tmp_path: Path, place: str) -> None:
-    """A missing folder, or one with something else, is told by its path."""
+    """A missing folder, or one without a model, is named by its path."""
     with pytest.raises(UserMistake, match=rf"{place}: expected .* got (FileNotFound|Value)Error"):
         open_predictor(f"bioimageio:{tmp_path / place}", UINT16)
 

@@ -1,4 +1,4 @@
-"""A user's ONNX file: what it promises is measured, and what is wrong is told in one line."""
+"""A user's ONNX file: its properties are measured, and faults are errors in one line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("content", NETWORKS.values(), ids=NETWORKS)
 def test_field_borders_leave_no_trace(tmp_path: Path, content: bytes) -> None:
-    """Cores searched with their halo, however they are cut, give the labels of the whole mosaic."""
+    """Cores with their halo, of any size, give the labels of the whole mosaic."""
     mosaic = slide((420, 500), 25)
     predictor = pickle.loads(pickle.dumps(opened(tmp_path, content)))
     statistics = predictor.estimate_statistics([mosaic], 20.0)
@@ -92,8 +92,8 @@ def test_the_receptive_field_is_measured(
     assert opened(tmp_path, content).receptive_field_px == receptive_field_px
 
 
-def test_it_finds_what_the_network_shows(tmp_path: Path) -> None:
-    """The labels are those of the maps that the network's formula gives, by percentiles 1, 99.8."""
+def test_labels_follow_the_maps_of_the_network(tmp_path: Path) -> None:
+    """The labels are those of the network's formula with percentiles 1 and 99.8."""
     image = slide((300, 300), 12)
     predictor = opened(tmp_path, networks.smoothing())
     low, high = np.percentile(image, (1, 99.8))
@@ -108,8 +108,8 @@ def test_it_finds_what_the_network_shows(tmp_path: Path) -> None:
     assert np.mean((labels > 0) != (expected > 0)) < 1e-3
 
 
-def test_a_field_is_not_judged_by_itself(tmp_path: Path) -> None:
-    """The normalisation is that of all samples; a field of empty ground stays empty."""
+def test_normalisation_is_that_of_the_scan(tmp_path: Path) -> None:
+    """The normalisation is that of all samples; an empty field stays empty."""
     predictor = opened(tmp_path, networks.smoothing())
     samples = [slide((200, 200), 12), slide((150, 300), 20, seed=2)]
     statistics = predictor.estimate_statistics(samples, 20.0)
@@ -156,7 +156,7 @@ def test_a_network_that_would_show_borders_is_refused(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A file that is not there is told by its path."""
+    """A missing file is named by its path."""
     with pytest.raises(UserMistake, match=r"none\.onnx: expected .* got FileNotFoundError"):
         open_predictor(f"onnx:{tmp_path / 'none.onnx'}", UINT16)
 

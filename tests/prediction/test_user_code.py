@@ -1,4 +1,4 @@
-"""A user's own Python: found, tried on an empty image, and never trusted with our arrays."""
+"""A user's own Python: imported, tested on an empty image, and given copies of arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 
 
 def test_the_readme_has_a_model_that_works(module: Path) -> None:
-    """The README's example finds the discs of a slide, in raster order, after a journey."""
+    """The README's example detects the discs of a slide, in raster order, after pickling."""
     (example,) = re.findall(
         r"```python\n(# my_model\.py.*?)```", (ROOT / "README.md").read_text(), re.S
     )
@@ -55,8 +55,8 @@ LABELS = {
 
 
 @pytest.mark.parametrize("expression", LABELS.values(), ids=LABELS)
-def test_labels_may_be_any_whole_numbers(module: Path, expression: str) -> None:
-    """Labels become 1 to n in raster order, whatever they were; the image is left alone."""
+def test_labels_may_be_any_integers(module: Path, expression: str) -> None:
+    """Any labels become 1 to n in raster order; the image is not modified."""
     module.write_text(
         f"import numpy as np\n\ndef factory():\n    return lambda image: {expression}\n"
     )
@@ -71,8 +71,8 @@ def test_labels_may_be_any_whole_numbers(module: Path, expression: str) -> None:
     np.testing.assert_array_equal(image, before)
 
 
-def test_a_model_may_say_what_it_needs_around_a_core(module: Path) -> None:
-    """The halo is the model's `halo_px`; without it, what objects of that size need."""
+def test_a_model_may_set_its_halo(module: Path) -> None:
+    """The halo is the model's `halo_px`, or that of objects of this size."""
     module.write_text(
         "import numpy as np\n\n"
         "class Model:\n    halo_px = 17\n    __call__ = staticmethod(np.zeros_like)\n\n"
@@ -103,7 +103,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("code", "spec", "said"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_in_one_line(module: Path, code: str, spec: str, said: str) -> None:
+def test_wrong_code_fails_in_one_line(module: Path, code: str, spec: str, said: str) -> None:
     """A model that cannot be used is refused when it is opened, in one line."""
     module.write_text(code + "\n")
 
