@@ -8,18 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from config import (
-    FILE_ONLY,
-    SIMULATED_DEFAULTS,
-    VERSION,
-    Group,
-    Settings,
-    SettingsError,
-    marks,
-    read_toml,
-    resumed,
-    validate,
-)
+import config
+from config import Settings, SettingsError
 
 MAX_PORT = 65535
 FOLDERS = ("out", "resume", "report")
@@ -43,7 +33,7 @@ def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocat
     `locally` gives the folder on this computer for one that is named, which may be a URL.
     """
     given = vars(build_parser().parse_args(argv))
-    values = read_toml(Path(file)) if (file := given.pop("config")) else {}
+    values = config.read_toml(Path(file)) if (file := given.pop("config")) else {}
     named = {name: given.pop(name) for name in FOLDERS}
     live, plain = given.pop("live"), given.pop("plain")
     values |= {name: value for name, value in given.items() if value is not None}
@@ -53,7 +43,9 @@ def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocat
         )
     folders = {name: locally(text) if text else None for name, text in named.items()}
     resume = folders["resume"]
-    settings = resumed(resume, named["resume"], values) if resume else validate(values)
+    settings = (
+        config.resumed(resume, named["resume"], values) if resume else config.validate(values)
+    )
     return Invocation(settings, **folders, live=live, plain=plain)
 
 
@@ -91,12 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
     call.add_argument("--live", metavar="PORT", type=_address, help="serve the report as it grows")
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
     call.add_argument("-h", "--help", action="help", help="show this help")
-    version = f"stripe scan {VERSION}"
+    version = f"stripe scan {config.VERSION}"
     call.add_argument("--version", action="version", version=version, help="show the version")
-    groups: dict[Group, argparse._ArgumentGroup] = {}
+    groups: dict[config.Group, argparse._ArgumentGroup] = {}
     for name in Settings.model_fields:
-        group, unit, rules = marks(name)
-        if FILE_ONLY not in rules:
+        group, unit, rules = config.marks(name)
+        if config.FILE_ONLY not in rules:
             if group not in groups:
                 groups[group] = parser.add_argument_group(group.title)
             _add_option(groups[group], name, unit.name)
@@ -105,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_option(group: argparse._ArgumentGroup, name: str, unit: str) -> None:
     flag, field = "--" + name.replace("_", "-"), Settings.model_fields[name]
-    shown, text = SIMULATED_DEFAULTS.get(name, field.default), field.description
+    shown, text = config.SIMULATED_DEFAULTS.get(name, field.default), field.description
     if field.default is False:
         group.add_argument(flag, dest=name, action="store_true", default=None, help=text)
         return
