@@ -46,10 +46,10 @@ class CaptureActor:
             ended_s=batch.ended_s,
             complete_s=time.time(),
             slips_ms=tuple(
-                1e3 * (began - due) for began, due in zip(batch.began_s, batch.due_s, strict=True)
+                round(1e3 * (began - due), 3)
+                for began, due in zip(batch.began_s, batch.due_s, strict=True)
             ),
             process=os.getpid(),
-            niceness=os.nice(0),
         )
         return record, batch.frames
 
@@ -75,12 +75,12 @@ class CaptureActor:
 
     @ray.method(max_task_retries=-1)
     def ready(self, stored: Any, prefault_bytes: int) -> int:
-        """The process id, once the process lives; may be repeated, unlike a capture.
+        """The niceness of the process, once it lives; may be repeated, unlike a capture.
 
         `stored` is any value of the object store: fetching it maps the store into this process.
         """
         prefault_object_store(prefault_bytes)
-        return os.getpid()
+        return os.nice(0)
 
     def close(self) -> None:
         """Stop the stage and release the microscope."""

@@ -63,7 +63,7 @@ def scan(run: Run) -> AnswerRecord:
         with ScanLoop(run, pending, focus) as loop:
             while not loop.finished:
                 loop.submit_captures()  # as many as there are credits
-                for outcome in loop.wait():  # blocks in ray.wait; yields what ended
+                for outcome in pending.wait():  # blocks in ray.wait; yields what ended
                     match outcome:
                         case Done(Capture() as capture, record, batch):
                             loop.submit_stack(capture, record, batch)  # batch: an ObjectRef

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import ray
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_c
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.zpositions import z_positions
 from prediction import Predictor
+from prediction.warm_up import compile_kernels
 from results.digest import digest_of
 from results.store import (
     DEPTH,
@@ -170,18 +170,6 @@ def warm_up(
     """
     prefault_object_store(prefault_bytes)
     return _timed(compile_kernels, predictor, dtype)[1]
-
-
-def compile_kernels(predictor: Predictor, dtype: np.dtype[Any]) -> None:
-    """Stack and detect once in a small stack, of which one plane is sharp."""
-    from imaging.stacking import focus_stack
-
-    grain = np.random.default_rng(0).normal(100, 20, (256, 256))
-    frames = np.stack([cv2.GaussianBlur(grain, (0, 0), blur) for blur in (3, 0.5, 3)])
-    image = focus_stack(frames.astype(dtype)).image
-    statistics = predictor.estimate_statistics([image], 10.0)
-    labels = predictor.detect(image, statistics, (0, 0))
-    measure(labels, image, np.zeros(image.shape, np.float32), statistics)
 
 
 def _timed(

@@ -68,7 +68,6 @@ def this_driver(
     os.environ |= CHANGES.get(change, {})
     import main
     from cluster.connection import ray_running
-    from cluster.nodes import cpu_slots
     from driver import run as runs
     from driver.signals import Stop
     from microscope.opening import Setup
@@ -86,6 +85,8 @@ def this_driver(
     main.stack_batch = stacking or project_stacking(work, lowered)
     if change == "memory not touched":
         runs.MAX_PREFAULT_BYTES = 0
+    if change == "workers not warmed":
+        main.Workflow.cpu_slots = lambda workflow: 0
     timeline = Timeline()
     main.run_autofocus = partial(instead_of_autofocus, timeline)
     main.ScanLoop = partial(stacking_loop(), lambda: measured(around, timeline))
@@ -99,7 +100,6 @@ def this_driver(
             runs.credits_of(setup),
             Stop(),
             camera_options or {},
-            0 if change == "workers not warmed" else cpu_slots(),
         )
         main.scan(run)
     return read_back(folder / JOURNAL, timeline)
@@ -116,7 +116,7 @@ def instead_of_autofocus(timeline: Timeline, run: Any, pending: Any) -> Any:
     """Wait until cameras and workers are ready; all heights are known."""
     from driver.autofocus import Focus
 
-    while pending.busy:
+    while pending._pending:
         for outcome in pending.wait():
             raise AssertionError(outcome)
     timeline.ready_s = time.time()

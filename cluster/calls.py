@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 
 from cluster.connection import gcs_reachable, require_gcs
 from cluster.failures import failure_of
-from cluster.nodes import alive_nodes, exclude_nodes
+from cluster.nodes import alive_nodes, cpu_slots, exclude_nodes
 
 CLOSE_TIMEOUT_S = 5.0  # for cameras that still answer
 
@@ -62,6 +62,10 @@ class RemoteCalls(ABC):
     def now_s(self) -> float:
         """Monotonic seconds."""
         return time.monotonic()
+
+    def cpu_slots(self) -> int:
+        """CPU slots of the cluster."""
+        return cpu_slots()
 
     def alive_nodes(self) -> set[str]:
         """The nodes that are alive, by Ray's identifiers."""

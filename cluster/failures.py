@@ -12,7 +12,7 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from scan.errors import ScanError
+from scan.errors import ScanError, StorageError
 
 MAX_REASON_CHARS = 400  # there may be one reason for each field
 
@@ -35,6 +35,12 @@ class Failure:
     kind: FailureKind
     reason: str
     error: BaseException
+
+    @property
+    def ends_scan(self) -> bool:
+        """Whether a function failed by more than its field: a full disk, an unforeseen error."""
+        foreseen = isinstance(self.error, ScanError) and not isinstance(self.error, StorageError)
+        return self.kind is FailureKind.ERROR and not foreseen
 
 
 def failure_of(error: RayError) -> Failure:

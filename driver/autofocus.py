@@ -10,7 +10,6 @@ from driver.pending import PendingSteps
 from driver.run import Run
 from driver.steps import Done, Failed, FindZPositions, Reference, Sweep, Withdrawn
 from imaging.focus import find_peak
-from imaging.ownership import label_dtype
 from results.store import create_mosaics
 from scan import events
 from scan.focusing import FocusJob, FocusPeak, Heights, sample_fields, sweeps_of_sample
@@ -37,10 +36,7 @@ def run_autofocus(run: Run, pending: PendingSteps) -> Focus:
     result, samples = found.result, pending.calls.keep(found.batch)
     if checkpoint.focused:  # fields on disk were captured at its heights
         return Focus(_planes(job, checkpoint.centres_um), samples)
-    plan = setup.plan
-    create_mosaics(
-        run.location, plan, setup.dtype, label_dtype(plan.mosaic_shape), setup.settings.origin_um
-    )
+    create_mosaics(run.location, setup.plan, setup.dtype, setup.settings.origin_um)
     run.journal.write(result.to_event())
     return Focus(_planes(job, result.centres_um), samples)
 
@@ -128,14 +124,9 @@ class FocusSweeps:
         if not self._pending.cameras.may_retry(sweep):
             self._give_up(sweep, reason)
             return
+        reason = f"the sweep failed: {reason}"
         self._run.journal.write(
-            events.Retried(
-                step="focus",
-                reason=f"the sweep failed: {reason}",
-                stripe=sweep.field.stripe,
-                field=sweep.field.field,
-                camera=sweep.camera,
-            )
+            events.Retried.of(sweep.field, sweep.camera, step="focus", reason=reason)
         )
         self._waiting[sweep.camera].appendleft(sweep)
 

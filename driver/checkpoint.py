@@ -4,8 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from config import FREE_ON_RESUME, current_names, marked
-from imaging.ownership import label_dtype
+from config import FREE_ON_RESUME, marked
 from microscope.opening import Setup
 from prediction import Predictor
 from results.journal import JOURNAL, read_journal
@@ -13,7 +12,6 @@ from results.storage import location_of
 from results.store import create_mosaics
 from results.verification import remove_temp_files, verify
 from scan.checkpoint import Checkpoint
-from scan.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -23,26 +21,13 @@ def load_checkpoint(setup: Setup, predictor: Predictor, folder: Path) -> Checkpo
     now has another answer, and the folder is left unchanged then."""
     events, location = read_journal(folder / JOURNAL), location_of(folder)
     checkpoint = Checkpoint.of(events, setup.plan)
-    if checkpoint.begun:
-        _require_same_run(checkpoint.begun.identity, run_fingerprint(setup, predictor), location)
+    checkpoint.require_same_run(run_fingerprint(setup, predictor), location)
     remove_temp_files(folder)
     if checkpoint.focused:
         log.info("reading back %d of %d fields", len(checkpoint.stacked), len(setup.plan.fields))
-        dtype = label_dtype(setup.plan.mosaic_shape)
-        create_mosaics(location, setup.plan, setup.dtype, dtype, setup.settings.origin_um)
+        create_mosaics(location, setup.plan, setup.dtype, setup.settings.origin_um)
         verify(location, checkpoint)
     return checkpoint
-
-
-def _require_same_run(before: Any, now: dict[str, Any], location: str) -> None:
-    before = current_names(before)
-    for name, value in now.items():
-        expected, got = f"{name} {before.get(name)} as begun", str(value)
-        if name not in before:
-            expected, got = "a run of this program", "one of another version"
-        if before.get(name) != value:
-            hint = "bring that back, or use a new folder"
-            raise InputError(f"--resume {location}", expected, got, hint)
 
 
 def run_fingerprint(setup: Setup, predictor: Predictor) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """What follows when a step of the scan ends: the next step, or one policy for each failure."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 from cluster.failures import Failure, FailureKind
-from cluster.workers import WORK_NICENESS
 from driver.autofocus import Focus
 from driver.pending import PendingSteps
 from driver.run import Run
@@ -16,7 +15,6 @@ from driver.steps import (
     DetectObjects,
     EstimateStatistics,
     Failed,
-    Outcome,
     PredictScan,
     Reference,
     StackBatch,
@@ -24,7 +22,7 @@ from driver.steps import (
 )  # fmt: skip
 from prediction import statistics_from
 from scan import events
-from scan.errors import ScanError, StorageError
+from scan.errors import ScanError
 from scan.plan import Field
 from scan.records import (
     AnswerRecord,
@@ -48,11 +46,10 @@ class ScanLoop:
     def __init__(self, run: Run, pending: PendingSteps, focus: Focus) -> None:
         self._run, self._pending, self._focus = run, pending, focus
         self._plan, self._settings = run.setup.plan, run.setup.settings
-        checkpoint = run.checkpoint
-        self.state = ScanState(self._plan, run.credits, checkpoint.stacked, checkpoint.detected)
+        done = run.checkpoint.stacked, run.checkpoint.detected
+        self.state = ScanState(self._plan, run.credits, *done)
         self._statistics: Any = None
         self._throttled_since_s: dict[int, float] = {}
-        self._priority_checked = False
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -78,10 +75,6 @@ class ScanLoop:
     def finished(self) -> bool:
         """Whether every field is detected or lost."""
         return self.state.finished
-
-    def wait(self) -> Iterator[Outcome]:
-        """Block until a step ends; yield how each ended that did."""
-        return self._pending.wait()
 
     # -------------------------------------------------------------------------- captures
 
@@ -139,29 +132,16 @@ class ScanLoop:
             settings.task_timeout_s,
         )  # fmt: skip
         self._pending.submit(StackBatch(job, batch, record))
-        self._log(
-            events.Captured,
-            capture.field,
-            began_s=record.began_s,
-            ended_s=record.ended_s,
-            slips_ms=[round(slip, 3) for slip in record.slips_ms],
-            process=record.process,
-            in_flight=self.state.credits.taken,
-        )
-        self._check_priority(record.niceness)
+        in_flight = self.state.credits.taken
+        self._log(events.Captured, capture.field, in_flight=in_flight, **vars(record))
 
     def submit_detections(self, stack: StackBatch, record: StackRecord) -> None:
         """A field lies in the mosaic: detect in each field whose neighbours are all there."""
         self.state.mark_stacked(stack.job.field)
         self._submit_detections(stack.job.field)
-        self._log(
-            events.Stacked,
-            stack.job.field,
-            asked_s=stack.captured.complete_s,
-            in_flight=self.state.credits.taken,
-            checksums=record.checksums,
-            **vars(record.work),
-        )
+        facts = {"in_flight": self.state.credits.taken, "checksums": record.checksums}
+        facts |= {"asked_s": stack.captured.complete_s, **vars(record.work)}
+        self._log(events.Stacked, stack.job.field, **facts)
 
     def _submit_detections(self, *settled: Field) -> None:
         if self._statistics is None or self._run.stop.requested:
@@ -178,14 +158,8 @@ class ScanLoop:
         """The objects of a field lie on disk."""
         field = detect.job.field
         self.state.mark_detected(field)
-        self._log(
-            events.Detected,
-            field,
-            asked_s=detect.asked_s,
-            objects=record.objects,
-            checksums=record.checksums,
-            **vars(record.work),
-        )
+        facts = {"objects": record.objects, "checksums": record.checksums}
+        self._log(events.Detected, field, asked_s=detect.asked_s, **facts, **vars(record.work))
 
     def use_statistics(self, record: tuple[Any, WorkRecord]) -> None:
         """It is known what objects look like: detect in all fields that waited for that."""
@@ -217,7 +191,7 @@ class ScanLoop:
                 if not self._retried(outcome, job.field):
                     self.state.lose_batch(job.field, reason)
                     self._lose(reason, job.field)
-            case Failed(DetectObjects(job), failure) if not _ends_scan(failure):
+            case Failed(DetectObjects(job), failure) if not failure.ends_scan:
                 if not self._retried(outcome, job.field):
                     self.state.lose_detection(job.field, failure.reason)
                     self._log(events.Lost, job.field, reason=failure.reason)
@@ -252,23 +226,7 @@ class ScanLoop:
             self._log(events.Lost, field, reason=reason)
         self._submit_detections(*fields)
 
-    def _check_priority(self, niceness: int) -> None:
-        """Warn once if cameras do not come before stacking; how Ray was started decides that."""
-        if niceness >= WORK_NICENESS and not self._priority_checked:
-            hint = "start Ray with RAY_worker_niceness=0, or exposures wait for stacking"
-            message = f"cameras run at niceness {niceness}; {hint}"
-            self._run.journal.write(events.Warned(message=message))
-            self._priority_checked = True
-
     def _log(self, kind: Any, field: Field, **facts: Any) -> None:
         camera = self._plan.camera_of(field.stripe)
         event = kind(stripe=field.stripe, field=field.field, camera=camera, **facts)
         self._run.journal.write(event)
-
-
-def _ends_scan(failure: Failure) -> bool:
-    """Whether a detection failed by more than its field: a full disk, or an unforeseen error."""
-    if failure.kind is FailureKind.ERROR:
-        error = failure.error
-        return isinstance(error, StorageError) or not isinstance(error, ScanError)
-    return False

@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster.calls import RemoteCalls
 from cluster.failures import Failure, FailureKind
+from cluster.workers import WORK_NICENESS
 from driver.run import Run
 from driver.steps import (
     Capture,
@@ -61,11 +62,6 @@ class PendingSteps:
         self._options: Mapping[str, Any] = calls.placement(self._dead_nodes)
         self._suspect: set[Reference] = set()
         self._checked_s = self._progress_s = self._node_lost_s = calls.now_s()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a call is in flight."""
-        return bool(self._pending)
 
     # ------------------------------------------------------------------ submit and wait
 
@@ -125,6 +121,9 @@ class PendingSteps:
             case StartCamera(camera):
                 if reason := self.cameras.mark_started(camera):
                     self._run.journal.write(events.Restarted(camera=camera, reason=reason))
+                elif result >= WORK_NICENESS and camera == 0:  # how Ray was started decides that
+                    hint = "start Ray with RAY_worker_niceness=0, or exposures wait for stacking"
+                    self._warn(f"cameras run at niceness {result}; {hint}")
                 return None
             case WarmUp():
                 self._run.journal.write(events.WarmedUp(**vars(result)))
@@ -154,7 +153,7 @@ class PendingSteps:
         for camera in range(self._run.setup.plan.cameras):
             self.start_camera(camera)
         started = tuple(self._pending)
-        for _ in range(self._run.cpus):
+        for _ in range(self.calls.cpu_slots()):
             self.submit(WarmUp(started))
 
     def start_camera(self, camera: int, reason: str = "") -> None:
@@ -189,10 +188,8 @@ class PendingSteps:
         self._check_nodes(now_s)
         if now_s - self._progress_s > STALL_WARNING_S:
             self._progress_s = now_s
-            names = sorted({pending.step.name for pending in self._pending.values()})
-            self._warn(
-                f"no task finished for {STALL_WARNING_S:.0f} s; waiting for: {', '.join(names)}"
-            )
+            steps = ", ".join(sorted({pending.step.name for pending in self._pending.values()}))
+            self._warn(f"no task finished for {STALL_WARNING_S:.0f} s; waiting for: {steps}")
 
     def _check_nodes(self, now_s: float) -> None:
         """Resubmit tasks that were in flight when a node was lost and still are a little later.
@@ -207,16 +204,14 @@ class PendingSteps:
             self._suspect, self._node_lost_s = set(self._pending), now_s
         self._nodes = alive
         if self._suspect and now_s - self._node_lost_s > NODE_LOSS_GRACE_S:
-            suspects = [p for r, p in self._pending.items() if r in self._suspect]
+            suspects = [p for p in self._pending.values() if p.reference in self._suspect]
             again = [pending for pending in suspects if isinstance(pending.step, Task)]
             self._suspect = set()
             for pending in again:
                 del self._pending[pending.reference]
                 self.submit(pending.step, pending.attempt)
-            if again:
-                self._warn(
-                    f"node lost: resubmitted {len(again)} tasks that may have been running on it"
-                )
+            if n := len(again):
+                self._warn(f"node lost: resubmitted {n} tasks that may have been running on it")
 
     def _warn(self, message: str) -> None:
         self._run.journal.write(events.Warned(message=message))

@@ -5,7 +5,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from config import SettingsError
@@ -16,7 +15,6 @@ from driver.run import (
     FAILED,
     PARTIAL,
     Ending,
-    Options,
     Run,
     execute,
 )
@@ -33,23 +31,23 @@ EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 def run_program(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: float) -> int:
     """Run the program; returns its exit code. User mistakes are one line on standard error."""
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
-    stop = Stop()
     try:
         with ExitStack() as stack:
             call = parse(argv, lambda place: stack.enter_context(storage_at(place).local_folder()))
             if call.report:
-                print_report(call.report)
+                write_report(call.report)
+                print(f"{location_of(call.report)}/report.html")
                 return 0
-            options = Options(
+            ending = execute(
+                call.settings,
+                call.resume or call.out,
                 workflow,
-                stop,
-                stop.on_signals,
-                lambda: progress(plain=call.plain),
+                resume=call.resume is not None,
+                stop=Stop(),
+                show=lambda: progress(plain=call.plain),
                 live=call.live,
                 began_s=began_s,
             )
-            resume = call.resume is not None
-            ending = execute(call.settings, call.resume or call.out, options, resume=resume)
             return print_ending(ending)
     except (SettingsError, ScanError) as error:
         print(error, file=sys.stderr)
@@ -57,12 +55,6 @@ def run_program(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: fl
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_CODES[CANCELLED]
-
-
-def print_report(folder: Path) -> None:
-    """Write the report of a run folder again and print where it is."""
-    write_report(folder)
-    print(f"{location_of(folder)}/report.html")
 
 
 def print_ending(ending: Ending) -> int:

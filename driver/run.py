@@ -1,11 +1,9 @@
 """The life of a run: folder, checkpoint, Ray, workflow, summary, views."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,8 @@ from driver.signals import Stop
 from microscope.opening import Setup
 from prediction import Predictor
 from prediction.opening import open_predictor
-from report import write_report
+from report import write_report, write_views
 from report.live import live_view
-from report.trace import write_trace
 from results.files import write_atomically
 from results.journal import JOURNAL, Journal
 from results.run_folder import choose_folder, run_lock, versions
@@ -39,16 +36,12 @@ from results.table import remove_parts
 from scan import events
 from scan.checkpoint import Checkpoint, per_stripe
 from scan.credits import Credits, credits_for
-from scan.errors import ScanError, StorageError
+from scan.errors import StorageError
 from scan.stress import stressed
 from scan.supervisor import MAX_QUEUED
 
 COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
 MAX_REASON_CHARS = 400
-
-log = logging.getLogger(__name__)
-
-Show = Callable[[events.Event], None]
 
 
 @dataclass(frozen=True)
@@ -63,25 +56,12 @@ class Run:
     credits: Credits
     stop: Stop
     placement: Mapping[str, Any]  # Ray options of the capture actors
-    cpus: int
 
     @property
     def prefault_bytes(self) -> int:
         """How much of the object store each process maps before the first batch."""
         batches = min(self.credits.total, 2 * MAX_QUEUED * self.setup.plan.cameras)
         return min(batches * self.setup.batch_bytes, MAX_PREFAULT_BYTES)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run is started and watched; nothing here changes its answer."""
-
-    workflow: Callable[[Run], Any]
-    stop: Stop = field(default_factory=Stop)
-    on_signals: Callable[[], Any] = nullcontext  # a context, entered once Ray has set its handlers
-    show: Callable[[], Any] = lambda: nullcontext(lambda event: None)
-    live: tuple[str, int] | None = None
-    began_s: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True)
@@ -113,16 +93,28 @@ def run_scan(
 
     with ExitStack() as stack:
         folder = stack.enter_context(storage_at(out).local_folder()) if out else None
-        ending = execute(settings, folder, Options(workflow or scan))
+        ending = execute(settings, folder, workflow or scan)
     if ending.error:
         raise ending.error
     return ending.summary
 
 
 def execute(
-    settings: Settings, folder: Path | None, options: Options, *, resume: bool = False
+    settings: Settings,
+    folder: Path | None,
+    workflow: Callable[[Run], Any],
+    *,
+    resume: bool = False,
+    stop: Stop | None = None,
+    show: Callable[[], Any] = lambda: nullcontext(lambda event: None),
+    live: tuple[str, int] | None = None,
+    began_s: float | None = None,
 ) -> Ending:
-    """Scan into a new folder, or go on in one where a run stopped."""
+    """Scan into a new folder, or go on in one where a run stopped.
+
+    `stop` handles signals while Ray runs; `show` is a context that gives a listener of the journal;
+    `live` is where to serve the growing report; `began_s` is when the program began.
+    """
     with ExitStack() as stack:
         if settings.configurations:  # real microscopes are queried by Ray
             stack.enter_context(ray_running(settings))
@@ -130,7 +122,7 @@ def execute(
         predictor = open_predictor(settings.predictor, setup.dtype)
         folder = folder if folder and resume else choose_folder(folder)
         stack.enter_context(run_lock(folder))
-        stack.enter_context(live_view(folder.resolve(), options.live))
+        stack.enter_context(live_view(folder.resolve(), live))
         checkpoint = load_checkpoint(setup, predictor, folder)
         storage = storage_at(location_of(folder))
         if checkpoint.complete:  # the run that ended it may have been killed before this
@@ -138,24 +130,26 @@ def execute(
             write_report(folder)
             return Ending(save_summary(folder), storage.location)
         storage.check_disk_space(needed_bytes(setup.plan, setup.dtype, len(checkpoint.stacked)))
-        show = stack.enter_context(options.show())
+        listener = stack.enter_context(show())
         stack.enter_context(ray_running(settings))
-        stack.enter_context(options.on_signals())
-        up_s = time.time()
+        if stop:  # Ray has set handlers of its own
+            stack.enter_context(stop.on_signals())
+        stop, up_s = stop or Stop(), time.time()
         require_shared_storage(storage)
         require_cpus()
         folder = folder.resolve()
         if not (folder / SETTINGS_FILE).exists():
             write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
-        with Journal(folder / JOURNAL, show) as journal:
+        with Journal(folder / JOURNAL, listener) as journal:
             run = Run(
                 setup, predictor, storage.location, checkpoint, journal, credits_of(setup),
-                options.stop, capture_placement(setup.settings), cpu_slots(),
+                stop, capture_placement(setup.settings),
             )  # fmt: skip
-            write_header(run, up_s, options.began_s)
-            error = run_workflow(run, options.workflow)
+            write_header(run, up_s, began_s or up_s)
+            error = run_workflow(run, workflow)
         summary = save_summary(folder)  # before Ray is shut down, which takes seconds
-        write_views(folder, options.stop)
+        with stop.deferred():
+            write_views(folder, list if stop.requested else task_events)
         return Ending(summary, storage.location, error)
 
 
@@ -171,18 +165,10 @@ def write_header(run: Run, up_s: float, began_s: float) -> None:
     found = versions()
     identity = run_fingerprint(setup, run.predictor)
     write(events.Begun.of(setup.plan, process_began_s=began_s, versions=found, identity=identity))
-    write(
-        events.RayStarted(
-            up_s=up_s,
-            cpus=run.cpus,
-            object_store_bytes=store_bytes(),
-            batch_bytes=setup.batch_bytes,
-            credits=run.credits.total,
-        )
-    )
-    before: Mapping[str, Any] = found
+    sizes: dict[str, Any] = {"object_store_bytes": store_bytes(), "batch_bytes": setup.batch_bytes}
+    write(events.RayStarted(up_s=up_s, cpus=cpu_slots(), credits=run.credits.total, **sizes))
+    before = checkpoint.begun.versions if checkpoint.begun else found
     if checkpoint.begun:
-        before = checkpoint.begun.versions
         stacked = per_stripe(checkpoint.stacked, setup.plan)
         detected = per_stripe(checkpoint.detected, setup.plan)
         write(events.Resumed(stacked=tuple(stacked), detected=tuple(detected)))
@@ -222,16 +208,3 @@ def run_workflow(run: Run, workflow: Callable[[Run], Any]) -> BaseException | No
         )
     )
     return error
-
-
-def write_views(folder: Path, stop: Stop) -> None:
-    """Write report and trace; the results are complete, so no error here ends the run."""
-    with stop.deferred(), ThreadPoolExecutor() as waiting:
-        ray_events = waiting.submit(list if stop.requested else task_events)
-        for write in (write_report, lambda folder: write_trace(folder, ray_events.result())):
-            try:
-                write(folder)
-            except (ScanError, OSError):
-                pass  # a disk that fails has been reported
-            except Exception as error:
-                log.error("no report or no trace: %s", error)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scan.plan import Field, Span, region
+from scan.layout import label_dtype
+from scan.plan import Field, Span
 
 Array = NDArray[Any]
 Region = tuple[slice, slice]
@@ -37,12 +38,6 @@ class HaloGeometry:
         return first, stop - self.invalid_px if stop < length else length
 
 
-def label_dtype(mosaic_shape: tuple[int, int]) -> np.dtype[Any]:
-    """Return the smaller of uint32 and uint64 that can number every pixel of a mosaic."""
-    pixels = mosaic_shape[0] * mosaic_shape[1]
-    return np.dtype(np.uint32 if pixels < 2**32 else np.uint64)
-
-
 def scan_numbers(labels: Array, seen: Region, mosaic_shape: tuple[int, int]) -> Array:
     """Number each local label by 1 + raster index of its first mosaic pixel.
 
@@ -63,6 +58,11 @@ def scan_numbers(labels: Array, seen: Region, mosaic_shape: tuple[int, int]) -> 
     numbers[found] = raster + 1
     numbers[0] = 0
     return numbers
+
+
+def region(core: Span, halo_px: int, surroundings: Span) -> slice:
+    """Return a core with a halo, clipped to its surroundings, along one axis."""
+    return slice(max(core[0] - halo_px, surroundings[0]), min(core[1] + halo_px, surroundings[1]))
 
 
 def region_with_halo(field: Field, halo_px: int, surroundings: tuple[Span, Span]) -> Region:

@@ -5,7 +5,16 @@ All are made from the journal and the files of a run folder; the scan does not w
 `preview`; `live` serves the same page while a scan runs, in a process of its own (`server`).
 """
 
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+from report.trace import write_trace
+from scan.errors import ScanError
+
+log = logging.getLogger(__name__)
 
 
 def write_report(folder: Path) -> Path:
@@ -13,3 +22,19 @@ def write_report(folder: Path) -> Path:
     from report import report  # half a second that the first exposure need not wait for
 
     return report.write_report(folder)
+
+
+def write_views(folder: Path, task_events: Callable[[], Sequence[Any]]) -> None:
+    """Write report and trace; the results are complete, so no error here ends the run.
+
+    `task_events` gives Ray's own record of its tasks; it is called meanwhile, as it takes a second.
+    """
+    with ThreadPoolExecutor() as waiting:
+        ray_events = waiting.submit(task_events)
+        for write in (write_report, lambda folder: write_trace(folder, ray_events.result())):
+            try:
+                write(folder)
+            except (ScanError, OSError):
+                pass  # a disk that fails has been reported
+            except Exception as error:
+                log.error("no report or no trace: %s", error)

@@ -25,6 +25,7 @@ from results.ome_metadata import (
 )
 from results.storage import Location, missing, storage_at
 from scan.errors import StorageError
+from scan.layout import label_dtype
 from scan.plan import ScanPlan
 
 Array = NDArray[Any]
@@ -40,7 +41,6 @@ def create_mosaics(
     folder: Location,
     plan: ScanPlan,
     dtype: np.dtype[Any],
-    label_dtype: np.dtype[Any],
     origin_um: tuple[float, float] = (0.0, 0.0),
 ) -> None:
     """Create the three mosaics, empty; mosaics of the same plan that exist are kept.
@@ -51,8 +51,8 @@ def create_mosaics(
         Where the run's images lie.
     plan : ScanPlan
         Size, chunks and pyramid of the mosaics.
-    dtype, label_dtype : numpy.dtype
-        Of the focus-stacked image and of the labels.
+    dtype : numpy.dtype
+        Of the focus-stacked image.
     origin_um : (float, float)
         Stage position, x and y, of the mosaic's first pixel.
     """
@@ -66,7 +66,7 @@ def create_mosaics(
     _write_group(f"{folder}/{STACKED}/labels", {"version": NGFF_VERSION, "labels": ["objects"]})
     source = {"image-label": {"source": {"image": "../../"}}}
     _write_group(f"{folder}/{LABELS}", multiscale("objects", plan, origin_um) | source)
-    _create_levels(f"{folder}/{LABELS}", plan, label_dtype)
+    _create_levels(f"{folder}/{LABELS}", plan, label_dtype(plan.mosaic_shape))
 
 
 def _create_levels(image: str, plan: ScanPlan, dtype: np.dtype[Any]) -> None:

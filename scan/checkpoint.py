@@ -1,10 +1,12 @@
 """The checkpoint of a run folder: what earlier runs have finished, according to their journal."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
+from config import current_names
+from scan.errors import InputError
 from scan.events import (
     Begun,
     Damaged,
@@ -59,6 +61,20 @@ class Checkpoint:
         """The best focus height of every field, by (stripe, field)."""
         centres = self.focused.centres_um if self.focused else ()
         return {(stripe, field): z_um for stripe, field, z_um in centres}
+
+    def require_same_run(self, fingerprint: Mapping[str, Any], location: str) -> None:
+        """Raise InputError unless what would be scanned now has the answer of the run that began
+        here."""
+        if not self.begun:
+            return
+        before = current_names(self.begun.identity)
+        for name, value in fingerprint.items():
+            expected, got = f"{name} {before.get(name)} as begun", str(value)
+            if name not in before:
+                expected, got = "a run of this program", "one of another version"
+            if before.get(name) != value:
+                hint = "bring that back, or use a new folder"
+                raise InputError(f"--resume {location}", expected, got, hint)
 
     def invalidate(self, field: Field) -> None:
         """Drop the stack of a field, and the detections that used its pixels."""

@@ -39,7 +39,17 @@ class CameraEvent(Event):
     camera: int
 
 
-class FieldEvent(Event):
+class _OfField(Event):
+    """An event that may concern a field of view."""
+
+    @classmethod
+    def of(cls, field: ScanField, camera: int, **facts: Any) -> Self:
+        """Return the event for a field of the plan."""
+        place: dict[str, Any] = {"stripe": field.stripe, "field": field.field, "camera": camera}
+        return cls(**place, **facts)
+
+
+class FieldEvent(_OfField):
     """An event of one field of view."""
 
     stripe: int
@@ -50,11 +60,6 @@ class FieldEvent(Event):
     def place(self) -> tuple[int, int]:
         """The field as (stripe, field)."""
         return self.stripe, self.field
-
-    @classmethod
-    def of(cls, field: ScanField, camera: int, **facts: Any) -> Self:
-        """Return the event for a field of the plan."""
-        return cls(stripe=field.stripe, field=field.field, camera=camera, **facts)
 
 
 class Work(BaseModel):
@@ -201,7 +206,7 @@ class Lost(FieldEvent):
     reason: str
 
 
-class Retried(Event):
+class Retried(_OfField):
     """A step failed and is repeated."""
 
     event: Literal["retried"] = "retried"

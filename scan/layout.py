@@ -8,6 +8,9 @@ where the next frame begins, since chunks as small as half an overlap would be t
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from scan.errors import UserMistake
 from scan.plan import Field, ScanPlan, Span
@@ -136,3 +139,9 @@ def _levels(shape: tuple[int, int], chunk: tuple[int, int]) -> int:
     ):
         levels += 1
     return levels
+
+
+def label_dtype(mosaic_shape: tuple[int, int]) -> np.dtype[Any]:
+    """Return the smaller of uint32 and uint64 that can number every pixel of a mosaic."""
+    pixels = mosaic_shape[0] * mosaic_shape[1]
+    return np.dtype(np.uint32 if pixels < 2**32 else np.uint64)

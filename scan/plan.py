@@ -102,8 +102,3 @@ class ScanPlan:
 
 def _hull(spans: list[Span]) -> Span:
     return min(start for start, _ in spans), max(end for _, end in spans)
-
-
-def region(core: Span, halo_px: int, surroundings: Span) -> slice:
-    """Return a core with a halo, clipped to its surroundings, along one axis."""
-    return slice(max(core[0] - halo_px, surroundings[0]), min(core[1] + halo_px, surroundings[1]))

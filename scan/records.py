@@ -11,7 +11,7 @@ class CaptureRecord:
 
     `complete_s` is stamped when the batch leaves the actor's hands, `slips_ms` holds for each plane
     how much later than possible its exposure began, `process` tells one life of an actor from the
-    next, `niceness` is that of the camera's process.
+    next.
     """
 
     z_um: tuple[float, ...]
@@ -20,7 +20,6 @@ class CaptureRecord:
     complete_s: float
     slips_ms: tuple[float, ...]
     process: int
-    niceness: int
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,7 @@ class FakeCluster:
     seed: int | None = None
     opens: Mapping[int, int] = field(default_factory=dict)
     busy_s: float = 0.1
+    niceness: int = 0
     on_submit: Callable[[Step], None] = lambda step: None
 
     def __post_init__(self) -> None:
@@ -185,6 +186,10 @@ class FakeCluster:
         """The fake clock."""
         return self.time_s
 
+    def cpu_slots(self) -> int:
+        """Two."""
+        return 2
+
     def alive_nodes(self) -> set[str]:
         """The nodes that a test left alive."""
         return set(self.nodes)
@@ -228,7 +233,7 @@ class FakeCluster:
                 if self._starts[camera] > self.opens.get(camera, 99):
                     died = RuntimeError("The actor died\ncamera: expected a camera, got none")
                     return failure(FailureKind.CAMERA_DIED, "died", died)
-                return 100 + self._starts[camera]
+                return self.niceness
             case WarmUp():
                 return WORK
             case Sweep(_, z_um):
@@ -239,7 +244,7 @@ class FakeCluster:
             case EstimateStatistics():
                 return STATISTICS, WORK
             case Capture(_, z_um):
-                return CaptureRecord(z_um, 1.0, 2.0, 2.1, (0.1,), 7, 0)
+                return CaptureRecord(z_um, 1.0, 2.0, 2.1, (0.1,), 7)
             case StackBatch():
                 return StackRecord((1, 2), WORK)
             case DetectObjects():
@@ -295,7 +300,6 @@ def fake_scan(
         credits=credits,
         stop=Stop(),
         placement={},
-        cpus=2,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "capture_actors", lambda run: _nothing())

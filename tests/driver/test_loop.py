@@ -95,6 +95,15 @@ def test_captures_keep_to_the_credits(tmp_path: Path) -> None:
     assert scan.journal.of(events.Throttled)
 
 
+def test_cameras_of_low_priority_are_reported_once(tmp_path: Path) -> None:
+    """Where Ray was started so that cameras do not come before stacking, the run says so."""
+    with fake_scan(tmp_path, FakeCluster(niceness=15)) as scan:
+        scan.scan()
+
+    (warning,) = scan.journal.of(events.Warned)
+    assert "start Ray with RAY_worker_niceness=0" in warning.message
+
+
 # ------------------------------------------------------------------- exposures that fail
 
 EXPOSURES: Mapping[str, tuple[list[Any], int, int]] = {

@@ -10,16 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from imaging.detection import detect, measure
-from imaging.ownership import (
-    HaloGeometry,
-    core_of,
-    label_dtype,
-    region_with_halo,
-    rows_in_core,
-    scan_numbers,
-)
+from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_core, scan_numbers
 from imaging.statistics import DetectionStatistics
-from scan.layout import make_plan
+from scan.layout import label_dtype, make_plan
 from scan.plan import Field, ScanPlan
 
 DIAMETER_PX = 24

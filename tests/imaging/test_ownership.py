@@ -9,15 +9,8 @@ from scipy.ndimage import binary_dilation
 from skimage.draw import disk
 from skimage.measure import label, regionprops_table
 
-from imaging.ownership import (
-    HaloGeometry,
-    core_of,
-    label_dtype,
-    region_with_halo,
-    rows_in_core,
-    scan_numbers,
-)
-from scan.layout import make_plan
+from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_core, scan_numbers
+from scan.layout import label_dtype, make_plan
 from scan.plan import ScanPlan
 
 COLUMNS = ("label", "centroid", "bbox")

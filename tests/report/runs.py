@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from skimage.measure import label
 
-from imaging.ownership import label_dtype
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from results.journal import JOURNAL, EventIndex, Journal, read_journal
 from results.store import DEPTH, LABELS, STACKED, create_mosaics, level_count, write_core
@@ -29,7 +28,7 @@ from scan.events import (
     Stacked,
     Throttled,
 )
-from scan.layout import make_plan
+from scan.layout import label_dtype, make_plan
 from scan.plan import Field, ScanPlan
 
 FRAME_PX, OVERLAP_PX, PIXEL_UM = 160, 32, 0.5
@@ -81,7 +80,7 @@ class FakeRun:
 
     def focus(self, rejected: int = 0, surface: str = "plane") -> None:
         """Autofocus on every field; the first so many samples are rejected."""
-        create_mosaics(self.folder, self.plan, self.image.dtype, self.labels.dtype)
+        create_mosaics(self.folder, self.plan, self.image.dtype)
         places = [(field.stripe, field.field) for field in self.plan.fields]
         reasons = [{"stripe": s, "field": f, "reason": "dust"} for s, f in places[:rejected]]
         centres = tuple((s, f, 1.5 * s - 0.5 * f) for s, f in places)

@@ -68,8 +68,8 @@ def test_pixels_and_rows_lie_in_either(place: str) -> None:
     """Cores, checksums, parts and table of a run are the same in a folder and in a store."""
     plan, pixels = make_plan((2,), (64, 64), 0, 1.0, steered=True), np.arange(64 * 64)
     image = pixels.reshape(64, 64).astype(np.uint16)
-    create_mosaics(place, plan, image.dtype, np.dtype(np.uint32))
-    create_mosaics(place, plan, image.dtype, np.dtype(np.uint32))  # those that are there stay
+    create_mosaics(place, plan, image.dtype)
+    create_mosaics(place, plan, image.dtype)  # those that are there stay
     field = plan.fields[1]
     core, mosaic = (slice(*field.rows), slice(*field.columns)), f"{place}/{STACKED}"
     written = write_core(mosaic, *core, mean_pyramid(image, level_count(mosaic)))
@@ -162,7 +162,7 @@ def test_an_impossible_location_is_a_mistake(url: str, said: str) -> None:
 def test_pixels_have_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that stops answering during a scan raises StorageError within a limit."""
     plan, image = make_plan((1,), (64, 64), 0, 1.0, steered=True), np.ones((64, 64), np.uint16)
-    create_mosaics("s3://lab/silent", plan, image.dtype, np.dtype(np.uint32))
+    create_mosaics("s3://lab/silent", plan, image.dtype)
     mosaic, core = f"s3://lab/silent/{STACKED}", (slice(0, 64), slice(0, 64))
     levels = mean_pyramid(image, level_count(mosaic))
     monkeypatch.setattr(storage, "ANSWER_S", 1e-6)  # too short for any answer

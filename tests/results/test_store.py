@@ -45,7 +45,7 @@ def plan() -> ScanPlan:
 
 def create(folder: Path, plan: ScanPlan) -> None:
     """Empty mosaics for a plan."""
-    create_mosaics(folder, plan, np.dtype(np.uint16), np.dtype(np.uint32))
+    create_mosaics(folder, plan, np.dtype(np.uint16))
 
 
 def fill(folder: Path, plan: ScanPlan, order: list[int]) -> np.ndarray:
@@ -101,8 +101,7 @@ def window_of(folder: Path, name: str) -> dict[str, float]:
 
 def test_the_first_pixel_lies_where_the_stage_was(tmp_path: Path, plan: ScanPlan) -> None:
     """The stage position of the first pixel, x and y, is the translation of every image."""
-    kinds = np.dtype(np.uint16), np.dtype(np.uint32)
-    create_mosaics(tmp_path, plan, *kinds, origin_um=(1000.0, -20.0))
+    create_mosaics(tmp_path, plan, np.dtype(np.uint16), origin_um=(1000.0, -20.0))
 
     for name in IMAGES:
         (multiscale,) = ome_of(tmp_path, name)["multiscales"]
@@ -123,7 +122,7 @@ def test_an_empty_image_has_a_window(
     tmp_path: Path, plan: ScanPlan, kind: type, window: dict[str, float]
 ) -> None:
     """Before its pixels are known an image has a window in which those of a camera are visible."""
-    create_mosaics(tmp_path, plan, np.dtype(kind), np.dtype(np.uint32))
+    create_mosaics(tmp_path, plan, np.dtype(kind))
 
     assert window_of(tmp_path, STACKED) == window
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imaging.ownership import region
 from scan.errors import UserMistake
 from scan.layout import make_plan
-from scan.plan import ScanPlan, region
+from scan.plan import ScanPlan
 
 
 @st.composite

@@ -21,13 +21,13 @@ from ome_zarr_models import open_ome_zarr
 from ray.exceptions import RaySystemError
 
 import main
+import report
 import tasks
 from benchmarks.accuracy import accuracy_of
 from config import Settings, validate
 from driver import run, setup
 from imaging.alignment import align
 from imaging.detection import detect
-from imaging.ownership import label_dtype
 from imaging.stacking import focus_stack
 from imaging.statistics import DetectionStatistics
 from microscope.opening import open_microscope, prepare, specimen_of
@@ -186,7 +186,7 @@ def test_a_trace_that_cannot_be_written_fails_no_scan(
     def refuse(folder: Path, ray_events: list[Any]) -> None:
         raise StorageError(str(folder), "room", "none", "make some")
 
-    monkeypatch.setattr(run, "write_trace", refuse)
+    monkeypatch.setattr(report, "write_trace", refuse)
 
     code, summary = scan(tmp_path / "run", *TINY)
 
@@ -250,7 +250,7 @@ def test_tasks_may_finish_in_any_order(slide: Path, tmp_path: Path) -> None:
     ((focused,), (described,)) = events_in(slide, "focused"), events_in(slide, "described")
     centres = {(stripe, field): z_um for stripe, field, z_um in focused["centres_um"]}
     plan, microscope = setup.plan, open_microscope(setup)
-    create_mosaics(tmp_path, plan, setup.dtype, label_dtype(plan.mosaic_shape))
+    create_mosaics(tmp_path, plan, setup.dtype)
     shuffled = random.Random(0).sample(plan.fields, len(plan.fields))
 
     for field in shuffled:
