@@ -3,10 +3,11 @@
     python benchmarks/chaos.py --runs 50 --seed 1
 
 Each run scans the same small slide on a Ray of two nodes and loses one thing at a moment drawn from
-the seed: a capture actor, a stacking worker, a detection worker, the autofocus task, the second
-node with all that is on it, or the driver, which is followed by `--resume`. The moment is a line of
-the journal, the process is killed with SIGKILL. A run has survived if it ends with exit code 0 and
-the digest of the undisturbed run.
+the seed: a capture actor in the scan or in autofocus, a stacking worker, a detection worker, the
+second node with all that is on it, or the driver, which is followed by `--resume`. The moment is a
+line of the journal, the process is killed with SIGKILL. One kind loses the stacking worker of a
+field on every attempt but the last. A run has survived if it ends with exit code 0 and the digest
+of the undisturbed run; where only workers died, each field must have been captured once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 import main  # noqa: E402
 from benchmarks.conditions import print_conditions  # noqa: E402
+from config import Settings  # noqa: E402
 
 SLIDE = ["--plain", "--stripes", "2", "--fields", "4", "--planes", "7", "--field-px", "192"]
 SLIDE += ["--exposure-ms", "5"]
@@ -52,9 +55,12 @@ WORKERS = {
     "capture actor": ("ray::capture", "ray::CaptureActor"),
     "stacking worker": ("ray::stack",),
     "detection worker": ("ray::detect",),
-    "autofocus task": ("ray::autofocus",),
+    "camera in autofocus": ("ray::CaptureActor.sweep",),
 }
-FAULTS = [*WORKERS, "second node", "driver"]
+EACH_STACKING_WORKER = "stacking worker, each time"  # on every attempt but the last
+FAULTS = [*WORKERS, EACH_STACKING_WORKER, "second node", "driver"]
+NO_EXPOSURE_LOST = ("stacking worker", "detection worker", EACH_STACKING_WORKER)
+ATTEMPTS = 1 + Settings().retries
 DONE = {"capture": "captured", "stack": "stacked", "detect": "detected"}
 
 
@@ -125,6 +131,36 @@ def scan(*options: str) -> int:
         return main.main([*options])
 
 
+def scan_and_lose_each_worker(folder: Path, field: int) -> tuple[Strike, int]:
+    """Run the program with a stacking task that kills its worker until the last attempt."""
+    marks = Path(tempfile.mkdtemp(dir=folder.parent))
+    stack_batch = main.stack_batch
+
+    @ray.remote(num_cpus=1, max_retries=0)
+    def dying_stack(job: Any, frames: Any) -> Any:
+        record = stack_batch._function(job, frames)
+        for attempt in range(ATTEMPTS - 1):
+            mark = marks / f"{attempt}"
+            if (job.field.stripe, job.field.field) == (field % 2, field // 2) and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return record
+
+    main.stack_batch = dying_stack
+    try:
+        with struck(folder, 2, lambda: EACH_STACKING_WORKER) as strike:
+            code = scan(*SLIDE, "--out", str(folder))
+    finally:
+        main.stack_batch = stack_batch
+    assert len(list(marks.iterdir())) == ATTEMPTS - 1
+    return strike, code
+
+
+def captures_of(events: list[dict[str, Any]]) -> Counter[tuple[int, int]]:
+    """How often each field was captured."""
+    return Counter((e["stripe"], e["field"]) for e in events if e["event"] == "captured")
+
+
 def scan_and_lose_driver(folder: Path, line: int, address: str) -> tuple[Strike, int]:
     """Run the program as a process, kill it, resume here."""
     command = [sys.executable, str(ROOT / "main.py"), *SLIDE, "--out", str(folder)]
@@ -162,7 +198,9 @@ class Arena:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         head = {"num_cpus": 1, "object_store_memory": 200 * 10**6, "include_dashboard": False}
-        self.cluster = Cluster(True, head_node_args=head | {"_system_config": NOTICED_SOON})
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args=head | {"_system_config": NOTICED_SOON}
+        )
         self.second = self.cluster.add_node(num_cpus=1, object_store_memory=200 * 10**6)
         ray.init(address=self.cluster.address, log_to_driver=False, logging_level="error")
         for name in ("first", "calm"):  # the first one compiles
@@ -181,9 +219,12 @@ class Arena:
 
     def run(self, number: int, fault: str, generator: random.Random) -> Outcome:
         """One scan that loses something."""
-        last = 3 if fault == "autofocus task" else self.lines - 6
-        folder, line = self.folder / str(number), generator.randrange(2, last)
-        if fault == "driver":
+        in_autofocus = fault == "camera in autofocus"
+        line = 2 if in_autofocus else generator.randrange(2, self.lines - 6)
+        folder = self.folder / str(number)
+        if fault == EACH_STACKING_WORKER:
+            strike, code = scan_and_lose_each_worker(folder, generator.randrange(8))
+        elif fault == "driver":
             strike, code = scan_and_lose_driver(folder, line, self.cluster.address)
         else:
             kill = (
@@ -195,10 +236,11 @@ class Arena:
                 code = scan(*SLIDE, "--out", str(folder))
         if fault == "second node" and strike.victim:
             self.second = self.cluster.add_node(num_cpus=1, object_store_memory=200 * 10**6)
+        events = events_of(folder / "events.jsonl")
         survived = code == 0 and self.digest_of(str(number)) == self.digest
-        return Outcome(
-            fault, strike.victim, survived, recovery_s(strike, events_of(folder / "events.jsonl"))
-        )
+        if fault in NO_EXPOSURE_LOST:
+            survived = survived and set(captures_of(events).values()) == {1}
+        return Outcome(fault, strike.victim, survived, recovery_s(strike, events))
 
     def close(self) -> None:
         """End this Ray."""

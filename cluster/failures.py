@@ -10,6 +10,7 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
     TaskCancelledError,
+    WorkerCrashedError,
 )
 
 from scan.errors import ScanError, StorageError
@@ -57,6 +58,9 @@ def failure_of(error: RayError) -> Failure:
             return Failure(FailureKind.CAMERA_DIED, "the process of the camera died", cause)
         case ObjectLostError():
             return _batch_lost(cause)
+        case WorkerCrashedError():
+            reason = "its worker process died: killed, out of memory, or beyond task_timeout_s"
+            return Failure(FailureKind.WORKER_DIED, reason, cause)
         case RayError():
             return Failure(FailureKind.WORKER_DIED, one_line(cause), cause)
     return Failure(FailureKind.ERROR, one_line(cause), cause)

@@ -1,5 +1,6 @@
 """The nodes of the cluster: which are alive, what they offer, and where cameras run."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ HEAD = "node:__internal_head__"  # resource by which Ray marks its head
 SMALL_SHARE = 0.001  # of a resource: any number of simulated microscopes fits on a node
 NODE_WAIT_S = 30.0  # nodes may be about to join
 SPILL_QUERY_S = 5.0  # time for the nodes to report how much they spilled
+
+log = logging.getLogger(__name__)
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -103,7 +106,7 @@ def wait_for_resource(what: str, needed: float, count: Callable[[], float], hint
     deadline_s, announced = time.monotonic() + NODE_WAIT_S, False
     while (found := count()) < needed:
         if not announced:
-            print(f"waiting for {needed:g} {what}", flush=True)
+            log.info("waiting for %g %s", needed, what)
             announced = True
         if time.monotonic() > deadline_s:
             got = f"{found:g} free within {NODE_WAIT_S:.0f} s"

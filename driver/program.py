@@ -1,6 +1,5 @@
 """The program: what `python main.py` does around a run, in messages and exit codes."""
 
-import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from driver.run import (
 )
 from driver.signals import Stop
 from report import write_report
-from report.progress import progress
+from report.progress import log_shown, progress
 from results.storage import location_of, storage_at
 from results.summary import format_summary
 from scan.errors import ScanError
@@ -30,9 +29,9 @@ EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 
 def run_program(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: float) -> int:
     """Run the program; returns its exit code. User mistakes are one line on standard error."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     try:
         with ExitStack() as stack:
+            stack.enter_context(log_shown())
             call = parse(argv, lambda place: stack.enter_context(storage_at(place).local_folder()))
             if call.report:
                 write_report(call.report)

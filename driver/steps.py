@@ -109,7 +109,7 @@ class Pending:
 
     reference: Reference
     step: Step
-    batch: Reference | None  # what was returned beside the record, such as frames: never fetched
+    batch: Reference | None  # the second return value, such as frames: never fetched
     attempt: int
 
 

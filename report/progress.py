@@ -1,7 +1,9 @@
 """The terminal display of a running scan; a listener of the journal."""
 
+import logging
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
 from rich.console import Console, Group
@@ -129,3 +131,18 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
 def progress(*, plain: bool) -> PlainProgress | LiveProgress:
     """Return the live display, or plain lines if asked for or if there is no terminal."""
     return PlainProgress() if plain or not sys.stdout.isatty() else LiveProgress()
+
+
+@contextmanager
+def log_shown() -> Iterator[None]:
+    """Print the log messages of this program, not those of its libraries, on standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    loggers = [logging.getLogger(name) for name in ("driver", "cluster", "report")]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)

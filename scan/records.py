@@ -7,11 +7,11 @@ from scan.plan import Field, Span
 
 @dataclass(frozen=True)
 class CaptureRecord:
-    """What a capture actor says of one batch; all times are wall-clock seconds.
+    """What a capture actor reports about one batch; all times are wall-clock seconds.
 
     `complete_s` is stamped when the batch leaves the actor's hands, `slips_ms` holds for each plane
-    how much later than possible its exposure began, `process` tells one life of an actor from the
-    next.
+    how much later than possible its exposure began, `process` is the process
+    id of the actor.
     """
 
     z_um: tuple[float, ...]
@@ -70,7 +70,7 @@ class AnswerRecord:
 
 @dataclass(frozen=True)
 class StackJob:
-    """What a stacking task needs beside the batch itself."""
+    """What a stacking task needs in addition to the batch."""
 
     folder: str
     field: Field

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from config import Settings
 from scan.events import Event, Stressed
 
-# Ends with whoever started it, however that one ends.
+# Ends when its parent process ends.
 BURNER = """
 import os, sys
 while os.getppid() == int(sys.argv[1]):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-os.environ["RAY_AUTH_MODE"] = "disabled"  # no token file in the home of whoever runs the tests
+os.environ["RAY_AUTH_MODE"] = "disabled"  # no token file in the user's home
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 

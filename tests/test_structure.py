@@ -105,7 +105,7 @@ def test_the_top_level_holds_no_further_script() -> None:
     "file", [f"requirements{kind}.txt" for kind in ("", "-models", "-microscope")]
 )
 def test_every_requirement_is_imported(file: str) -> None:
-    """Whatever is required is imported; imagecodecs by tifffile, grpcio by Ray."""
+    """Each required package is imported; imagecodecs by tifffile, grpcio by Ray."""
     lines = (ROOT / file).read_text().splitlines()
     required = {re.split(r"[\[>=]", line)[0] for line in lines if line and line[0] != "#"}
     imported = set().union(*map(imports_of, PRODUCT))
@@ -115,7 +115,7 @@ def test_every_requirement_is_imported(file: str) -> None:
 
 @pytest.mark.parametrize("package", ["onnxruntime", "bioimageio", "pymmcore"])
 def test_optional_packages_are_imported_where_they_are_used(package: str) -> None:
-    """Whoever has no model of his own needs no package for it."""
+    """Optional packages are imported only where they are used."""
     for path in PRODUCT:
         modules = ast.parse(path.read_text()).body
         assert not any(

@@ -115,7 +115,7 @@ def test_a_cluster_that_cannot_be_joined_is_a_user_mistake(
 def test_a_local_ray_that_does_not_start_is_no_user_mistake(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Whatever Ray raises is told in one line with exit code 1."""
+    """Any error of Ray is reported in one line, with exit code 1."""
     monkeypatch.setattr(connection.ray, "init", _raising(error))
 
     with pytest.raises(ScanError, match="local Ray: expected to start, got ") as failed:
@@ -173,7 +173,7 @@ def grpc_port() -> Iterator[int]:
 
 
 def test_a_grpc_server_may_be_a_cluster(grpc_port: int) -> None:
-    """Whatever speaks gRPC is left to Ray."""
+    """A gRPC server is accepted; the rest is checked by Ray."""
     connection.require_grpc("127.0.0.1", grpc_port)
 
 
@@ -181,7 +181,7 @@ def test_a_grpc_server_may_be_a_cluster(grpc_port: int) -> None:
 def test_another_ray_is_found_if_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grpc_port: int
 ) -> None:
-    """The address that `ray start` left is told if something answers there that is not ours."""
+    """The address that `ray start` wrote is reported if another Ray answers there."""
     (tmp_path / "ray").mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     file = tmp_path / "ray" / "ray_current_cluster"

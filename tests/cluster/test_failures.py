@@ -26,7 +26,11 @@ ERRORS = {
         FailureKind.CAMERA_DIED,
         "the process of the camera died",
     ),
-    "worker died": (rays.WorkerCrashedError(), FailureKind.WORKER_DIED, "WorkerCrashedError: "),
+    "worker died": (
+        rays.WorkerCrashedError(),
+        FailureKind.WORKER_DIED,
+        "its worker process died: killed, out of memory, or beyond task_timeout_s",
+    ),
     "out of memory": (rays.OutOfMemoryError("96 %"), FailureKind.WORKER_DIED, "OutOfMemoryError: "),
     "node died": (rays.NodeDiedError("gone"), FailureKind.WORKER_DIED, "NodeDiedError: gone"),
     "raylet died": (rays.LocalRayletDiedError(), FailureKind.RAY_DIED, "Ray's local process died"),

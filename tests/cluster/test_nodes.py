@@ -1,4 +1,4 @@
-"""Where cameras live on a cluster, by what Ray tells of its nodes."""
+"""Where cameras are placed, by Ray's description of the nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE, TWO = REAL | {"mm_config": "a.cfg"}, REAL | {"microscopes": ["a.cfg", "b.cf
 
 
 def node(name: str, alive: bool = True, **resources: float) -> dict[str, Any]:
-    """A node as Ray tells of it."""
+    """A node as Ray describes it."""
     offered = {HEAD if key == "head" else key: amount for key, amount in resources.items()}
     labels = {"role": "scope"} if name == "labelled" else {}
     return {"NodeID": name, "Alive": alive, "Resources": offered, "Labels": labels}
@@ -33,7 +33,7 @@ PLACED = {  # settings, nodes, where cameras live
     "a laptop": ({}, LAPTOP, {"label_selector": {}}),
     "a microscope of its own": (ONE, LAPTOP, {"label_selector": {}}),
     "a head that only heads": ({}, FARM, {"label_selector": {"ray.io/node-id": "!in(head)"}}),
-    "software beside a microscope": ({}, LAB, {"resources": {MICROSCOPE: SMALL_SHARE}}),
+    "simulated on a cluster with a microscope": ({}, LAB, {"resources": {MICROSCOPE: SMALL_SHARE}}),
     "a microscope of the lab": (ONE, LAB, {"resources": {MICROSCOPE: 1}}),
     "two microscopes": (TWO, SCOPES, {"resources": {MICROSCOPE: 1}}),
     "a label": (ONE | {"capture_on": "role=scope"}, SCOPES, {"label_selector": {"role": "scope"}}),
@@ -51,17 +51,17 @@ MISSING = {  # settings, nodes, what is said
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A cluster of nodes that a test puts there; nobody waits for more."""
-    told = SimpleNamespace(found=[])
+    ray = SimpleNamespace(found=[])
 
     def amounts() -> dict[str, float]:
-        alive = [each["Resources"] for each in told.found if each["Alive"]]
+        alive = [each["Resources"] for each in ray.found if each["Alive"]]
         return {name: sum(each.get(name, 0) for each in alive) for each in alive for name in each}
 
-    told.nodes, told.cluster_resources = lambda: told.found, amounts
-    told.available_resources = amounts
-    monkeypatch.setattr(nodes, "ray", told)
+    ray.nodes, ray.cluster_resources = lambda: ray.found, amounts
+    ray.available_resources = amounts
+    monkeypatch.setattr(nodes, "ray", ray)
     monkeypatch.setattr(nodes, "NODE_WAIT_S", 0.0)
-    return told
+    return ray
 
 
 @pytest.mark.parametrize(("given", "nodes", "expected"), PLACED.values(), ids=PLACED)

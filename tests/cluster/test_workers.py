@@ -78,7 +78,7 @@ HANGS = {
 
 @pytest.mark.parametrize("work", HANGS.values(), ids=list(HANGS))
 def test_work_beyond_its_limit_ends_the_process(work: str) -> None:
-    """Whatever the function hangs in, its process ends, and says where it was."""
+    """The process ends in each kind of hang, and its log shows where."""
     code = (
         "import ctypes, threading\nfrom cluster.workers import run_low_priority\n"
         f"run_low_priority(lambda: {work}, limit_s=0.2)"

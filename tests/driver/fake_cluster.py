@@ -96,7 +96,7 @@ Script = Mapping[tuple[str, int, int], Sequence[Any]]  # (step, stripe, field): 
 
 @dataclass
 class FakeCluster:
-    """Plays `driver.steps.RemoteCalls`; whatever has no result left in the script succeeds.
+    """Plays `cluster.calls.RemoteCalls`; a step with no result left in the script succeeds.
 
     `opens` holds for each camera how often its process can start; `busy_s` is how long each call
     takes on the fake clock; `on_submit` is called with each step.

@@ -46,7 +46,7 @@ MODEL_ERROR = failure(
 
 @pytest.mark.parametrize("seed", range(20))
 def test_each_field_is_done_once_in_any_order(tmp_path: Path, seed: int) -> None:
-    """Whatever resolves first, each field is captured, stacked and detected once."""
+    """In each order of results, each field is captured, stacked and detected once."""
     with fake_scan(tmp_path, FakeCluster(seed=seed)) as scan:
         answer = scan.scan()
 

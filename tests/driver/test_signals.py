@@ -14,7 +14,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def terminal() -> Iterator[None]:
-    """A process that nobody told to survive its terminal, however the tests were started."""
+    """A process that ends with its terminal, independent of how the tests were started."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)

@@ -78,7 +78,7 @@ SCANS = {
 
 @given(**SCANS)
 def test_any_order_ends_with_every_field(stripes: int, fields: int, spare: int, seed: int) -> None:
-    """Whatever ends first, every field is captured and detected once, within the credits."""
+    """In each order of results, every field is captured and detected once, within the credits."""
     state = state_of(stripes, fields, stripes + spare)
     scan = Simulation(state, seed)
 

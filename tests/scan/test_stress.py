@@ -1,4 +1,4 @@
-"""What keeps the cores busy ends when it should, whatever happens."""
+"""The processes that keep the cores busy end with the scan, also when it is killed."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_burners_burn_until_the_end() -> None:
 
 def test_burners_end_with_a_driver_that_was_killed() -> None:
     """Burners whose parent is gone go as well."""
-    told = subprocess.run([sys.executable, "-c", ABANDONED], stdout=subprocess.PIPE, check=False)
-    burners = [int(number) for number in told.stdout.split()]
+    run = subprocess.run([sys.executable, "-c", ABANDONED], stdout=subprocess.PIPE, check=False)
+    burners = [int(number) for number in run.stdout.split()]
 
     _, alive = psutil.wait_procs(
         [psutil.Process(number) for number in burners if psutil.pid_exists(number)], timeout=20

@@ -46,8 +46,8 @@ def test_a_camera_takes_so_many(cameras: CameraSupervisor) -> None:
 
 
 def test_when_a_process_dies_only_its_exposure_has_failed(cameras: CameraSupervisor) -> None:
-    """What was exposed failed for the reason of the death, what waited did not fail; in whatever
-    order that becomes known, also after the process has started again."""
+    """Only the exposure in progress failed, for the reason of the death; the order in which that
+    becomes known does not matter, also after the process has started again."""
     assert cameras.mark_starting(0, "it died", 1.0)
     assert not cameras.mark_starting(0, "it died", 1.1)
     assert not cameras.available(0)
