@@ -264,6 +264,12 @@ def failing_detection(job: DetectionJob, predictor: Any, statistics: Any) -> Det
     return fail_at_first(tasks.detect, tasks.detect_objects, job, predictor, statistics)
 
 
+def work_and(fault: Callable[[], None], work: Callable[..., Any], *given: Any) -> None:
+    """Fail after the work is done."""
+    work(*given)
+    fault()
+
+
 def fail_at_first(work: Callable[..., Any], task: Any, job: Any, *given: Any) -> Any:
     """Run a task; its first attempts fail as `FAILING` says, each leaves a mark."""
     faults = FAILING.get((work.__name__, job.field.stripe, job.field.field), ())
@@ -271,7 +277,7 @@ def fail_at_first(work: Callable[..., Any], task: Any, job: Any, *given: Any) ->
         mark = Path(job.folder).parent / "marks" / f"{work.__name__} {attempt}"
         if not mark.exists():
             mark.touch()
-            return tasks._timed(lambda: [work(job, *given), fault()], limit_s=job.limit_s)
+            return tasks._timed(work_and, fault, work, job, *given, limit_s=job.limit_s)
     return task._function(job, *given)
 
 
