@@ -137,14 +137,14 @@ def execute(
         stop, up_s = stop or Stop(), time.time()
         require_shared_storage(storage)
         require_cpus()
+        credits, placement = credits_of(setup), capture_placement(setup.settings)
         folder = folder.resolve()
         if not (folder / SETTINGS_FILE).exists():
             write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
         with Journal(folder / JOURNAL, listener) as journal:
             run = Run(
-                setup, predictor, storage.location, checkpoint, journal, credits_of(setup),
-                stop, capture_placement(setup.settings),
-            )  # fmt: skip
+                setup, predictor, storage.location, checkpoint, journal, credits, stop, placement
+            )
             write_header(run, up_s, began_s or up_s)
             error = run_workflow(run, workflow)
         summary = save_summary(folder)  # before Ray is shut down, which takes seconds
