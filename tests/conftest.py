@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+import cluster.environment  # noqa: F401  (before Ray, which reads it)
+
 os.environ["RAY_AUTH_MODE"] = "disabled"  # no token file in the user's home
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray spells it so)
-os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from typing import Any
 import psutil
 import pytest
 
+from cluster.environment import RAY_ENVIRONMENT
+
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
 PORT = 6379  # of Ray's head
@@ -42,12 +44,7 @@ NOTICED_SOON = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "4",
 }
-MODEST = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 SMALL = ["--object-store-memory=150000000", "--disable-usage-stats"]
 
 
@@ -87,7 +84,7 @@ class Host:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**given, **MODEST, "HOME": str(self._network.local), **environment},
+            env=given | RAY_ENVIRONMENT | QUIET | {"HOME": str(self._network.local), **environment},
         )
 
     def run(
@@ -126,7 +123,7 @@ class Host:
             f"--num-cpus={cpus}",
             f"--resources={json.dumps(resources)}",
             *SMALL,
-            environment={**NOTICED_SOON, **environment},
+            environment=NOTICED_SOON | dict(environment),
             within_s=START_S,
         )
         if run.returncode:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-import actors
 from benchmarks.chaos import SLIDE, events_of, scan
+from cluster import nodes
 from tests.microscope.devices import ADAPTERS, PRODUCT
 from tests.workflow.hosts import RAY, ROOT, Host, Network, await_true, network
 from tests.workflow.left import summary_of
@@ -27,9 +27,9 @@ SMALL = [*SLIDE, "--focus-samples", "1", "--settle-ms", "0"]
 PROGRAM = [sys.executable, "main.py", *SMALL]
 PACED = ["--stage-speed-um-per-ms", "0.05"]  # the same pictures, a second from field to field
 CUT_S = 1.5  # longer than from batch to batch, and less than Ray waits for a silent host
-WORK = ["warm_up", "describe_specimen", "stack", "detect"]
-CAMERAS = ["CaptureActor", "capture"]
-REST = ["autofocus", "predict_scan"]  # which asks for no CPU
+WORK = ["warm_up", "estimate_statistics", "stack", "detect"]
+CAMERAS = ["CaptureActor", "sweep", "capture"]
+REST = ["find_z_positions", "predict_scan"]  # which asks for no CPU
 STORE_BYTES = 150 * 10**6
 NEAR, FAR = "127.0.0.2", "127.0.0.3"  # where the microscope is, and where not
 
@@ -232,7 +232,7 @@ def test_a_missing_microscope_is_told(
 ) -> None:
     """A scan that needs a node which nobody has ends within its patience, by one line that names
     the resource, and leaves no folder."""
-    monkeypatch.setattr(actors, "PLACE_S", 1.0)
+    monkeypatch.setattr(nodes, "NODE_WAIT_S", 1.0)
     (tmp_path / "scan.toml").write_text("capture_on = 'electrons'\n")
 
     code = scan(*SMALL, "--config", str(tmp_path / "scan.toml"), "--out", str(tmp_path / "run"))
@@ -283,8 +283,8 @@ def test_a_short_cut_costs_nothing_but_time(digest: str, laboratory: Laboratory)
 
 def test_a_long_cut_is_waited_for(digest: str, laboratory: Laboratory) -> None:
     """Ray gives up the microscope's host, which comes back and has its Ray started anew: both
-    cameras are, too, fields whose batches were lost there are photographed again, same digest;
-    Ray's own stack traces do not fill the screen."""
+    cameras are, too, fields whose batches were lost there are photographed again, same digest; Ray
+    names the node that it gave up."""
     folder, microscope = laboratory.hosts.shared / "long", laboratory.microscope
     run = laboratory.begin_scan(folder, *PACED)
     await_events(folder, "captured", 2)
@@ -302,7 +302,7 @@ def test_a_long_cut_is_waited_for(digest: str, laboratory: Laboratory) -> None:
     assert sorted(e["camera"] for e in events_in(folder, "restarted")) == [0, 1]
     assert len(times_captured(folder)) == 8
     assert not events_in(folder, "lost")
-    assert "(raylet)" not in told
+    assert "has been marked dead" in told
 
 
 def test_a_silent_host_is_not_waited_for(digest: str, laboratory: Laboratory) -> None:
