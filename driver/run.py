@@ -143,7 +143,7 @@ def execute(
             write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
         with Journal(folder / JOURNAL, listener) as journal:
             run = Run(
-                setup, predictor, storage.location, checkpoint, journal, credits, stop, placement
+                setup, predictor, location_of(folder), checkpoint, journal, credits, stop, placement
             )
             write_header(run, up_s, began_s or up_s)
             error = run_workflow(run, workflow)
