@@ -15,9 +15,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from actors import MICROSCOPE
+from cluster.nodes import MICROSCOPE
+from cluster.workers import MAX_PREFAULT_BYTES
 from driver.command_line import parse
-from scan.pages import MOST_TOUCHED_BYTES
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "kubernetes"
@@ -175,7 +175,7 @@ def test_the_object_store_lies_in_memory(group: Node) -> None:
     store = int(group["rayStartParams"]["object-store-memory"])
 
     assert memory["medium"] == "Memory"
-    assert MOST_TOUCHED_BYTES <= store <= bytes_of(memory["sizeLimit"])
+    assert MAX_PREFAULT_BYTES <= store <= bytes_of(memory["sizeLimit"])
     resources = the(pod)["resources"]
     assert bytes_of(resources["requests"]["memory"]) >= store + bytes_of("4Gi")
     assert resources["limits"] == resources["requests"]
