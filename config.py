@@ -174,7 +174,7 @@ class Settings(BaseModel):
     align: Annotated[bool, RESULTS] = False
     """correct lateral drift between planes"""
     predictor: Annotated[str, RESULTS, Unit("SPEC")] = "classic"
-    """what detects objects, see README"""
+    """what detects objects, see docs/predictors.md"""
     diameter_um: Annotated[float | None, RESULTS, UM] = Field(None, gt=0, le=10_000)
     """typical object diameter; estimated if left out"""
 
@@ -321,7 +321,7 @@ def validate(values: Mapping[str, Any]) -> Settings:
 
 def _nearest(key: str) -> str:
     near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else "see README.md for the settings"
+    return f"did you mean {near[0]!r}?" if near else "see docs/settings.md"
 
 
 def _first_fault(error: ValidationError) -> str:

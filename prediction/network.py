@@ -53,7 +53,7 @@ def as_user_error(spec: str) -> Iterator[None]:
         raise UserMistake(spec, f"the package {error.name}", "none", hint) from None
     except Exception as error:  # of libraries that have no base class of their own
         got = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        hint = "see 'Your own model' in README.md"
+        hint = "see docs/predictors.md"
         raise UserMistake(spec, "a model that can be used", got, hint) from error
 
 
@@ -178,11 +178,13 @@ class NetworkPredictor(ABC):
         return ceil((far + GRID_PX // 2 - 1) / GRID_PX) * GRID_PX
 
     def _checked_maps(self, pixels: Array, norm: Normalisation) -> Array:
-        """Return maps after checking their shape and range as described in the README."""
+        """Return maps after checking their shape and range as described in docs/predictors.md."""
         maps = self.maps(pixels, norm)
         expected = f"one or two maps of {pixels.shape[0]} x {pixels.shape[1]} pixels"
         if maps.shape[1:] != pixels.shape or len(maps) not in (1, 2):
-            raise self.user_error(expected, " x ".join(map(str, maps.shape)), "see README.md")
+            raise self.user_error(
+                expected, " x ".join(map(str, maps.shape)), "see docs/predictors.md"
+            )
         probable = maps[:1] if self.second_map == "distance" else maps
         low, high = probable.min(), probable.max()
         if not (np.isfinite(maps).all() and low >= -TOLERANCE and high <= 1 + TOLERANCE):

@@ -12,7 +12,7 @@ LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8  # of the scan's pixels; they become
 
 
 class OnnxFile(NetworkPredictor):
-    """A network from (1, 1, y, x) to (1, 2, y, x) float32, as described in the README."""
+    """A network from (1, 1, y, x) to (1, 2, y, x) float32, as described in docs/predictors.md."""
 
     def window_of(self, least_px: int) -> int:
         """Return the network's fixed edge, or a multiple of the grid."""

@@ -17,7 +17,7 @@ from prediction import Array, ModelStatistics, Origin, Samples
 from scan.errors import UserMistake
 
 TRIAL_PX = 256  # edge of the test images: an empty one, and noise
-HINT = "see 'Your own model' in README.md"
+HINT = "see docs/predictors.md"
 
 
 @dataclass(frozen=True)

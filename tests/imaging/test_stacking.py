@@ -286,9 +286,9 @@ def test_a_batch_compiles_nothing_after_warm_up() -> None:
     assert [loop.signatures for loop in loops] == known
 
 
-def test_the_example_of_the_readme_runs() -> None:
-    """The lines that README.md shows for focus stacking alone do what they say."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_example_of_the_documentation_runs() -> None:
+    """The lines that the documentation shows for focus stacking alone do what they say."""
+    text = (Path(__file__).parents[2] / "docs" / "focus-stacking.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(from imaging\.stacking.*?)```", text, re.DOTALL)
     frames, _, _ = stepped(64)
     names = {"frames": frames}

@@ -26,10 +26,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     return tmp_path / f"model_{abs(hash(request.node.name))}.py"
 
 
-def test_the_readme_has_a_model_that_works(module: Path) -> None:
-    """The README's example detects the discs of a slide, in raster order, after pickling."""
+def test_the_documentation_has_a_model_that_works(module: Path) -> None:
+    """The documentation's example detects the discs of a slide, in raster order, after pickling."""
     (example,) = re.findall(
-        r"```python\n(# my_model\.py.*?)```", (ROOT / "README.md").read_text(), re.S
+        r"```python\n(# my_model\.py.*?)```", (ROOT / "docs" / "predictors.md").read_text(), re.S
     )
     module.write_text(example)
     image = np.full((200, 200), 100, np.uint16)

@@ -120,16 +120,16 @@ def test_the_trace_agrees_with_ray(slide: Path) -> None:
 
 @pytest.fixture
 def shown(slide: Path, monkeypatch: pytest.MonkeyPatch) -> list[viewer.Layer]:
-    """The layers that the README's lines show of a run: image, labels, depth, points."""
+    """The layers that the documentation's lines show of a run: image, labels, depth, points."""
     (lines,) = re.findall(
-        r"```python\n(import napari\n.*?)```", (ROOT / "README.md").read_text(), re.S
+        r"```python\n(import napari\n.*?)```", (ROOT / "docs" / "outputs.md").read_text(), re.S
     )
     monkeypatch.setitem(sys.modules, "napari", viewer)
     exec(re.sub(r"^folder = .*$", f"folder = {str(slide)!r}", lines, flags=re.M), {})
     return viewer.Viewer.shown.layers
 
 
-def test_the_readme_shows_a_run_in_napari(slide: Path, shown: list[viewer.Layer]) -> None:
+def test_the_documentation_shows_a_run_in_napari(slide: Path, shown: list[viewer.Layer]) -> None:
     """Image, labels, depth and objects are shown at one scale and in one unit."""
     plan = prepare(validate(tomllib.loads((slide / "scan.toml").read_text()))).plan
 

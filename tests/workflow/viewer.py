@@ -1,4 +1,4 @@
-"""What the README asks of napari, without a display: layers as napari-ome-zarr makes them.
+"""What docs/outputs.md asks of napari, without a display: layers as napari-ome-zarr makes them.
 
 The plugin reads the same metadata: the first transformation of the first dataset, the unit of every
 axis, and the label images below an image, which it hides at first.
