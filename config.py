@@ -174,7 +174,7 @@ class Settings(BaseModel):
     align: Annotated[bool, RESULTS] = False
     """correct lateral drift between planes"""
     predictor: Annotated[str, RESULTS, Unit("SPEC")] = "classic"
-    """what detects objects, see docs/predictors.md"""
+    """detector, see docs/predictors.md"""
     diameter_um: Annotated[float | None, RESULTS, UM] = Field(None, gt=0, le=10_000)
     """typical object diameter; estimated if left out"""
 
