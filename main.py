@@ -108,7 +108,8 @@ class Workflow(RemoteCalls):
             case Sweep(field, z_um, camera):
                 return self.actors[camera].sweep.remote(field, z_um)
             case FindZPositions(job, peaks, sweeps, planes):
-                return find_z_positions.options(**options).remote(job, peaks, sweeps, *planes)
+                fit = find_z_positions.options(**options)
+                return fit.remote(job, peaks, sweeps, *planes), None
             case EstimateStatistics(samples):
                 estimate = estimate_statistics.options(**options)
                 return estimate.remote(samples, setup.diameter_px, self.predictor, limit_s), None

@@ -55,7 +55,7 @@ Result = TypeVar("Result")
 # ------------------------------------------------------------------------- find_z_positions
 
 
-@ray.remote(num_cpus=0, num_returns=2, max_retries=0)
+@ray.remote(num_cpus=0, max_retries=0)
 def find_z_positions(
     job: FocusJob,
     peaks: Mapping[Field, FocusPeak],

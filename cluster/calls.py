@@ -42,9 +42,9 @@ class RemoteCalls(ABC):
         except RayError as error:
             return failure_of(error)
 
-    def keep(self, reference: Any) -> Any:
-        """Copy a value to the driver's computer, where it survives the loss of other nodes."""
-        return ray.put(ray.get(reference))
+    def store(self, value: Any) -> Any:
+        """Put a value into the object store of the driver's computer; returns its reference."""
+        return ray.put(value)
 
     def cancel(self, reference: Any) -> None:
         """Withdraw a call that has not started."""

@@ -76,6 +76,11 @@ def cause_of(error: BaseException) -> BaseException:
     return error.cause if isinstance(error, RayTaskError) else error
 
 
+def last_line(error: BaseException) -> str:
+    """The last line of an error, where Ray puts the cause of an actor's death."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:MAX_REASON_CHARS]
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an error; with its type unless it is one of ours."""
     first = (str(error).strip().splitlines() or [""])[0][:MAX_REASON_CHARS]

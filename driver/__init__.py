@@ -1,11 +1,12 @@
-"""What the driver process does around the workflow of `main.py`.
+"""What the driver process does around the workflow of `main.py`, in the order in which to read it.
 
-`steps`     the remote calls that the workflow is made of, as types
-`pending`   the calls in flight: wait, submit again after a lost node or a dead worker
-`cameras`   restart cameras that died or hang; shared by autofocus and scan
-`autofocus` focus sweeps
-`loop`      what follows when a step is done, and one policy for each kind of failure
-`run`       the life of a run: settings, folder, checkpoint, Ray, summary
+`steps`         the remote calls that the workflow is made of, as types, and how they can end
+`pending`       the calls in flight: wait, restart cameras, submit again after a lost node
+`autofocus`     focus sweeps
+`loop`          what follows when a step ends, and one policy for each kind of failure
+`run`           the life of a run: folder, checkpoint, Ray, workflow, summary
+`setup`, `checkpoint`                  what is scanned, and what earlier runs left of it
+`program`, `command_line`, `signals`   what `python main.py` does around a run
 """
 
 import cluster.environment  # noqa: F401  (before Ray, which reads it)

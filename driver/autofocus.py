@@ -12,7 +12,7 @@ from driver.steps import Done, Failed, FindZPositions, Reference, Sweep, Withdra
 from imaging.focus import find_peak
 from results.store import create_mosaics
 from scan import events
-from scan.focusing import FocusJob, FocusPeak, Heights, sample_fields, sweeps_of_sample
+from scan.focusing import FocusJob, FocusPeak, FocusResult, Heights, sample_fields, sweeps_of_sample
 from scan.plan import Field
 from scan.records import SweepRecord
 
@@ -32,8 +32,8 @@ def run_autofocus(run: Run, pending: PendingSteps) -> Focus:
     job = setup.focus_job
     if checkpoint.focused and checkpoint.described:
         return Focus(_planes(job, checkpoint.centres_um), None)
-    found = find_z_positions(run, pending, job)
-    result, samples = found.result, pending.calls.keep(found.batch)
+    result, crops = find_z_positions(run, pending, job)
+    samples = pending.calls.store(crops)
     if checkpoint.focused:  # fields on disk were captured at its heights
         return Focus(_planes(job, checkpoint.centres_um), samples)
     create_mosaics(run.location, setup.plan, setup.dtype, setup.settings.origin_um)
@@ -45,7 +45,7 @@ def _planes(job: FocusJob, centres_um: Mapping[tuple[int, int], float]) -> dict[
     return {place: job.planes_at(centre_um) for place, centre_um in centres_um.items()}
 
 
-def find_z_positions(run: Run, pending: PendingSteps, job: FocusJob) -> Done:
+def find_z_positions(run: Run, pending: PendingSteps, job: FocusJob) -> tuple[FocusResult, Any]:
     """Sweep the samples and fit the surface; again if a node that held their images is lost."""
     retries = run.setup.settings.retries
     while True:
@@ -53,7 +53,7 @@ def find_z_positions(run: Run, pending: PendingSteps, job: FocusJob) -> Done:
         sweeps.run()
         outcome = pending.run(sweeps.fit())
         if isinstance(outcome, Done):
-            return outcome
+            return outcome.result
         if outcome.failure.kind is not FailureKind.BATCH_LOST or not retries:
             raise outcome.failure.error
         retries -= 1
@@ -124,10 +124,7 @@ class FocusSweeps:
         if not self._pending.cameras.may_retry(sweep):
             self._give_up(sweep, reason)
             return
-        reason = f"the sweep failed: {reason}"
-        self._run.journal.write(
-            events.Retried.of(sweep.field, sweep.camera, step="focus", reason=reason)
-        )
+        self._pending.journal_retry(sweep, "focus", f"the sweep failed: {reason}")
         self._waiting[sweep.camera].appendleft(sweep)
 
     def _give_up(self, sweep: Sweep, reason: str) -> None:

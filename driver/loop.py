@@ -188,11 +188,11 @@ class ScanLoop:
             case Failed(StackBatch(job), Failure(FailureKind.BATCH_LOST, reason)):
                 self._capture_again(self._capture_of(job.field), "stack", reason)
             case Failed(StackBatch(job), Failure(FailureKind.WORKER_DIED, reason)):
-                if not self._retried(outcome, job.field):
+                if not self._pending.retry(outcome):
                     self.state.lose_batch(job.field, reason)
                     self._lose(reason, job.field)
             case Failed(DetectObjects(job), failure) if not failure.ends_scan:
-                if not self._retried(outcome, job.field):
+                if not self._pending.retry(outcome):
                     self.state.lose_detection(job.field, failure.reason)
                     self._log(events.Lost, job.field, reason=failure.reason)
             case Failed(EstimateStatistics(), Failure(FailureKind.BATCH_LOST, reason)):
@@ -208,17 +208,10 @@ class ScanLoop:
         if self._run.stop.requested or self._pending.cameras.may_retry(capture):
             self.state.requeue(capture.field)
             if not self._run.stop.requested:
-                self._log(events.Retried, capture.field, step=step, reason=reason)
+                self._pending.journal_retry(capture, step, reason)
         else:
             self.state.lose_batch(capture.field, reason)
             self._lose(reason, capture.field)
-
-    def _retried(self, failed: Failed, field: Field) -> bool:
-        """Submit the task again with the same references; False if it is given up."""
-        if not self._pending.retry(failed):
-            return False
-        self._log(events.Retried, field, step=failed.step.name, reason=failed.failure.reason)
-        return True
 
     def _lose(self, reason: str, *fields: Field) -> None:
         """Fields that will not be in the answer; their neighbours need not wait for them."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from cluster.calls import RemoteCalls
-from cluster.failures import Failure, FailureKind
+from cluster.failures import Failure, FailureKind, last_line
 from cluster.workers import WORK_NICENESS
 from driver.run import Run
 from driver.steps import (
@@ -69,8 +69,8 @@ class PendingSteps:
         """Start the remote call of a step."""
         if isinstance(step, Exposure):
             self.cameras.mark_submitted(step, self.calls.now_s())
-        reference, batch = self.calls.submit(step, self._options)
-        self._pending[reference] = Pending(reference, step, batch, attempt)
+        reference, payload = self.calls.submit(step, self._options)
+        self._pending[reference] = Pending(reference, step, payload, attempt)
 
     def wait(self) -> Iterator[Outcome]:
         """Block until a step ends, or for `POLL_INTERVAL_S`; yield how each ended that did."""
@@ -89,21 +89,30 @@ class PendingSteps:
         self.submit(task)
         while True:
             for outcome in self.wait():
-                if outcome.step is not task:
-                    continue
-                if isinstance(outcome, Done):
-                    return outcome
-                if isinstance(outcome, Failed) and not self.retry(outcome):
-                    return outcome
+                match outcome:
+                    case Done(step) if step is task:
+                        return outcome
+                    case Failed(step) if step is not task or not self.retry(outcome):
+                        return outcome
 
     def retry(self, failed: Failed) -> bool:
-        """Submit a task again whose worker died, with the same references; False if that is not
-        why it failed, or if it failed too often."""
-        retries = self._run.setup.settings.retries
-        if failed.failure.kind is not FailureKind.WORKER_DIED or failed.attempt > retries:
+        """Submit a task again whose worker died, with the same references, and journal that; False
+        if it failed for another reason, or too often."""
+        retries, failure = self._run.setup.settings.retries, failed.failure
+        if failure.kind is not FailureKind.WORKER_DIED or failed.attempt > retries:
             return False
+        self.journal_retry(failed.step, failed.step.name, failure.reason)
         self.submit(failed.step, failed.attempt + 1)
         return True
+
+    def journal_retry(self, step: Step, name: str, reason: str) -> None:
+        """Write that a step is repeated, with its field if it has one."""
+        field = getattr(step, "field", None) or getattr(getattr(step, "job", None), "field", None)
+        event = events.Retried(step=name, reason=reason)
+        if field:
+            camera = self._run.setup.plan.camera_of(field.stripe)
+            event = events.Retried.of(field, camera, step=name, reason=reason)
+        self._run.journal.write(event)
 
     def cancel_queued_exposures(self) -> None:
         """Withdraw the exposures that no camera has begun."""
@@ -130,7 +139,7 @@ class PendingSteps:
                 return None
             case Sweep() | Capture():
                 self.cameras.mark_ended(step, self.calls.now_s())
-        return Done(step, result, pending.batch)
+        return Done(step, result, pending.payload)
 
     def _fail(self, step: Step, failure: Failure, attempt: int) -> Outcome | None:
         if failure.kind is FailureKind.RAY_DIED:
@@ -138,7 +147,7 @@ class PendingSteps:
             raise ScanError("Ray", "its process on this computer to run", failure.reason, hint)
         match step:
             case StartCamera(camera):
-                self.cameras.mark_dropped(camera, str(failure.error).strip().splitlines()[-1])
+                self.cameras.mark_dropped(camera, last_line(failure.error))
                 return None
             case WarmUp() if failure.kind is not FailureKind.ERROR:
                 return None
@@ -182,7 +191,7 @@ class PendingSteps:
             return
         self._checked_s = now_s
         self.calls.require_alive()
-        for camera, restart, reason in self.cameras.hung(now_s):
+        for camera, restart, reason in self.cameras.take_hung(now_s):
             self.calls.end_camera(camera, restart=restart)
             self.start_camera(camera, reason)
         self._check_nodes(now_s)

@@ -198,7 +198,7 @@ def run_workflow(run: Run, workflow: Callable[[Run], Any]) -> BaseException | No
         error = KeyboardInterrupt() if stopped else raised
         if not stopped:
             with suppress(StorageError):  # on a full disk
-                run.journal.write(events.Failed(reason=str(error).strip()[:MAX_REASON_CHARS]))
+                run.journal.write(events.RunFailed(reason=str(error).strip()[:MAX_REASON_CHARS]))
     run.journal.write(
         events.Finished(
             status=status,

@@ -109,7 +109,7 @@ class Pending:
 
     reference: Reference
     step: Step
-    batch: Reference | None  # the second return value, such as frames: never fetched
+    payload: Reference | None  # the second return value, such as frames; never fetched here
     attempt: int
 
 
@@ -119,7 +119,7 @@ class Done:
 
     step: Step
     result: Any
-    batch: Reference | None
+    payload: Reference | None
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from scan.events import (
     Captured,
     Detected,
     Event,
-    Failed,
     Focused,
     Lost,
     RayStarted,
     Retried,
+    RunFailed,
     Stacked,
     Warned,
 )
@@ -181,7 +181,7 @@ def faults(events: Iterable[Event]) -> list[Columns]:
 
 def _lane(fault: Fault) -> str:
     match fault:
-        case Warned() | Failed():
+        case Warned() | RunFailed():
             return ""
         case Retried() if fault.camera is None or fault.step not in ("capture", "focus"):
             return ""

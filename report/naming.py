@@ -3,16 +3,16 @@
 from scan.events import (
     CameraEvent,
     Event,
-    Failed,
     FieldEvent,
     Lost,
     Restarted,
     Retried,
+    RunFailed,
     Warned,
 )
 
-FAULTS = (Retried, Restarted, Lost, Warned, Failed)
-Fault = Retried | Restarted | Lost | Warned | Failed
+FAULTS = (Retried, Restarted, Lost, Warned, RunFailed)
+Fault = Retried | Restarted | Lost | Warned | RunFailed
 
 
 def subject_of(event: Event) -> str:

@@ -21,7 +21,6 @@ from scan.events import (
     Captured,
     Detected,
     Event,
-    Failed,
     FieldEvent,
     Finished,
     Focused,
@@ -31,6 +30,7 @@ from scan.events import (
     Restarted,
     Resumed,
     Retried,
+    RunFailed,
     Stacked,
     Stressed,
     Throttled,
@@ -48,7 +48,7 @@ def summarise(events: Sequence[Event]) -> Summary:
     count over all runs; times are those of the last run.
     """
     ever, last = EventIndex(events), EventIndex(latest(events))
-    begun, finished, failed = last.last(Begun), last.last(Finished), last.last(Failed)
+    begun, finished, failed = last.last(Begun), last.last(Finished), last.last(RunFailed)
     predicted = last.last(Predicted)
     return {
         "status": finished.status if finished else "failed",
@@ -86,7 +86,8 @@ def _named(event: Event | None, *names: str) -> dict[str, Any]:
 
 
 def _z_positions(focused: Focused | None) -> dict[str, Any]:
-    return _named(focused, "sampled", "kept", "rejected", "surface", "residual_um")
+    found = _named(focused, "sampled", "kept", "rejected", "surface", "residual_um")
+    return found | ({"rejected": list(found["rejected"])} if "rejected" in found else {})
 
 
 def _fields(ever: EventIndex, last: EventIndex) -> dict[str, Any]:

@@ -238,7 +238,7 @@ class Stopping(Event):
     event: Literal["stopping"] = "stopping"
 
 
-class Failed(Event):
+class RunFailed(Event):
     """The run ended by an error."""
 
     event: Literal["failed"] = "failed"
@@ -272,7 +272,7 @@ class Damaged(Event):
 
 _KINDS = (
     Begun | RayStarted | Resumed | Warned | Stressed | WarmedUp | Focused | Described | Captured
-    | Stacked | Detected | Lost | Retried | Restarted | Throttled | Stopping | Failed | Predicted
+    | Stacked | Detected | Lost | Retried | Restarted | Throttled | Stopping | RunFailed | Predicted
     | Finished | Damaged
 )  # fmt: skip
 _PARSER: TypeAdapter[Any] = TypeAdapter(Annotated[_KINDS, Field(discriminator="event")])

@@ -87,26 +87,6 @@ class CameraSupervisor:
         """Exposures that wait in a camera process behind the one in progress."""
         return [exposure for state in self._cameras for exposure in state.queue[1:]]
 
-    def hung(self, now_s: float) -> list[tuple[int, bool, str]]:
-        """Cameras past their deadline, each reported once; whether they may be restarted, and why.
-
-        One that hangs while it starts is dropped.
-        """
-        found = []
-        for camera, state in enumerate(self._cameras):
-            if state.deadline_s is None or now_s <= state.deadline_s:
-                continue
-            state.deadline_s = None
-            if state.starting:
-                reason = f"the camera did not open within {self._start_timeout_s:.0f} s"
-                state.dropped = True
-                state.reasons.append(reason)
-            else:
-                limit_s = self._capture_timeout_s(len(state.queue[0].z_um))
-                reason = f"no answer from the camera within {limit_s:.0f} s"
-            found.append((camera, not state.dropped, reason))
-        return found
-
     # -------------------------------------------------------------------------- exposures
 
     def mark_submitted(self, exposure: Exposure, now_s: float) -> None:
@@ -139,8 +119,29 @@ class CameraSupervisor:
 
     # -------------------------------------------------------------------------- processes
 
+    def take_hung(self, now_s: float) -> list[tuple[int, bool, str]]:
+        """Take the cameras past their deadline: whether they may be restarted, and why.
+
+        Each is reported once. One that hangs while it starts is dropped: it is not restarted.
+        """
+        found = []
+        for camera, state in enumerate(self._cameras):
+            if state.deadline_s is None or now_s <= state.deadline_s:
+                continue
+            state.deadline_s = None
+            if state.starting:
+                reason = f"the camera did not open within {self._start_timeout_s:.0f} s"
+                state.dropped = True
+                state.reasons.append(reason)
+            else:
+                limit_s = self._capture_timeout_s(len(state.queue[0].z_um))
+                reason = f"no answer from the camera within {limit_s:.0f} s"
+            found.append((camera, not state.dropped, reason))
+        return found
+
     def mark_starting(self, camera: int, reason: str, now_s: float) -> bool:
-        """The camera's process has to start, for that reason; False if that is known."""
+        """The camera's process has to start, for that reason; False if it does already, or if the
+        camera was dropped."""
         state = self._cameras[camera]
         if state.starting or state.dropped:
             return False

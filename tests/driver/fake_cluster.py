@@ -158,9 +158,9 @@ class FakeCluster:
         """The record or the failure of a call."""
         return self._results[reference]
 
-    def keep(self, reference: Any) -> Any:
-        """The same reference."""
-        return reference
+    def store(self, value: Any) -> Any:
+        """The value itself."""
+        return value
 
     def cancel(self, reference: int) -> None:
         """Fail a call that waits."""
@@ -240,7 +240,7 @@ class FakeCluster:
                 curve = tuple(float(np.exp(-((z - 3) ** 2) / 50)) for z in z_um)
                 return SweepRecord(z_um, curve, 1e-3, 10.0, 11.0)
             case FindZPositions(job, peaks, sweeps):
-                return z_positions(peaks, job, sweeps)
+                return z_positions(peaks, job, sweeps), ["crops"]
             case EstimateStatistics():
                 return STATISTICS, WORK
             case Capture(_, z_um):

@@ -13,7 +13,6 @@ from driver.pending import STALL_WARNING_S
 from driver.steps import (
     Capture,
     DetectObjects,
-    EstimateStatistics,
     PredictScan,
     StackBatch,
     StartCamera,
@@ -250,24 +249,43 @@ def test_what_concerns_more_than_a_field_ends_the_scan(
     assert not scan.cluster.count(PredictScan)
 
 
-def test_statistics_are_estimated_again(tmp_path: Path) -> None:
-    """Detection waits for statistics; a dead worker delays them, lost images end the scan."""
-    with fake_scan(tmp_path, FakeCluster({("estimate statistics", 0, 0): [WORKER_DIED]})) as scan:
-        scan.scan()
-    assert scan.cluster.count(EstimateStatistics) == 2
-
+def test_lost_autofocus_images_end_the_scan(tmp_path: Path) -> None:
+    """Statistics cannot be estimated without images; a resumed run sweeps once more."""
     lost = FakeCluster({("estimate statistics", 0, 0): [BATCH_LOST]})
     with fake_scan(tmp_path, lost) as scan, pytest.raises(ScanError, match="sweeps once more"):
         scan.scan()
 
 
-def test_the_prediction_is_submitted_again(tmp_path: Path) -> None:
-    """A worker that dies while it makes the answer costs a repetition."""
-    with fake_scan(tmp_path, FakeCluster({("predict", 0, 0): [WORKER_DIED]})) as scan:
+@pytest.mark.parametrize("step", ["find z-positions", "estimate statistics", "predict"])
+def test_other_tasks_are_submitted_again(tmp_path: Path, step: str) -> None:
+    """A worker that dies in a task of the whole scan costs a repetition, which is journaled."""
+    with fake_scan(tmp_path, FakeCluster({(step, 0, 0): [WORKER_DIED]})) as scan:
         answer = scan.scan()
 
-    assert scan.cluster.count(PredictScan) == 2
+    assert sum(each.name == step for each in scan.cluster.submitted) == 2
+    assert [e.step for e in scan.journal.of(events.Retried)] == [step]
     assert answer.objects == 3 * len(FIELDS)
+
+
+@pytest.mark.parametrize("step", ["find z-positions", "estimate statistics", "predict"])
+def test_other_tasks_are_not_repeated_for_ever(tmp_path: Path, step: str) -> None:
+    """After the retries the scan ends with the error of the last attempt."""
+    cluster = FakeCluster({(step, 0, 0): [WORKER_DIED] * 9})
+    with fake_scan(tmp_path, cluster) as scan, pytest.raises(RuntimeError, match="worker died"):
+        scan.scan()
+
+    assert sum(each.name == step for each in cluster.submitted) == 3
+
+
+def test_an_error_of_the_warm_up_ends_the_scan(tmp_path: Path) -> None:
+    """What fails while nothing is at stake would fail later, too: a dead worker would not."""
+    with fake_scan(tmp_path, FakeCluster({("warm up", 0, 0): [WORKER_DIED]})) as scan:
+        scan.scan()
+    with (
+        fake_scan(tmp_path, FakeCluster({("warm up", 0, 0): [BUG]})) as scan,
+        pytest.raises(ZeroDivisionError),
+    ):
+        scan.scan()
 
 
 # ---------------------------------------------------------------------------- node loss

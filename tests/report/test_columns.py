@@ -18,12 +18,12 @@ from scan.events import (
     Captured,
     Detected,
     Event,
-    Failed,
     Focused,
     Lost,
     RayStarted,
     Restarted,
     Retried,
+    RunFailed,
     Stacked,
     Throttled,
     Warned,
@@ -206,7 +206,7 @@ FAULTS: dict[str, tuple[Event, str, str]] = {  # event, lane, text
     "a lost field": (Lost(**AT, reason="dead"), "camera 1", "lost stripe 1 field 2: dead"),
     "a camera": (Restarted(camera=1, reason="hung"), "camera 1", "restarted camera 1: hung"),
     "a warning": (Warned(message="another Ray"), "", "warning: another Ray"),
-    "the end": (Failed(reason="disk full"), "", "failed: disk full"),
+    "the end": (RunFailed(reason="disk full"), "", "failed: disk full"),
 }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def test_rejected_focus_samples_are_listed_with_their_reason(dropped: int, liste
 
     assert len(lines) == listed
     assert all("no contrast" in line for line in lines[:MAX_LISTED_SAMPLES])
-    assert summary["z_positions"]["rejected"] == rejected
+    assert summary["z_positions"]["rejected"] == list(rejected)
 
 
 def test_a_resumed_run_has_its_own_times_and_all_faults() -> None:

@@ -75,9 +75,9 @@ def test_an_exposure_past_its_limit_hangs(cameras: CameraSupervisor) -> None:
     cameras.mark_ended(FIRST, 4.0)
     cameras.mark_ended(OTHER, 4.0)
 
-    assert cameras.hung(8.9) == []
-    assert cameras.hung(9.1) == [(0, True, "no answer from the camera within 5 s")]
-    assert cameras.hung(99.0) == []
+    assert cameras.take_hung(8.9) == []
+    assert cameras.take_hung(9.1) == [(0, True, "no answer from the camera within 5 s")]
+    assert cameras.take_hung(99.0) == []
 
 
 def test_long_exposures_have_a_long_limit() -> None:
@@ -85,8 +85,8 @@ def test_long_exposures_have_a_long_limit() -> None:
     cameras = CameraSupervisor(1, 0, lambda planes: LIMIT_S * planes, START_S)
     cameras.mark_submitted(Shot(0, 1, (0.0, 1.0, 2.0)), 0.0)
 
-    assert cameras.hung(14.0) == []
-    assert cameras.hung(16.0) == [(0, True, "no answer from the camera within 15 s")]
+    assert cameras.take_hung(14.0) == []
+    assert cameras.take_hung(16.0) == [(0, True, "no answer from the camera within 15 s")]
 
 
 def test_a_camera_that_hangs_while_it_starts_is_dropped(cameras: CameraSupervisor) -> None:
@@ -94,7 +94,7 @@ def test_a_camera_that_hangs_while_it_starts_is_dropped(cameras: CameraSuperviso
     cameras.mark_starting(0, "it died", 1.0)
 
     silence = "the camera did not open within 60 s"
-    assert (0, False, silence) in cameras.hung(1.0 + START_S + 0.1)
+    assert (0, False, silence) in cameras.take_hung(1.0 + START_S + 0.1)
     cameras.mark_dropped(0, "it was killed")
 
     assert cameras.dropped(0) == f"it died; {silence}"
