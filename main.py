@@ -33,6 +33,7 @@ try:
     from actors import CaptureActor
     from cluster.calls import RemoteCalls, close_cameras
     from cluster.connection import native_stderr_discarded
+    from cluster.nodes import exclude_idle_heads
     from driver.autofocus import run_autofocus
     from driver.loop import ScanLoop
     from driver.pending import PendingSteps
@@ -49,7 +50,7 @@ try:
 except ImportError as error:
     refuse(f"{error}; python -m pip install -r requirements.txt installs what is needed")
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,10 +98,12 @@ class Workflow(RemoteCalls):
     def __init__(self, run: Run, actors: Sequence[Any]) -> None:
         super().__init__(actors)
         self.run, self.predictor = run, ray.put(run.predictor)
+        self.placement = {"label_selector": exclude_idle_heads()}
 
-    def submit(self, step: Step, options: Mapping[str, Any]) -> Any:
+    def submit(self, step: Step) -> Any:
         """Start the remote call of a step: the reference to wait for, and frames to pass on."""
         setup, limit_s = self.run.setup, self.run.setup.settings.task_timeout_s
+        options = self.placement
         match step:
             case StartCamera(camera):
                 size = self.run.prefault_bytes

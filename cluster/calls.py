@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 
 from cluster.connection import gcs_reachable, require_gcs
 from cluster.failures import failure_of
-from cluster.nodes import alive_nodes, cpu_slots, exclude_nodes
+from cluster.nodes import cpu_slots
 
 CLOSE_TIMEOUT_S = 5.0  # for cameras that still answer
 
@@ -28,7 +28,7 @@ class RemoteCalls(ABC):
         self.actors = actors
 
     @abstractmethod
-    def submit(self, step: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    def submit(self, step: Any) -> tuple[Any, Any]:
         """Start the call of a step: the reference to wait for, and one to pass on, if any."""
 
     @abstractmethod
@@ -55,10 +55,6 @@ class RemoteCalls(ABC):
         """End the process of a camera; Ray starts a new one, or never."""
         ray.kill(self.actors[camera], no_restart=not restart)
 
-    def placement(self, dead_nodes: Collection[str]) -> Mapping[str, Any]:
-        """Options by which tasks keep off the dead nodes."""
-        return {"label_selector": exclude_nodes(dead_nodes)}
-
     def now_s(self) -> float:
         """Monotonic seconds."""
         return time.monotonic()
@@ -66,10 +62,6 @@ class RemoteCalls(ABC):
     def cpu_slots(self) -> int:
         """CPU slots of the cluster."""
         return cpu_slots()
-
-    def alive_nodes(self) -> set[str]:
-        """The nodes that are alive, by Ray's identifiers."""
-        return {node["NodeID"] for node in alive_nodes()}
 
     def require_alive(self) -> None:
         """Raise ScanError if the head of the cluster is gone."""

@@ -14,6 +14,11 @@ RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     # no task needs a GPU
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # end calls to a node that fell silent: Ray gives it up after 65 s, but tests a connection that
+    # awaits an answer only after 5 minutes. Nodes accept a test each minute; set a shorter time on
+    # all of them, or they close the connections of this program
+    "RAY_grpc_client_keepalive_time_ms": "65000",
+    "RAY_grpc_client_keepalive_timeout_ms": "65000",
     # keep warm workers: starting and compiling one takes seconds
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
     # Ray keeps counters for each task name without limit: 50 MB per 1,000 fields

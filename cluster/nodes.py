@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -30,11 +30,10 @@ def is_schedulable(node: Mapping[str, Any]) -> bool:
     return HEAD not in offered or bool(offered.get("CPU") or offered.get(MICROSCOPE))
 
 
-def exclude_nodes(dead: Collection[str] = ()) -> dict[str, str]:
-    """The label selector of all nodes except the dead ones and a head without CPUs."""
-    idle = [node["NodeID"] for node in alive_nodes() if not is_schedulable(node)]
-    excluded = ",".join([*idle, *sorted(dead)])
-    return {"ray.io/node-id": f"!in({excluded})"} if excluded else {}
+def exclude_idle_heads() -> dict[str, str]:
+    """The label selector of all nodes except a head without CPUs."""
+    idle = ",".join(node["NodeID"] for node in alive_nodes() if not is_schedulable(node))
+    return {"ray.io/node-id": f"!in({idle})"} if idle else {}
 
 
 def cpu_slots() -> int:
@@ -83,7 +82,7 @@ def capture_placement(settings: Settings) -> dict[str, Any]:
         return {"label_selector": {name: label}}
     required = settings.capture_on or (real and len(alive_nodes()) > 1)
     if not (required or ray.cluster_resources().get(name)):
-        return {"label_selector": exclude_nodes()}
+        return {"label_selector": exclude_idle_heads()}
     hint = (
         f"start Ray on the microscope's computer with --resources='{{\"{name}\": 1}}', or end the "
         "scan that uses it"

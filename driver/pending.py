@@ -4,10 +4,9 @@ Cameras are supervised here, for autofocus and scan alike: one that dies or hang
 only what it was exposing has failed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from cluster.calls import RemoteCalls
 from cluster.failures import Failure, FailureKind, last_line
@@ -35,11 +34,10 @@ from scan.timeouts import capture_timeout_s
 
 POLL_INTERVAL_S = 1.0  # how often liveness is checked when nothing resolves
 STALL_WARNING_S = 300.0
-NODE_LOSS_GRACE_S = 5.0  # by then Ray has failed the calls that it knows to be lost
 
 
 class PendingSteps:
-    """Submit steps, wait for them, restart cameras, and resubmit what a lost node had.
+    """Submit steps, wait for them, restart cameras, and resubmit tasks whose worker died.
 
     Parameters
     ----------
@@ -57,11 +55,7 @@ class PendingSteps:
             settings.camera_start_s,
         )
         self._pending: dict[Reference, Pending] = {}
-        self._nodes = calls.alive_nodes()
-        self._dead_nodes: set[str] = set()
-        self._options: Mapping[str, Any] = calls.placement(self._dead_nodes)
-        self._suspect: set[Reference] = set()
-        self._checked_s = self._progress_s = self._node_lost_s = calls.now_s()
+        self._checked_s = self._progress_s = calls.now_s()
 
     # ------------------------------------------------------------------ submit and wait
 
@@ -69,7 +63,7 @@ class PendingSteps:
         """Start the remote call of a step."""
         if isinstance(step, Exposure):
             self.cameras.mark_submitted(step, self.calls.now_s())
-        reference, payload = self.calls.submit(step, self._options)
+        reference, payload = self.calls.submit(step)
         self._pending[reference] = Pending(reference, step, payload, attempt)
 
     def wait(self) -> Iterator[Outcome]:
@@ -185,7 +179,7 @@ class PendingSteps:
     # ------------------------------------------------------------------------- liveness
 
     def _check_liveness(self) -> None:
-        """Once a second: does Ray answer, do the cameras, are the nodes there, does work end?"""
+        """Once a second: does Ray answer, do the cameras, does work end?"""
         now_s = self.calls.now_s()
         if now_s - self._checked_s < POLL_INTERVAL_S:
             return
@@ -194,33 +188,10 @@ class PendingSteps:
         for camera, restart, reason in self.cameras.take_hung(now_s):
             self.calls.end_camera(camera, restart=restart)
             self.start_camera(camera, reason)
-        self._check_nodes(now_s)
         if now_s - self._progress_s > STALL_WARNING_S:
             self._progress_s = now_s
             steps = ", ".join(sorted({pending.step.name for pending in self._pending.values()}))
             self._warn(f"no task finished for {STALL_WARNING_S:.0f} s; waiting for: {steps}")
-
-    def _check_nodes(self, now_s: float) -> None:
-        """Resubmit tasks that were in flight when a node was lost and still are a little later.
-
-        Ray fails the calls of a node that died. Of one that fell silent it awaits answers for
-        minutes, and tasks of the same kind wait in line behind those: so they are placed elsewhere.
-        """
-        alive = self.calls.alive_nodes()
-        if lost := self._nodes - alive:
-            self._dead_nodes |= lost
-            self._options = self.calls.placement(self._dead_nodes)
-            self._suspect, self._node_lost_s = set(self._pending), now_s
-        self._nodes = alive
-        if self._suspect and now_s - self._node_lost_s > NODE_LOSS_GRACE_S:
-            suspects = [p for p in self._pending.values() if p.reference in self._suspect]
-            again = [pending for pending in suspects if isinstance(pending.step, Task)]
-            self._suspect = set()
-            for pending in again:
-                del self._pending[pending.reference]
-                self.submit(pending.step, pending.attempt)
-            if n := len(again):
-                self._warn(f"node lost: resubmitted {n} tasks that may have been running on it")
 
     def _warn(self, message: str) -> None:
         self._run.journal.write(events.Warned(message=message))

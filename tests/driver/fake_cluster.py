@@ -112,11 +112,9 @@ class FakeCluster:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.time_s = 0.0
-        self.nodes = {"a", "b"}
         self.submitted: list[Step] = []
         self.cancelled: list[int] = []
         self.ended: list[tuple[int, bool]] = []
-        self.avoided: list[set[str]] = []
         self.alive = True
         self._steps: dict[int, Step] = {}
         self._results: dict[int, Any] = {}
@@ -126,7 +124,7 @@ class FakeCluster:
 
     # -------------------------------------------------------------- what the driver calls
 
-    def submit(self, step: Step, options: Mapping[str, Any]) -> tuple[int, Any]:
+    def submit(self, step: Step) -> tuple[int, Any]:
         """Note the step and decide how it will end."""
         self.on_submit(step)
         self.submitted.append(step)
@@ -177,11 +175,6 @@ class FakeCluster:
             if step == StartCamera(camera) and self._results[reference] is HANG:
                 self._results[reference] = CAMERA_DIED
 
-    def placement(self, dead_nodes: set[str]) -> Mapping[str, Any]:
-        """Note which nodes are avoided."""
-        self.avoided.append(set(dead_nodes))
-        return {}
-
     def now_s(self) -> float:
         """The fake clock."""
         return self.time_s
@@ -189,10 +182,6 @@ class FakeCluster:
     def cpu_slots(self) -> int:
         """Two."""
         return 2
-
-    def alive_nodes(self) -> set[str]:
-        """The nodes that a test left alive."""
-        return set(self.nodes)
 
     def require_alive(self) -> None:
         """Raise if a test ended the head."""

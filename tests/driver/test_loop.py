@@ -288,26 +288,26 @@ def test_an_error_of_the_warm_up_ends_the_scan(tmp_path: Path) -> None:
         scan.scan()
 
 
-# ---------------------------------------------------------------------------- node loss
+# ---------------------------------------------------------------------------- liveness
 
 
-def test_tasks_of_a_silent_node_are_submitted_elsewhere(tmp_path: Path) -> None:
-    """What was in flight when a node was lost, and still is, is submitted again, off that node."""
-    cluster = FakeCluster({("stack", 0, 1): [HANG]})
-
-    def lose_node(step: Step) -> None:
-        if isinstance(step, StackBatch) and (step.job.field.stripe, step.job.field.field) == (0, 1):
-            cluster.nodes = {"a"}
-
-    cluster.on_submit = lose_node
-    with fake_scan(tmp_path, cluster) as scan:
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lost_node_costs_what_it_had(tmp_path: Path, seed: int) -> None:
+    """A node that had a camera, a batch and two tasks: each follows its own policy, and only what
+    was exposed there is exposed again."""
+    script = {
+        ("capture", 0, 1): [DIES],
+        ("stack", 0, 0): [BATCH_LOST],
+        ("stack", 1, 0): [WORKER_DIED],
+        ("detect", 1, 2): [WORKER_DIED],
+    }
+    with fake_scan(tmp_path, FakeCluster(script, seed)) as scan:
         scan.scan()
 
-    (warning,) = scan.journal.of(events.Warned)
-    assert warning.message.startswith("node lost: resubmitted 1 tasks")
-    assert cluster.avoided[-1] == {"b"}
-    assert cluster.count(StackBatch, 0, 1) == 2
-    assert cluster.count(Capture, 0, 1) == 1
+    retried = {(e.step, e.stripe, e.field) for e in scan.journal.of(events.Retried)}
+    captured = [(e.stripe, e.field) for e in scan.journal.of(events.Captured)]
+    assert retried == set(script)
+    assert sorted(captured) == sorted([*FIELDS, (0, 0)])  # its batch was lost
     assert not scan.lost
 
 

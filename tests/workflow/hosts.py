@@ -36,13 +36,14 @@ LIVE = (
     "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
     "print(flush=True); sys.stdin.read()"
 )
-# A node that died is noticed within 1 s, a silent one within 5 s; by Ray's own values it would
-# be 15 and 65.
+# A node that died is noticed within 1 s, a silent one within 5 s; by default it would be 15 and 65.
 NOTICED_SOON = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "250",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "4",
+    "RAY_grpc_client_keepalive_time_ms": "1000",
+    "RAY_grpc_client_keepalive_timeout_ms": "4000",
 }
 QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 SMALL = ["--object-store-memory=150000000", "--disable-usage-stats"]
@@ -54,6 +55,7 @@ class Host:
     def __init__(self, network: Network, name: str, address: str) -> None:
         self.name, self.address = name, address
         self._network = network
+        self._environment = RAY_ENVIRONMENT | NOTICED_SOON | QUIET | {"HOME": str(network.local)}
         self._unshared, self._process = _live("--net", "--mount", "--uts", "--pid", "--mount-proc")
         self._settle()
 
@@ -84,7 +86,7 @@ class Host:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=given | RAY_ENVIRONMENT | QUIET | {"HOME": str(self._network.local), **environment},
+            env={**given, **self._environment, **environment},
         )
 
     def run(
@@ -123,7 +125,7 @@ class Host:
             f"--num-cpus={cpus}",
             f"--resources={json.dumps(resources)}",
             *SMALL,
-            environment=NOTICED_SOON | dict(environment),
+            environment=environment,
             within_s=START_S,
         )
         if run.returncode:
