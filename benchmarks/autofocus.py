@@ -4,7 +4,7 @@
 
 Each seed is another field of every kind, focused on as a scan does it: a coarse sweep, then a fine
 one around its peak, each widened once if it peaks at its edge. Errors are in fine steps and of the
-believed fields; `wrong` counts those that are more than a depth of focus away from the specimen.
+accepted fields; `wrong` counts those that are more than a depth of focus away from the specimen.
 The second table is of focus surfaces: twelve samples of a slide, two of them wrong by 15 um.
 """
 
@@ -232,20 +232,20 @@ def sweep(scene: Scene, generator: np.random.Generator, z_um: tuple[float, ...])
 
 def print_kinds(seeds: list[int], kinds: list[str]) -> None:
     """A line for each kind of field; under it why fields were dropped."""
-    names = ("fields", "believed", "median", "p95", "max", "wrong")
+    names = ("fields", "accepted", "median", "p95", "max", "wrong")
     print(f"{'error in fine steps':26}" + "".join(f"{name:>9}" for name in names), flush=True)
     for kind in kinds:
         peaks, errors = focus_all(kind, seeds)
         far = DEPTH_OF_FOCUS_UM / FINE_STEP_UM
-        told = [f"{np.percentile(errors, p):9.2f}" if errors else f"{'':9}" for p in (50, 95, 100)]
+        cells = [f"{np.percentile(errors, p):9.2f}" if errors else f"{'':9}" for p in (50, 95, 100)]
         wrong = sum(error > far for error in errors)
-        print(f"{kind:26}{len(seeds):9}{len(errors):9}{''.join(told)}{wrong:9}", flush=True)
+        print(f"{kind:26}{len(seeds):9}{len(errors):9}{''.join(cells)}{wrong:9}", flush=True)
         for reason, times in Counter(plain(p.reason) for p in peaks if p.reason).items():
             print(f"    {times} x {reason}", flush=True)
 
 
 def focus_all(kind: str, seeds: list[int]) -> tuple[list[FocusPeak], list[float]]:
-    """Peaks of all fields of a kind, and the errors of those believed, in fine steps."""
+    """Peaks of all fields of a kind, and the errors of those accepted, in fine steps."""
     peaks, errors = [], []
     for seed in seeds:
         generator = np.random.default_rng([seed, *kind.encode()])
@@ -268,11 +268,11 @@ def print_surfaces(seeds: list[int]) -> None:
     for seed in seeds:
         focus, errors, wrong = surface_of(np.random.default_rng(seed))
         means.append(errors.mean())
-        told = [
+        cells = [
             f"{r.stripe}/{r.field}{'*' if (r.stripe, r.field) in wrong else ''}: {r.reason}"
             for r in focus.rejected
         ]
-        print(f"seed {seed:<5}{errors.mean():9.2f}{errors.max():9.2f}   {'; '.join(told)}")
+        print(f"seed {seed:<5}{errors.mean():9.2f}{errors.max():9.2f}   {'; '.join(cells)}")
     print(f"{'all':10}{np.mean(means):9.2f}{max(means):9.2f}   mean and greatest of the means")
 
 

@@ -75,7 +75,7 @@ class Outcome:
 
 
 class Strike(threading.Thread):
-    """Waits for a line of the journal, then strikes; whom, is told by `victim` and `at_s`."""
+    """Waits for a line of the journal, then strikes; `victim` and `at_s` say whom and when."""
 
     def __init__(self, folder: Path, line: int, kill: Callable[[], str]) -> None:
         super().__init__(daemon=True)
@@ -209,7 +209,7 @@ class Arena:
         self.lines = len(events_of(folder / "calm" / "events.jsonl"))
 
     def digest_of(self, name: str) -> str:
-        """The digest that a run's summary tells."""
+        """The digest in the summary of a run."""
         return str(json.loads((self.folder / name / "summary.json").read_text())["digest"])
 
     def lose_second_node(self) -> str:

@@ -4,12 +4,12 @@
 
 On one machine: a head without CPUs, where the driver is, and raylets with one CPU slot each; the
 first of them has the microscope. *Stacking that waits* sleeps for a known time, so that raylets
-are as good as computers and whatever is missing from the ideal is Ray's and ours. *The program* is
+are as good as computers and the difference from the ideal is Ray's and ours. *The program* is
 a scan as it comes, whose stacking and detection share the cores that there are: more raylets than
 cores cannot be faster, and should not be slower. *Alone* are what the driver does for a batch, by
 tiny ones that nothing else takes time for, and the way of a batch to another node.
 
-Bytes between nodes are told in three ways: by where each batch was stacked, by what all object
+Bytes between nodes are measured in three ways: by where each batch was stacked, by what all object
 stores took in beyond what was captured, and by the counter of the loopback device, which counts
 Ray's talk and that of all others on this machine, too.
 """
@@ -74,7 +74,7 @@ FARM = (1, 2, 4, 8, 16)
 
 @dataclass(frozen=True)
 class Moved:
-    """Megabytes that went from node to node for each batch, told in three ways."""
+    """Megabytes that went from node to node for each batch, measured in three ways."""
 
     placed: float
     stored: float
@@ -103,7 +103,7 @@ class Scanned:
 
 @dataclass(frozen=True)
 class Alone:
-    """What a batch costs beside stacking, in ms: the driver's CPU and the time from one to the
+    """Costs of a batch other than stacking, in ms: the driver's CPU and the time from one to the
     next, both of tiny ones; and of one that is moved, the time, and the CPU of both raylets."""
 
     driver_ms: float
@@ -181,7 +181,7 @@ def stored_bytes() -> int:
 
 
 def looped_bytes() -> int:
-    """Bytes that went through the loopback device; elsewhere than on Linux none are told."""
+    """Bytes that went through the loopback device; none outside Linux."""
     if sys.platform != "linux":
         return 0
     lines = Path("/proc/net/dev").read_text().splitlines()
@@ -283,7 +283,7 @@ def cpu_s(process: psutil.Process) -> float:
 # ------------------------------------------------------------------------------ the tables
 
 
-def told(values: Sequence[float], digits: int = 1) -> str:
+def spread(values: Sequence[float], digits: int = 1) -> str:
     """Median, least and greatest."""
     middle, least, most = statistics.median(values), min(values), max(values)
     return f"{middle:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
@@ -303,9 +303,9 @@ def print_waiting(found: dict[int, list[Waited]]) -> None:
     print(f"| raylets | makespan, s | ideal, s | over it | dispatch, 50 / 99 %, ms | {MOVED} |")
     print("|---" * 6 + "|")
     for count, rounds in found.items():
-        makespan = told([r.makespan_s for r in rounds], 2)
+        makespan = spread([r.makespan_s for r in rounds], 2)
         ideal_s = statistics.median(r.ideal_s for r in rounds)
-        over = told([100 * (r.makespan_s / r.ideal_s - 1) for r in rounds])
+        over = spread([100 * (r.makespan_s / r.ideal_s - 1) for r in rounds])
         half, most = np.percentile([wait for r in rounds for wait in r.waits_ms], (50, 99))
         print(
             f"| {count} | {makespan} | {ideal_s:.2f} | {over} % | {half:.0f} / {most:.0f} "
@@ -319,8 +319,8 @@ def print_scanning(found: dict[int, list[Scanned]]) -> None:
     print(f"| raylets | first exposure to answer, s | CPU of all tasks, s | {MOVED} |")
     print("|---" * 4 + "|")
     for count, rounds in found.items():
-        makespan = told([r.makespan_s for r in rounds])
-        cpu = told([r.cpu_s for r in rounds])
+        makespan = spread([r.makespan_s for r in rounds])
+        cpu = spread([r.cpu_s for r in rounds])
         print(f"| {count} | {makespan} | {cpu} | {table_of_moved(rounds)} |")
     digests = {r.digest for rounds in found.values() for r in rounds}
     print(f"\n{len(digests)} digest(s) in {sum(map(len, found.values()))} scans")
@@ -336,7 +336,7 @@ def print_alone(found: dict[int, list[Alone]]) -> None:
     )
     print("|---" * 6 + "|")
     for count, rounds in found.items():
-        cells = " | ".join(told(column) for column in zip(*map(astuple, rounds), strict=True))
+        cells = " | ".join(spread(column) for column in zip(*map(astuple, rounds), strict=True))
         print(f"| {count} | {cells.replace('nan (nan to nan)', '')} |")
 
 

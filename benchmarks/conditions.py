@@ -15,9 +15,9 @@ from results.run_folder import versions
 
 def conditions(**more: object) -> str:
     """Date, processor, load and versions, and what the benchmark adds, in one line."""
-    told = ", ".join(f"{name} {value}" for name, value in (versions() | more).items())
+    found = ", ".join(f"{name} {value}" for name, value in (versions() | more).items())
     load = f"load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
-    return f"{datetime.now(UTC):%Y-%m-%d}, {cpu()}, {load}, {told}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {cpu()}, {load}, {found}"
 
 
 def print_conditions(**more: object) -> None:

@@ -1,4 +1,4 @@
-"""How well and how fast objects are found, beside scikit-image's own recipe; see --help.
+"""How well and how fast objects are found, compared with scikit-image's own recipe; see --help.
 
 With `--data FOLDER` (holding `images/` and `labels/` of the same names, TIFF) on real nuclei too,
 as they are and enlarged; every image is a scan of its own. Without it on synthetic scenes only.
@@ -219,9 +219,9 @@ def print_stacks(name: str, scenes: list[Scene], step_um: float, seed: int) -> N
         rendered = [z_stack(image, truth, planes, step_um, generator) for image, truth in scenes]
         ways = {"all in focus": [ours(image) for image, _ in scenes]}
         ways |= found_in_stacks(rendered, [truth for _, truth in scenes])
-        told = {way: f1_and_count_error(scenes, found) for way, found in ways.items()}
-        for way, (f1, wrong) in told.items():
-            print(f"  {way:44} {f1:6.3f} {wrong:7.1%} {f1 / told['all in focus'][0]:16.3f}")
+        found_by = {way: f1_and_count_error(scenes, found) for way, found in ways.items()}
+        for way, (f1, wrong) in found_by.items():
+            print(f"  {way:44} {f1:6.3f} {wrong:7.1%} {f1 / found_by['all in focus'][0]:16.3f}")
 
 
 def found_in_stacks(

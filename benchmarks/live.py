@@ -56,7 +56,7 @@ def follow(port: int) -> None:
 
 
 def read(port: int, events: http.client.HTTPResponse) -> bool:
-    """Read events until a page would load itself anew, or until the run is over, which is true."""
+    """Read events until a page would reload, or until the run is over, which is true."""
     for line in iter(events.readline, b""):
         if line.startswith(b"event: "):
             return b"over" in line

@@ -1,4 +1,4 @@
-"""Do our own stamps and Ray's task events tell the same queue delay?
+"""Do our own stamps and Ray's task events give the same queue delay?
 
     python benchmarks/queue_delay.py
 

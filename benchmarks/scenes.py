@@ -30,14 +30,14 @@ class Scene:
         All in focus and free of noise, in the same grey levels.
     height : (y, x) float32
         Plane of best focus, with fractions.
-    told : (y, x) bool
+    known : (y, x) bool
         Where there is something to see, so that a depth can be asked for.
     """
 
     frames: NDArray[np.uint16]
     sharp: Floats
     height: Floats
-    told: NDArray[np.bool_]
+    known: NDArray[np.bool_]
 
 
 def brightfield(seed: int, size: int, planes: int, blur: float, electrons: float) -> Scene:
@@ -78,8 +78,8 @@ def steps(seed: int, size: int, planes: int, blur: float, electrons: float) -> S
             sigma = float(np.hypot(LENS_SIGMA_PX, blur * abs(plane - depth)))
             frames[plane] = _over(frame, light, mask, sigma)
     camera = np.stack([_camera(generator, frame) for frame in frames])
-    told = np.ones((size, size), bool)
-    return Scene(camera, (OFFSET + GAIN * sharp).astype(np.float32), height, told)
+    known = np.ones((size, size), bool)
+    return Scene(camera, (OFFSET + GAIN * sharp).astype(np.float32), height, known)
 
 
 def relief(generator: np.random.Generator, size: int, planes: int) -> Floats:
@@ -95,7 +95,7 @@ def _photographed(
     height: Floats,
     planes: int,
     blur: float,
-    told: NDArray[np.bool_],
+    known: NDArray[np.bool_],
 ) -> Scene:
     """The z-stack of a surface: every place is blurred by its own distance from focus."""
     away = np.r_[np.arange(0, 2, 0.125), np.arange(2, planes + 0.5, 0.5)]
@@ -107,7 +107,7 @@ def _photographed(
         low = np.minimum(place.astype(int), len(away) - 2)
         pair = np.take_along_axis(blurred, np.stack([low, low + 1]), 0)
         frames.append(_camera(generator, pair[0] + (place - low) * (pair[1] - pair[0])))
-    return Scene(np.stack(frames), OFFSET + GAIN * blurred[0], height, told)
+    return Scene(np.stack(frames), OFFSET + GAIN * blurred[0], height, known)
 
 
 def _camera(generator: np.random.Generator, light: NDArray[np.floating]) -> NDArray[np.uint16]:

@@ -139,8 +139,8 @@ class Watch:
         if process == self.driver:
             return "driver"
         title, name = " ".join(process.cmdline()), process.name()
-        for kind, told in KINDS.items():
-            if title.startswith(told) or name in told:
+        for kind, titles in KINDS.items():
+            if title.startswith(titles) or name in titles:
                 self._kinds[process] = kind
         return self._kinds.get(process, "other")
 
@@ -148,9 +148,9 @@ class Watch:
 def store_bytes(raylet: int) -> int:
     """Shared memory that the object store has touched; its file has no name any more."""
     files = {
-        (told.st_dev, told.st_ino): told.st_blocks * 512
+        (status.st_dev, status.st_ino): status.st_blocks * 512
         for link in Path(f"/proc/{raylet}/fd").iterdir()
-        if "plasma" in str(link.readlink()) and (told := link.stat())
+        if "plasma" in str(link.readlink()) and (status := link.stat())
     }
     return sum(files.values())
 
@@ -199,14 +199,16 @@ def pace(events: list[dict[str, Any]], cpu: list[tuple[float, float]]) -> str:
     """Time from field to field, and the driver's CPU time in it, in the first and last quarter."""
     at_s = np.array([event["time"] for event in events if event["event"] == "detected"])
     quarter = len(at_s) // 4
-    told = []
+    parts = []
     for name, first, last in (("first", 0, quarter), ("last", len(at_s) - quarter, len(at_s) - 1)):
         wall_ms = 1e3 * (at_s[last] - at_s[first]) / (last - first)
         spent = [sample for sample in cpu if first <= sample[0] <= last and sample[0]]
         (began, ended), (from_ms, to_ms) = zip(spent[0], spent[-1], strict=True)
         cpu_ms = (to_ms - from_ms) / max(ended - began, 1)
-        told.append(f"{name} quarter {wall_ms:.1f} ms a field, {cpu_ms:.1f} ms of the driver's CPU")
-    return "; ".join(told)
+        parts.append(
+            f"{name} quarter {wall_ms:.1f} ms a field, {cpu_ms:.1f} ms of the driver's CPU"
+        )
+    return "; ".join(parts)
 
 
 def run_from_command_line() -> int:

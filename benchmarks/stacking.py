@@ -1,7 +1,7 @@
-"""How fast and how true focus stacking is, beside what else there is; see --help.
+"""How fast and how true focus stacking is, compared with others; see --help.
 
 Speed: 15 planes of 1024 x 1024 uint16, one thread, all in turn within each round, every call on
-another stack than the last; beside the time that reading every plane takes. Quality: scenes with
+another stack than the last; next to the time that reading every plane takes. Quality: scenes with
 known truth, brightfield at low and high light, fluorescent nuclei and opaque steps, each with
 three rates of defocus and two numbers of planes. PSNR over the truth's range, SSIM, depth as root
 mean square in planes where there is something to see.
@@ -121,7 +121,7 @@ def print_speed(kind: str, times: dict[str, list[float]]) -> None:
 
 @dataclass(frozen=True)
 class Score:
-    """How one method did on one scene; depth is nan where it tells none."""
+    """How one method did on one scene; depth is nan where it gives none."""
 
     psnr: float
     ssim: float
@@ -143,7 +143,7 @@ def oracle(scene: Scene) -> Frames:
 
 def scores_of(scene: Scene) -> dict[str, Score]:
     stack = focus_stack(scene.frames)
-    error = float(np.sqrt(np.square((stack.depth - scene.height)[scene.told]).mean()))
+    error = float(np.sqrt(np.square((stack.depth - scene.height)[scene.known]).mean()))
     scores = {
         "true height, nearest plane": score(oracle(scene), scene),
         OURS: score(stack.image, scene, error),
@@ -176,7 +176,7 @@ def compare_quality(seeds: list[int], size: int) -> None:
 def goals(kind: str, found: list[dict[str, Score]]) -> Iterator[str]:
     """What was asked for, in how many scenes it holds, and the worst of them."""
 
-    def told(name: str, margins: list[float], unit: str) -> str:
+    def verdict(name: str, margins: list[float], unit: str) -> str:
         met = sum(margin >= 0 for margin in margins)
         return f"{name}: {met} of {len(margins)}, least margin {min(margins):+.3f} {unit}"
 
@@ -188,16 +188,18 @@ def goals(kind: str, found: list[dict[str, Score]]) -> Iterator[str]:
     if kind == "steps":
         best = [max(scores[peer].ssim for peer in peers()) for scores in found]
         margins = [a.ssim - b + 0.005 for a, b in zip(ours, best, strict=True)]
-        yield told("SSIM no more than 0.005 below the best peer", margins, "")
+        yield verdict("SSIM no more than 0.005 below the best peer", margins, "")
         return
-    yield told("PSNR at least that of true height", beyond("true height, nearest plane", 0), "dB")
+    yield verdict(
+        "PSNR at least that of true height", beyond("true height, nearest plane", 0), "dB"
+    )
     pyramid = beyond("Laplacian pyramid, 5x5 energy", 0.5)
-    yield told("PSNR 0.5 dB above the Laplacian pyramid", pyramid, "dB")
-    yield told(
+    yield verdict("PSNR 0.5 dB above the Laplacian pyramid", pyramid, "dB")
+    yield verdict(
         "at most 0.1 dB below the plain blend", beyond("blend alone, not sharpened", -0.1), "dB"
     )
     limit = 0.25 if kind == "fluorescence" else 0.10
-    yield told(f"depth within {limit} planes", [limit - a.depth for a in ours], "planes")
+    yield verdict(f"depth within {limit} planes", [limit - a.depth for a in ours], "planes")
     yield f"depth error, root mean square: median {np.median([a.depth for a in ours]):.3f} planes"
 
 

@@ -34,7 +34,7 @@ def startup(options: list[str]) -> tuple[float, float]:
 
 
 def run_from_command_line() -> int:
-    """Print conditions and a line for each way to come by a Ray."""
+    """Print conditions and a line for each way to get a Ray."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
@@ -54,8 +54,8 @@ def run_from_command_line() -> int:
     )
     for way, times in found.items():
         whole, workflow = np.array(times).T
-        told = ", ".join(f"{f(whole):.2f}" for f in (np.min, np.median, np.max))
-        print(f"| {way} | {told} | {np.median(workflow):.2f} |")
+        spread = ", ".join(f"{f(whole):.2f}" for f in (np.min, np.median, np.max))
+        print(f"| {way} | {spread} | {np.median(workflow):.2f} |")
     return 0
 
 

@@ -1,7 +1,7 @@
 """The same workload under five orchestrators, each as its own documentation would have it.
 
 Each function runs a workload and returns its timeline; `empty_tasks` functions return empty tasks
-per second. Whoever is compared imports only what it needs, since start-up counts.
+per second. Each function imports only what it needs, since start-up counts.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def polling(work: Workload, around: Around) -> Timeline:
 def processes(work: Workload, around: Around) -> Timeline:
     """A process per camera, a `ProcessPoolExecutor`, frames in shared memory, no framework."""
     context = multiprocessing.get_context("spawn")
-    told: Any = context.SimpleQueue()
+    reports: Any = context.SimpleQueue()
     rings = [
         [SharedMemory(create=True, size=work.batch_bytes) for _ in range(2 * AHEAD + 1)]
         for _ in range(work.stripes)
@@ -275,7 +275,7 @@ def processes(work: Workload, around: Around) -> Timeline:
     free: list[Any] = [context.SimpleQueue() for _ in rings]
     cameras = [
         context.Process(
-            target=photograph, args=(work, stripe, [m.name for m in ring], free[stripe], told)
+            target=photograph, args=(work, stripe, [m.name for m in ring], free[stripe], reports)
         )
         for stripe, ring in enumerate(rings)
     ]
@@ -284,12 +284,12 @@ def processes(work: Workload, around: Around) -> Timeline:
         for camera in cameras:
             camera.start()
         for _ in cameras:
-            told.get()
+            reports.get()
         timeline.ready_s = time.time()
         for warming in [pool.submit(time.sleep, 0.5) for _ in range(work.cpus)]:
             warming.result()
         with around(), driver_cpu(timeline):
-            direct_processes(work, rings, free, told, pool, timeline)
+            direct_processes(work, rings, free, reports, pool, timeline)
     for camera in cameras:
         camera.join()
     for memory in [memory for ring in rings for memory in ring]:
@@ -299,15 +299,20 @@ def processes(work: Workload, around: Around) -> Timeline:
 
 
 def direct_processes(
-    work: Workload, rings: Any, free: Any, told: Any, pool: ProcessPoolExecutor, timeline: Timeline
+    work: Workload,
+    rings: Any,
+    free: Any,
+    reports: Any,
+    pool: ProcessPoolExecutor,
+    timeline: Timeline,
 ) -> None:
-    """Hand every batch that a camera tells of to the pool, and its memory back to the camera."""
+    """Hand every batch that a camera reports to the pool, and its memory back to the camera."""
     for stripe, ring in enumerate(rings):
         for memory in ring:
             free[stripe].put(memory.name)
     futures: dict[tuple[int, int], Future[Work]] = {}
     for _ in work.places:
-        stripe, field, name, taken = told.get()
+        stripe, field, name, taken = reports.get()
         timeline.captures[stripe, field] = taken
         future = pool.submit(stack_shared, name, work)
         future.add_done_callback(lambda _, name=name, queue=free[stripe]: queue.put(name))
@@ -315,15 +320,15 @@ def direct_processes(
     timeline.works |= {place: future.result() for place, future in futures.items()}
 
 
-def photograph(work: Workload, stripe: int, names: list[str], free: Any, told: Any) -> None:
+def photograph(work: Workload, stripe: int, names: list[str], free: Any, reports: Any) -> None:
     """The process of one camera: a batch into every piece of memory that is free."""
     camera = Camera(work)
     for name in names:
         attached(name)
-    told.put(stripe)
+    reports.put(stripe)
     for field in range(work.fields):
         name = free.get()
-        told.put((stripe, field, name, camera.capture_into(frames_in(name, work), stripe)))
+        reports.put((stripe, field, name, camera.capture_into(frames_in(name, work), stripe)))
 
 
 @cache
@@ -461,26 +466,26 @@ def direct_prefect(work: Workload, around: Around) -> Timeline:
     """The flow: a stacking for every batch that a camera delivers."""
     from prefect import task
 
-    timeline, told = Timeline(), queue.SimpleQueue()
+    timeline, reports = Timeline(), queue.SimpleQueue()
     for rehearsing in [task(lower_and_rehearse).submit() for _ in range(work.cpus)]:
         rehearsing.wait()
     timeline.ready_s = time.time()
     with around(), driver_cpu(timeline):
         for stripe in range(work.stripes):
-            threading.Thread(target=photograph_here, args=(work, stripe, told)).start()
+            threading.Thread(target=photograph_here, args=(work, stripe, reports)).start()
         futures = {}
         for _ in work.places:
-            place, (timeline.captures[place], frames) = told.get()
+            place, (timeline.captures[place], frames) = reports.get()
             futures[place] = task(stack).submit(frames, work.cpu_s)
         timeline.works |= {place: future.result() for place, future in futures.items()}
     return timeline
 
 
-def photograph_here(work: Workload, stripe: int, told: Any) -> None:
+def photograph_here(work: Workload, stripe: int, reports: Any) -> None:
     """The thread of one camera."""
     camera = Camera(work)
     for field in range(work.fields):
-        told.put(((stripe, field), camera.capture(stripe)))
+        reports.put(((stripe, field), camera.capture(stripe)))
 
 
 VARIANTS = {change: partial(this_driver, change=change) for change in CHANGES}

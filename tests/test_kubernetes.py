@@ -107,7 +107,7 @@ MISTAKES = {
     "shutdown misspelt": renamed("spec", "shutdownAfterJobFinishes", to="shutdownAfterJobFinished"),
     "cluster of a service": renamed("spec", "rayClusterSpec", to="rayClusterConfig"),
     "no such submission": put("spec", "submissionMode", value="PodMode"),
-    "authentication beside the cluster": put("spec", "authOptions", value={"mode": "token"}),
+    "authentication outside the cluster": put("spec", "authOptions", value={"mode": "token"}),
     "authentication misspelt": renamed(*RAY, "authOptions", "mode", to="type"),
     "no such authentication": put(*RAY, "authOptions", "mode", value="password"),
     "no head": renamed(*RAY, "headGroupSpec", to="headGroup"),
@@ -189,9 +189,9 @@ def test_object_stores_are_of_one_size() -> None:
 @every_pod
 def test_cameras_come_before_stacking(pod: Node) -> None:
     """Every raylet starts its workers at niceness 0, and lets them stay."""
-    told = {each["name"]: each["value"] for each in the(pod)["env"]}
+    variables = {each["name"]: each["value"] for each in the(pod)["env"]}
 
-    assert told == {
+    assert variables == {
         "RAY_worker_niceness": "0",
         "RAY_idle_worker_killing_time_threshold_ms": "3600000",
     }
@@ -209,7 +209,7 @@ def test_the_program_takes_the_options() -> None:
 
 
 def test_the_image_has_the_program_and_a_ray_that_fits() -> None:
-    """One image for all pods, of the version that KubeRay is told and requirements.txt allows."""
+    """One image for all pods, of the version that KubeRay is given and requirements.txt allows."""
     (image,) = {the(pod)["image"] for pod in PODS.values()}
     ray, python = re.findall(r"^rayproject/ray:([\d.]+)-py3(\d+)$", image)[0]
     lines = (ROOT / "requirements.txt").read_text().splitlines()

@@ -142,7 +142,7 @@ def test_functions_are_short() -> None:
 
 
 def test_constructors_have_few_arguments() -> None:
-    """No constructor has more than eight arguments beside itself."""
+    """No constructor has more than eight arguments."""
     many = [
         name
         for name, node in functions()

@@ -92,7 +92,7 @@ def test_the_glow_of_few_objects_does_not_outvote_them(cells: int) -> None:
         assert abs(peak.z_um + 1.4) < COARSE_STEP_UM / 2
 
 
-DIRT = {  # objects, specks, height, light and radius of the specks; whether the field is believed
+DIRT = {  # objects, specks, height, light and radius of the specks; whether the field is accepted
     "few far specks": (25, 5, 40.0, 3000, 6, True),
     "few bright specks at the end of the sweep": (25, 5, 22.0, 3000, 4, True),
     "few specks within the sweep": (25, 8, -14.0, 1500, 4, True),
@@ -103,10 +103,10 @@ DIRT = {  # objects, specks, height, light and radius of the specks; whether the
 
 
 @pytest.mark.parametrize(
-    ("objects", "specks", "dirt_um", "light", "radius", "believed"), DIRT.values(), ids=DIRT
+    ("objects", "specks", "dirt_um", "light", "radius", "accepted"), DIRT.values(), ids=DIRT
 )
 def test_dirt_does_not_move_the_peak(
-    objects: int, specks: int, dirt_um: float, light: float, radius: int, believed: bool
+    objects: int, specks: int, dirt_um: float, light: float, radius: int, accepted: bool
 ) -> None:
     """Sparse dirt on another plane does not move the peak; dense dirt rejects the sample."""
     for seed in range(3):
@@ -115,7 +115,7 @@ def test_dirt_does_not_move_the_peak(
         dirt = blobs_at(dirt_um, COARSE, specks, generator, light, radius=radius)
         peak = find_peak(COARSE, *sharpness(camera(specimen + dirt, seed)))
 
-        assert peak.reason is None or not believed
+        assert peak.reason is None or not accepted
         assert peak.reason is not None or abs(peak.z_um - 0.7) < COARSE_STEP_UM / 2
 
 

@@ -9,7 +9,7 @@ import mm_test_adapters
 ADAPTERS = Path(mm_test_adapters.device_adapter_path())
 PRODUCT = Path(__file__).parents[2] / "microscope" / "beads.cfg"
 BEADS = tuple(PRODUCT.read_text(encoding="utf-8").splitlines()[3:])  # past "Initialize,0"
-SEQUENCES = (  # devices that write into each frame what they were told, and in which order
+SEQUENCES = (  # devices that write into each frame the commands they got, and in which order
     "Device,Hub,SequenceTester,THub",
     "Device,Camera,SequenceTester,TCamera-0",
     "Device,XY,SequenceTester,TXYStage-0",

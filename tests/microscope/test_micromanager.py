@@ -394,13 +394,15 @@ def test_a_device_that_fails_is_named_and_the_next_stack_succeeds(
     core = recorded(tmp_path, lines, **{call: failing})
     microscope = opened(*lines, core=core)
 
-    with pytest.raises(CaptureError, match=re.escape('got Error in device "D": lost (1)')) as told:
+    with pytest.raises(
+        CaptureError, match=re.escape('got Error in device "D": lost (1)')
+    ) as raised:
         microscope.stack(0.0, 0.0, [0.0, 1.0])
     stopped = core.asked("stop", "stopStageSequence", "stopSequenceAcquisition")
     core.answers.clear()
 
-    assert told.value.subject == device
-    assert str(pickle.loads(pickle.dumps(told.value))) == str(told.value)
+    assert raised.value.subject == device
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
     assert {("stop", "XY"), ("stop", "Z"), ("stopStageSequence", "Z")} <= set(stopped)
     assert not core.isSequenceRunning()
     assert len(microscope.stack(0.0, 0.0, [0.0, 1.0]).frames) == 2

@@ -245,10 +245,14 @@ def test_sizes_not_recorded_come_from_the_settings(tmp_path: Path) -> None:
     """Without metadata the settings are used; without these 1 µm is assumed with a warning."""
     path = write_imagej(tmp_path / "a.tif", STACK, "pixel")
 
-    told = Recording.open(path, pixel_size_um=0.5, z_step_um=2.0)
+    recording = Recording.open(path, pixel_size_um=0.5, z_step_um=2.0)
     assumed = Recording.open(path)
 
-    assert (told.pixel_size_um, told.z_um[:3], told.warnings) == (0.5, (0.0, 2.0, 4.0), ())
+    assert (recording.pixel_size_um, recording.z_um[:3], recording.warnings) == (
+        0.5,
+        (0.0, 2.0, 4.0),
+        (),
+    )
     assert (assumed.pixel_size_um, assumed.z_step_um, len(assumed.warnings)) == (1.0, 1.0, 2)
 
 
@@ -308,7 +312,7 @@ def with_file(folder: Path, name: str, write: Callable[[Path], object]) -> Path:
     return folder
 
 
-# What is wrong, the name of the file that must be told, and a word of what was expected.
+# What is wrong, the name of the file that must be named, and a word of what was expected.
 MISTAKES = {
     "nothing there": (lambda d: d / "absent", "absent", "TIFF"),
     "empty folder": (lambda d: d, "", "TIFF"),
@@ -358,7 +362,7 @@ MISTAKES = {
     "single and several planes": (
         lambda d: with_file(write_planes(d / "a", STACK), "z5.tif",
                             lambda p: write_tiff(p, STACK)), "a", "12 planes"),
-    "images beside folders": (
+    "images next to folders": (
         lambda d: with_file(
             write_fields(d / "a", lambda p: write_planes(p, STACK), ""), "z.tif",
             lambda p: write_tiff(p, STACK)), "a", "sub-folders"),
@@ -540,7 +544,7 @@ def test_replay_shows_the_nearest_field_and_planes(
 @pytest.mark.parametrize(
     ("x_um", "z_um"),
     [(5.0, 0.0), (-1.1, 0.0), (float("nan"), 0.0), (0.0, -1.1), (0.0, 23.1), (0.0, float("nan"))],
-    ids=["between", "beside", "x NaN", "below", "above", "z NaN"],
+    ids=["between", "outside", "x NaN", "below", "above", "z NaN"],
 )
 def test_replay_refuses_what_was_not_recorded(
     x_um: float, z_um: float, replay: ReplayMicroscope

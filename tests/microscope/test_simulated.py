@@ -130,7 +130,9 @@ def test_an_object_is_sharpest_at_its_own_height(height_um: float) -> None:
     assert heights[np.argmax(sharpness)] == height_um
 
 
-@pytest.mark.parametrize("x_um", [150 - 21.0, 150 - 27.0, 150 + 60.0], ids=["cut", "beside", "far"])
+@pytest.mark.parametrize(
+    "x_um", [150 - 21.0, 150 - 27.0, 150 + 60.0], ids=["cut", "outside", "far"]
+)
 def test_light_from_beyond_the_border_comes_in(x_um: float) -> None:
     """A frame equals the middle of a larger frame: what lies outside is culled only if unseen."""
     specimen = specimen_of((x_um, 150.0, 0.0), (150.0, 150.0 + 21.0, 5.0))

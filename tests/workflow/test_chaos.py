@@ -23,7 +23,7 @@ def calm(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("fault", ["capture actor", "stacking worker", "detection worker"])
 def test_random_kills_change_nothing(calm: Path, tmp_path: Path, fault: str) -> None:
-    """Whichever process of that kind dies, at whatever line of the journal, the digest stays."""
+    """A process of that kind dies at a random line of the journal; the digest stays."""
     generator = random.Random(fault)
     lines = len(events_of(calm / "events.jsonl"))
     for attempt in range(5):  # a task may be over before it is found

@@ -337,14 +337,14 @@ def test_a_benchmark_takes_its_options(
 
 
 def test_benchmarks_that_are_named_exist() -> None:
-    """Whatever file of benchmarks a page names is there."""
+    """Each file of benchmarks that a page names exists."""
     named = set(re.findall(r"benchmarks/\w+\.py", EVERYTHING))
 
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
 
 
 def test_requirements_that_are_named_exist() -> None:
-    """Whatever file pip is told to install from is there."""
+    """Each file that pip is to install from exists."""
     named = set(re.findall(r"pip install -r (\S+)", EVERYTHING))
 
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []

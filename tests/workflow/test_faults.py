@@ -1,4 +1,4 @@
-"""Whatever fails, the scan ends with the answer of the calm one, or says what is missing."""
+"""Each fault leaves the answer of the calm scan, or a report of what is missing."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def test_faults_that_pass_cost_a_capture_each(
     capfd: pytest.CaptureFixture[str],
     plan: dict[Place, tuple[Fault, str]],
 ) -> None:
-    """Each fault costs one more capture of its own field, told with its reason; same digest. A plan
-    so large that Ray keeps it in its store is still there for a camera that is started anew, and
+    """Each fault costs one more capture of its own field, journaled with its reason; same digest.
+    A plan so large that Ray keeps it in its store is still there for a camera that restarts, and
     Ray does not complain on the screen."""
     scripted({place: (fault, 1) for place, (fault, _) in plan.items()})
     prepare, padding = setup.prepare, ("a warning that fills the setup" * 10_000,)
@@ -131,20 +131,20 @@ SWEEPS = {
 def test_faults_during_autofocus_are_survived(
     calm: Path, tmp_path: Path, scripted: Callable[..., None]
 ) -> None:
-    """A sweep that fails, dies or hangs is made again, told with its reason; same focus surface."""
+    """A sweep that fails, dies or hangs is repeated, with its reason; the surface is the same."""
     scripted({}, sweeps={place: fault for place, (fault, _) in SWEEPS.items()})
 
     code, summary = scan(tmp_path / "run")
 
-    told = [
+    retried = [
         ((e["stripe"], e["field"]), e["reason"]) for e in events_in(tmp_path / "run", "retried")
     ]
     assert code == 0
     assert summary["digest"] == summary_of(calm)["digest"]
-    assert summary["retries"]["focus"] == len(told) >= len(SWEEPS)
+    assert summary["retries"]["focus"] == len(retried) >= len(SWEEPS)
     for place, (_, reason) in SWEEPS.items():
-        assert [why for at, why in told if at == place and reason in why]
-    assert summary["retries"]["actor_restarts"] == 2  # not for what the camera told itself
+        assert [why for at, why in retried if at == place and reason in why]
+    assert summary["retries"]["actor_restarts"] == 2  # not for an error that the camera raised
 
 
 LASTING = {
@@ -223,7 +223,7 @@ def cut(calm: Path, folder: Path, length: int) -> Path:
 @pytest.mark.parametrize("seed", range(2))
 def test_a_journal_cut_anywhere_is_resumed(calm: Path, tmp_path: Path, seed: int) -> None:
     """Cut at a byte, however little is left, the run resumes to the same digest; no field whose
-    stacking the journal still tells is captured again."""
+    stacking is still in the journal is captured again."""
     journal = (calm / "events.jsonl").read_bytes()
     length = random.Random(seed).randrange(len(journal) - 1)
     folder = cut(calm, tmp_path / "run", length)

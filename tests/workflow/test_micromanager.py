@@ -64,7 +64,7 @@ def test_one_microscope_takes_the_stripes_in_turn(alone: Path) -> None:
 
 
 def test_autofocus_finds_the_plane_of_the_beads(alone: Path) -> None:
-    """Every sample is believed, and every field is focused within 0.3 um of where beads lie."""
+    """Every sample is accepted, and every field is focused within 0.3 um of where beads lie."""
     (focused,) = events_in(alone, "focused")
 
     assert focused["kept"] == focused["sampled"] == 6
@@ -129,7 +129,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("given", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_told_before_anything_moves(
+def test_mistakes_are_reported_before_anything_moves(
     local_ray: None,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -139,10 +139,10 @@ def test_mistakes_are_told_before_anything_moves(
     """What the microscope cannot do is one line and exit code 2, and no folder is left."""
     code = scan(tmp_path / "run", BEADS, **given)
 
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert code == 2
-    assert said in told
-    assert told.count("\n") == 1
+    assert said in output
+    assert output.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

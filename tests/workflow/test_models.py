@@ -1,4 +1,4 @@
-"""A whole scan with a user's own model, and mistakes that are told before one begins."""
+"""A whole scan with a user's own model, and mistakes that are reported before one begins."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ def test_mistakes_end_early_in_one_line(
 
     code = main.main(["--predictor", predictor])
 
-    told = capfd.readouterr()
+    output = capfd.readouterr()
     assert code == 2
-    assert told.out == ""
-    assert told.err.count("\n") == 1
+    assert output.out == ""
+    assert output.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -229,7 +229,7 @@ def test_a_killed_driver_is_resumed(calm: dict[str, Any], tmp_path: Path) -> Non
 
 
 def test_a_scan_into_an_object_store_is_resumed(
-    calm: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    calm: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Images, table and small files lie in an S3 store; a driver that is killed is resumed from
     there alone, by a process that knows nothing else, and the digest is that of a folder."""
@@ -242,13 +242,14 @@ def test_a_scan_into_an_object_store_is_resumed(
                 assert run.poll() is None
                 time.sleep(0.05)
             run.kill()
-        refused = program("--plain", *LONGER, "--out", url)
+        refused = main.main(["--plain", *LONGER, "--out", url])
+        message = capsys.readouterr().err
         resumed = program("--plain", "--resume", url)
         summary = json.loads(storage_at(url).read_bytes("summary.json") or b"{}")
         table, report = map(storage_at(url).read_bytes, ("objects.csv", "report.html"))
 
-    assert refused.returncode == 2
-    assert refused.stderr.startswith(f"{url}: expected a new or empty folder")
+    assert refused == 2
+    assert message.startswith(f"{url}: expected a new or empty folder")
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.endswith(f"\n{url}\n")
     assert summary["digest"] == calm["digest"]

@@ -163,7 +163,7 @@ TINY = ["--stripes", "1", "--fields", "2", "--planes", "3", "--field-px", "128"]
 def test_a_trace_without_rays_events(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """A Ray that does not tell of its tasks costs the trace its events, and nothing else."""
+    """A Ray that does not report its tasks costs the trace its events, and nothing else."""
 
     def refuse() -> None:
         raise error
@@ -215,7 +215,7 @@ def test_the_mosaics_are_valid(slide: Path, name: str) -> None:
 
 
 def test_labels_and_rows_are_the_same_objects(slide: Path) -> None:
-    """Each row's label is in the label image with just the area that the row tells."""
+    """Each row's label is in the label image with the area of the row."""
     labels = zarr.open_group(slide / "stacked.ome.zarr/labels/objects", mode="r")["0"][:]
     numbers, areas = np.unique(labels[labels > 0], return_counts=True)
 
@@ -295,7 +295,7 @@ def in_one_piece(folder: Path) -> np.ndarray:
 
 
 def statistics_of(described: dict[str, Any]) -> DetectionStatistics:
-    """The statistics that the journal tells."""
+    """The statistics of the journal."""
     return DetectionStatistics(
         **{field.name: described[field.name] for field in fields(DetectionStatistics)}
     )
@@ -432,8 +432,8 @@ def test_mistakes_end_early_in_one_line(
 
     code = main.main(options)
 
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == 2
-    assert told.out == ""
-    assert told.err.count("\n") == 1
+    assert output.out == ""
+    assert output.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
