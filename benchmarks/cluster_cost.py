@@ -55,7 +55,7 @@ from benchmarks.scaling import (  # noqa: E402
 )
 from benchmarks.systems import this_driver  # noqa: E402
 from benchmarks.workload import Workload, least_s, waits_ms  # noqa: E402
-from cluster.nodes import MICROSCOPE, SMALL_SHARE  # noqa: E402
+from cluster.nodes import MICROSCOPE, SMALL_SHARE, store_stats  # noqa: E402
 from results.journal import JOURNAL, read_journal  # noqa: E402
 from scan.events import Detected, RayStarted, Stacked  # noqa: E402
 from scan.records import StackRecord  # noqa: E402
@@ -174,10 +174,7 @@ class Counters:
 
 def stored_bytes() -> int:
     """Bytes of all objects that were ever put into any object store; a copy counts again."""
-    from ray._private import internal_api
-
-    state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
-    return int(internal_api.get_memory_info_reply(state).store_stats.cumulative_created_bytes)
+    return int(store_stats().cumulative_created_bytes)
 
 
 def looped_bytes() -> int:

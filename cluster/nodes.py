@@ -14,7 +14,7 @@ MICROSCOPE = "microscope"  # resource of the nodes that have one
 HEAD = "node:__internal_head__"  # resource by which Ray marks its head
 SMALL_SHARE = 0.001  # of a resource: any number of simulated microscopes fits on a node
 NODE_WAIT_S = 30.0  # nodes may be about to join
-SPILL_QUERY_S = 5.0  # time for the nodes to report how much they spilled
+STATS_TIMEOUT_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +51,23 @@ def store_bytes() -> int:
     return int(min(filter(None, sizes), default=0))
 
 
-def spilled_mb() -> float | None:
-    """Megabytes that Ray spilled to disk; None where it does not answer."""
-    try:  # without the dashboard's process only a private function has the number
+def store_stats() -> Any:
+    """Ray's statistics of all object stores; None where a node does not answer."""
+    try:  # without the dashboard's process only private functions have them
         from ray._private import internal_api
 
         state = internal_api.get_state_from_address(ray.get_runtime_context().gcs_address)
-        reply = internal_api.get_memory_info_reply(state, timeout_seconds=SPILL_QUERY_S)
-        return round(reply.store_stats.spilled_bytes_total / 1e6, 3)
-    except Exception:  # all nodes are asked; if one is gone, gRPC raises errors of its own
+        return internal_api.get_memory_info_reply(
+            state, timeout_seconds=STATS_TIMEOUT_S
+        ).store_stats
+    except Exception:  # if a node is gone, gRPC raises errors of its own
         return None
+
+
+def spilled_mb() -> float | None:
+    """Megabytes that Ray spilled to disk; None where it does not answer."""
+    stats = store_stats()
+    return None if stats is None else round(stats.spilled_bytes_total / 1e6, 3)
 
 
 def require_cpus() -> None:
