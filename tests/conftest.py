@@ -12,17 +12,12 @@ import cluster.environment  # noqa: F401  (before Ray, which reads it)
 os.environ["RAY_AUTH_MODE"] = "disabled"  # no token file in the user's home
 
 
-# Modules whose tests share scans or a browser stay on one process; the longest come first, so that
-# no process is left with one of them at the end.
+# The longest modules come first, so that no process is left with one of them at the end.
 LONGEST = ("test_cluster", "test_program", "test_faults", "test_docs", "test_micromanager")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests of a module of whole scans, and put the longest modules first."""
-    for item in items:
-        if item.path.parent.name in ("workflow", "report"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Put the longest modules first."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
 
