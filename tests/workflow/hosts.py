@@ -1,8 +1,9 @@
-"""Hosts of a cluster on one machine: each has network, processes, name, /tmp/ray, /dev/shm and home
-of its own.
+"""Hosts of a cluster on one machine, in Linux namespaces.
 
-They are Linux namespaces. All of them live as long as a process that reads from a pipe of ours,
-so nothing is left behind, not even by a test that is killed.
+Each host has its own network, processes, name, /tmp/ray, /dev/shm and home.
+
+A host lives as long as its first process, which reads from a pipe of this process. So nothing is
+left behind, not even by a test that is killed.
 """
 
 from __future__ import annotations
@@ -30,37 +31,43 @@ START_S = 60.0  # for Ray on one host; it takes seconds
 POLL_S = 0.02
 RAY_FOLDER = Path("/tmp/ray")
 
-# Reads until we close the pipe, or are no more. As the first process of its namespace it takes all
-# others along, and inherits those whose parents died.
-LIVE = (
+# Reads until the pipe is closed. As the first process of its namespace it ends all others with it,
+# and inherits those whose parents died.
+FIRST_PROCESS = (
     "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
     "print(flush=True); sys.stdin.read()"
 )
-# A node that died is noticed within 1 s, a silent one within 5 s; by default it would be 15 and 65.
-NOTICED_SOON = {
+# A dead node is noticed within 1 s, a silent one within 4 s; by default that takes 15 and 65 s.
+FAST_DETECTION = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "250",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "750",
     "RAY_health_check_failure_threshold": "4",
     "RAY_grpc_client_keepalive_time_ms": "1000",
-    "RAY_grpc_client_keepalive_timeout_ms": "4000",
+    "RAY_grpc_client_keepalive_timeout_ms": "3000",
 }
-QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-SMALL = ["--object-store-memory=150000000", "--disable-usage-stats"]
+LEAN = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "0",  # start no process before a task needs it
+}
+SMALL = ["--object-store-memory=150000000", "--disable-usage-stats", "--include-log-monitor=false"]
 
 
 class Host:
-    """A machine of its own, as far as programs can tell."""
+    """A computer of its own, for the programs that run on it."""
 
     def __init__(self, network: Network, name: str, address: str) -> None:
         self.name, self.address = name, address
         self._network = network
-        self._environment = RAY_ENVIRONMENT | NOTICED_SOON | QUIET | {"HOME": str(network.local)}
-        self._unshared, self._process = _live("--net", "--mount", "--uts", "--pid", "--mount-proc")
-        self._settle()
+        self._environment = RAY_ENVIRONMENT | FAST_DETECTION | LEAN | {"HOME": str(network.local)}
+        self._unshared, self._process = _unshare(
+            "--net", "--mount", "--uts", "--pid", "--mount-proc"
+        )
+        self._configure()
 
-    def _settle(self) -> None:
-        """A name, a link to the others, and folders that no other host sees."""
+    def _configure(self) -> None:
+        """Set a name, link to the switch, and mount folders that no other host sees."""
         link = ["link", "add", self.name, "type", "veth", "peer", "name", "eth0"]
         self._network.switch("ip", *link, "netns", str(self._process))
         self._network.switch("ip", "link", "set", self.name, "master", "switch", "up")
@@ -77,7 +84,7 @@ class Host:
     def start(
         self, *command: str, environment: Mapping[str, str] = {}, cwd: Path = ROOT
     ) -> subprocess.Popen[str]:
-        """Begin a command on this host; what it says is kept together."""
+        """Start a command on this host; its output and errors go to one pipe."""
         own = ("--net", "--mount", "--uts", "--pid")
         given = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
         return subprocess.Popen(
@@ -99,11 +106,11 @@ class Host:
         """Run a command on this host and wait for its end."""
         with self.start(*command, environment=environment, cwd=cwd) as process:
             try:
-                told, _ = process.communicate(timeout=within_s)
+                output, _ = process.communicate(timeout=within_s)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-        return subprocess.CompletedProcess(command, process.returncode, told)
+        return subprocess.CompletedProcess(command, process.returncode, output)
 
     def start_ray(
         self,
@@ -114,13 +121,13 @@ class Host:
         options: Sequence[str] = ("--include-dashboard=false",),
         environment: Mapping[str, str] = {},
     ) -> None:
-        """Begin a Ray with this host as its head, or join that of another host."""
-        place = ["--head", f"--port={PORT}", *options] if head is None else []
-        place += [f"--address={head.ray_address}"] if head else []
+        """Start a Ray with this host as its head, or join that of another host."""
+        role = ["--head", f"--port={PORT}", *options] if head is None else []
+        role += [f"--address={head.ray_address}"] if head else []
         run = self.run(
             RAY,
             "start",
-            *place,
+            *role,
             f"--node-ip-address={self.address}",
             f"--num-cpus={cpus}",
             f"--resources={json.dumps(resources)}",
@@ -133,47 +140,47 @@ class Host:
 
     @property
     def packages(self) -> Path:
-        """Where Ray unpacks what jobs bring along."""
-        session = self.seen(RAY_FOLDER / "session_latest").readlink()
+        """The folder where Ray unpacks the files of jobs."""
+        session = self.path_from_outside(RAY_FOLDER / "session_latest").readlink()
         return session / "runtime_resources" / "working_dir_files"
 
     @property
     def ray_address(self) -> str:
-        """Where a Ray that has its head here is joined."""
+        """The address of a Ray that has its head here."""
         return f"{self.address}:{PORT}"
 
-    def seen(self, path: Path) -> Path:
-        """Where we find what this host has at a path."""
+    def path_from_outside(self, path: Path) -> Path:
+        """The path, for this process, of a file of this host."""
         return Path(f"/proc/{self._process}/root") / path.relative_to("/")
 
     def programs(self) -> set[str]:
-        """Names of all that runs on this host."""
+        """The names of the processes of this host."""
         found, own = set(), Path(f"/proc/{self._process}/ns/pid").readlink()
         for process in psutil.process_iter():
-            with suppress(OSError, psutil.Error):  # those that end while we look
+            with suppress(OSError, psutil.Error):  # of those that end meanwhile
                 if Path(f"/proc/{process.pid}/ns/pid").readlink() == own:
                     found.add(process.name())
         return found
 
-    def cut(self) -> None:
-        """Pull the cable; nobody is told."""
+    def disconnect(self) -> None:
+        """Pull the network cable; no connection is closed."""
         self._network.switch("ip", "link", "set", self.name, "down")
 
-    def mend(self) -> None:
-        """Put the cable back."""
+    def reconnect(self) -> None:
+        """Put the network cable back."""
         self._network.switch("ip", "link", "set", self.name, "up")
 
-    def end_processes(self) -> None:
-        """All that runs on this host dies at once, as by a reset."""
+    def kill_processes(self) -> None:
+        """Kill all processes of this host at once, as a reset does."""
         self.run("sh", "-c", "kill -9 -1")
 
     def close(self) -> None:
-        """End the host with all that runs on it."""
+        """End the host and its processes."""
         _end(self._unshared)
 
 
 class Network:
-    """Hosts on one switch, a folder that all of them see and one of which each has its own."""
+    """Hosts on one switch, with a folder that all share and one that each has for itself."""
 
     def __init__(self, folder: Path) -> None:
         self.shared, self.local = folder / "shared", folder / "local"
@@ -181,43 +188,43 @@ class Network:
         self.local.mkdir()
         RAY_FOLDER.mkdir(exist_ok=True)
         self.all: list[Host] = []
-        self._unshared, self._process = _live("--net", "--pid")
+        self._unshared, self._process = _unshare("--net", "--pid")
         self.switch("ip", "link", "add", "switch", "type", "bridge")
         self.switch("ip", "link", "set", "switch", "up")
 
     def switch(self, *command: str) -> None:
-        """Run a command where the cables of all hosts end."""
+        """Run a command in the namespace of the switch."""
         entering = _entering(self._process, "--net")
         run = subprocess.run([*entering, *command], capture_output=True, text=True, check=False)
         if run.returncode:
             raise OSError(run.stderr)
 
     def add(self, name: str) -> Host:
-        """One more host."""
+        """Add a host."""
         host = Host(self, name, f"10.77.0.{len(self.all) + 1}")
         self.all.append(host)
         return host
 
     def close(self) -> None:
-        """End all hosts, and with them whatever they ran and mounted."""
+        """End all hosts, with their processes and mounts."""
         for host in self.all:
             host.close()
         _end(self._unshared)
 
 
-def _live(*own: str) -> tuple[subprocess.Popen[str], int]:
-    """A process with these namespaces of its own, and the number by which they are entered."""
+def _unshare(*own: str) -> tuple[subprocess.Popen[str], int]:
+    """Start a process in new namespaces; returns it, and the process id to enter them by."""
     unshared = subprocess.Popen(
-        ["unshare", *own, "--fork", "--kill-child", sys.executable, "-c", LIVE],
+        ["unshare", *own, "--fork", "--kill-child", sys.executable, "-c", FIRST_PROCESS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     assert unshared.stdout is not None
-    if told := unshared.stdout.readline().strip():  # an empty line comes from within
+    if error := unshared.stdout.readline().strip():  # the first process prints an empty line
         _end(unshared)
-        raise OSError(told)
+        raise OSError(error)
     (inner,) = psutil.Process(unshared.pid).children()
     return unshared, inner.pid
 
@@ -227,7 +234,7 @@ def _entering(process: int, *namespaces: str) -> list[str]:
 
 
 def _end(unshared: subprocess.Popen[str]) -> None:
-    """Close the pipe from which the first process of a host reads, and wait for its end."""
+    """Close the pipe from which the first process of a host reads, and wait until it has ended."""
     with unshared:
         assert unshared.stdin is not None
         unshared.stdin.close()
@@ -235,10 +242,10 @@ def _end(unshared: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def network(folder: Path) -> Iterator[Network]:
-    """A network for hosts; tests are skipped where that is not permitted."""
+    """A network for hosts; tests are skipped where namespaces are not permitted."""
     for tool in ("unshare", "nsenter", "ip"):
         if not shutil.which(tool):
-            pytest.skip(f"hosts are made by {tool}, which is not there")
+            pytest.skip(f"hosts need {tool}, which is not installed")
     with ExitStack() as ending:
         try:
             made = Network(folder)
@@ -249,11 +256,11 @@ def network(folder: Path) -> Iterator[Network]:
         yield made
 
 
-def await_true(happened: Callable[[], Any], within_s: float = 60.0) -> Any:
-    """Look until it has happened; what it gave."""
-    until_s = time.monotonic() + within_s
-    while not (found := happened()):
-        if time.monotonic() > until_s:
-            raise TimeoutError(f"not within {within_s:.0f} s: {happened}")
+def wait_until(condition: Callable[[], Any], within_s: float = 60.0) -> Any:
+    """Wait until a condition is true; returns its value."""
+    deadline_s = time.monotonic() + within_s
+    while not (found := condition()):
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"not within {within_s:.0f} s: {condition}")
         time.sleep(POLL_S)
     return found
