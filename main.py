@@ -98,12 +98,13 @@ class Workflow(RemoteCalls):
     def __init__(self, run: Run, actors: Sequence[Any]) -> None:
         super().__init__(actors)
         self.run, self.predictor = run, ray.put(run.predictor)
-        self.placement = {"label_selector": exclude_idle_heads()}
+        selector = exclude_idle_heads()  # an empty one would cost time at each call
+        self.options = {"label_selector": selector} if selector else {}
 
     def submit(self, step: Step) -> Any:
         """Start the remote call of a step: the reference to wait for, and frames to pass on."""
         setup, limit_s = self.run.setup, self.run.setup.settings.task_timeout_s
-        options = self.placement
+        options = self.options
         match step:
             case StartCamera(camera):
                 size = self.run.prefault_bytes
