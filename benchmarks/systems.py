@@ -116,11 +116,13 @@ def instead_of_autofocus(timeline: Timeline, run: Any, pending: Any) -> Any:
     """Wait until cameras and workers are ready; all heights are known."""
     from driver.autofocus import Focus
 
-    while pending._pending:
-        for outcome in pending.wait():
-            raise AssertionError(outcome)
+    plan = run.setup.plan
+    while not all(map(pending.cameras.available, range(plan.cameras))):
+        list(pending.wait())
     timeline.ready_s = time.time()
-    plan, planes = run.setup.plan, run.setup.planes
+    while pending._pending:
+        list(pending.wait())
+    planes = run.setup.planes
     return Focus({(f.stripe, f.field): (0.0,) * planes for f in plan.fields}, None)
 
 
