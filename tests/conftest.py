@@ -13,7 +13,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # no token file in the user's home
 
 
 # The longest modules come first, so that no process is left with one of them at the end.
-LONGEST = ("test_cluster", "test_program", "test_faults", "test_docs", "test_micromanager")
+LONGEST = ("test_cluster", "test_faults", "test_docs", "test_program", "test_micromanager")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -384,7 +384,7 @@ def test_a_microscope_that_was_cut_off_is_waited_for(digest: str, laboratory: La
     microscope.reconnect()
     wait_until(lambda: "raylet" not in microscope.programs())  # it learns that it was given up
     microscope.kill_processes()
-    laboratory.microscope_cpus = 2  # for the next test
+    laboratory.microscope_cpus = 4  # for the next test
     laboratory.start_microscope()
 
     code, output = end_of(run)
@@ -402,7 +402,7 @@ def test_a_batch_is_stacked_where_it_lies(laboratory: Laboratory) -> None:
     folder = laboratory.hosts.shared / "near"
     if not laboratory.microscope_cpus:  # this test runs alone
         laboratory.microscope.kill_processes()
-        laboratory.microscope_cpus = 2
+        laboratory.microscope_cpus = 4
         laboratory.start_microscope()
 
     code, output = end_of(
