@@ -405,11 +405,12 @@ def test_a_batch_is_stacked_where_it_lies(laboratory: Laboratory) -> None:
         laboratory.microscope_cpus = 4
         laboratory.start_microscope()
 
-    code, output = end_of(
-        start_scan(laboratory, folder, "--stripes", "1", "--fields", "6", *PACED_TWICE)
-    )
+    # So slow that what came before has ended on any machine: Ray prefers a host until half of its
+    # slots are taken.
+    paced = ["--stripes", "1", "--fields", "4", "--exposure-ms", "150"]
+    code, output = end_of(start_scan(laboratory, folder, *paced))
 
     assert code == 0, output
     stacked = addresses_of(folder, ["stack"])
-    assert len(stacked) == 6
-    assert stacked.count(laboratory.microscope.address) >= 5, stacked
+    assert len(stacked) == 4
+    assert stacked.count(laboratory.microscope.address) >= 3, stacked

@@ -220,12 +220,11 @@ def cut(calm: Path, folder: Path, length: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_journal_cut_anywhere_is_resumed(calm: Path, tmp_path: Path, seed: int) -> None:
+def test_a_journal_cut_anywhere_is_resumed(calm: Path, tmp_path: Path) -> None:
     """Cut at a byte, however little is left, the run resumes to the same digest; no field whose
     stacking is still in the journal is captured again."""
     journal = (calm / "events.jsonl").read_bytes()
-    length = random.Random(seed).randrange(len(journal) - 1)
+    length = random.Random(0).randrange(len(journal) - 1)
     folder = cut(calm, tmp_path / "run", length)
     whole = journal[:length].rpartition(b"\n")[0].splitlines()
     known = [event for event in map(json.loads, whole) if event["event"] == "stacked"]
