@@ -120,7 +120,7 @@ class Alone:
 def raylets(count: int) -> Iterator[Cluster]:
     """A head without CPUs, where this driver is, and so many raylets with one CPU slot."""
     common = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
-    cluster = Cluster(True, head_node_args={"num_cpus": 0} | common)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0} | common)
     try:
         for number in range(count):
             has = {} if number else {MICROSCOPE: 1}

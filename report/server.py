@@ -151,5 +151,5 @@ async def serve(live: Live, listener: socket.socket) -> None:
 def run(folder: Path, descriptor: int) -> None:
     """Serve a run folder on the listening socket of a file descriptor."""
     listener = socket.socket(fileno=descriptor)
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 (the library's own signature)
     asyncio.run(serve(Live(folder), listener))
