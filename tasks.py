@@ -33,7 +33,7 @@ from results.store import (
     read_region,
     shape_of,
     write_core,
-)  # fmt: skip
+)
 from results.table import join_parts, write_part
 from scan.focusing import FocusJob, FocusPeak, FocusResult
 from scan.plan import Field
@@ -72,7 +72,7 @@ def find_z_positions(
 # ----------------------------------------------------------------------- estimate_statistics
 
 
-@ray.remote(num_cpus=1, num_returns=1, max_retries=0)
+@ray.remote(num_cpus=1, max_retries=0)
 def estimate_statistics(
     samples: list[Array], diameter_px: float | None, predictor: Predictor, limit_s: float
 ) -> tuple[DetectionStatistics, WorkRecord]:

@@ -22,7 +22,7 @@ CONNECT_HINT = (
     "(RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH)"
 )
 CONNECT_TIMEOUT_S = 4.0
-MAX_REASON_CHARS = 200
+MAX_JOINED_CHARS = 200
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def join_cluster(address: str) -> None:
             ray.init(address=address, **_quiet())
     except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
         raise UserMistake(
-            f"Ray at {address}", "a Ray that answers", _one_line(error), CONNECT_HINT
+            f"Ray at {address}", "a Ray that answers", _lines_joined(error), CONNECT_HINT
         ) from None
 
 
@@ -79,15 +79,15 @@ def start_local(settings: Settings) -> None:
         )
     except Exception as error:  # Ray raises a bare Exception when one of its processes dies
         hint = "see the logs in session_latest of Ray's temporary folder"
-        raise ScanError("local Ray", "to start", _one_line(error), hint) from error
+        raise ScanError("local Ray", "to start", _lines_joined(error), hint) from error
 
 
 def _quiet() -> dict[str, Any]:
     return {"logging_level": logging.ERROR, "log_to_driver": False}
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:MAX_REASON_CHARS] or type(error).__name__
+def _lines_joined(error: Exception) -> str:
+    return " ".join(str(error).split())[:MAX_JOINED_CHARS] or type(error).__name__
 
 
 def require_shared_memory(needed_bytes: int) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Self
 
 from cluster.failures import Failure, FailureKind
@@ -19,7 +18,7 @@ from driver.steps import (
     Reference,
     StackBatch,
     Withdrawn,
-)  # fmt: skip
+)
 from prediction import statistics_from
 from scan import events
 from scan.errors import ScanError
@@ -32,7 +31,7 @@ from scan.records import (
     StackJob,
     StackRecord,
     WorkRecord,
-)  # fmt: skip
+)
 from scan.state import ScanState
 
 
@@ -63,13 +62,8 @@ class ScanLoop:
             self._submit_detections(*self.state.stacked)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._closing.__exit__(kind, error, trace)
+    def __exit__(self, *failure: Any) -> None:
+        self._closing.__exit__(*failure)
 
     @property
     def finished(self) -> bool:
@@ -219,7 +213,5 @@ class ScanLoop:
             self._log(events.Lost, field, reason=reason)
         self._submit_detections(*fields)
 
-    def _log(self, kind: Any, field: Field, **facts: Any) -> None:
-        camera = self._plan.camera_of(field.stripe)
-        event = kind(stripe=field.stripe, field=field.field, camera=camera, **facts)
-        self._run.journal.write(event)
+    def _log(self, kind: type[events.FieldEvent], field: Field, **facts: Any) -> None:
+        self._run.journal.write(kind.of(field, self._plan.camera_of(field.stripe), **facts))

@@ -26,7 +26,7 @@ from driver.steps import (
     Task,
     WarmUp,
     Withdrawn,
-)  # fmt: skip
+)
 from scan import events
 from scan.errors import ScanError
 from scan.supervisor import CameraSupervisor
@@ -101,9 +101,8 @@ class PendingSteps:
 
     def journal_retry(self, step: Step, name: str, reason: str) -> None:
         """Write that a step is repeated, with its field if it has one."""
-        field = getattr(step, "field", None) or getattr(getattr(step, "job", None), "field", None)
         event = events.Retried(step=name, reason=reason)
-        if field:
+        if field := getattr(step, "field", None):
             camera = self._run.setup.plan.camera_of(field.stripe)
             event = events.Retried.of(field, camera, step=name, reason=reason)
         self._run.journal.write(event)

@@ -8,21 +8,14 @@ from typing import Any
 
 from config import SettingsError
 from driver.command_line import parse
-from driver.run import (
-    CANCELLED,
-    COMPLETE,
-    FAILED,
-    PARTIAL,
-    Ending,
-    Run,
-    execute,
-)
+from driver.run import Ending, Run, execute
 from driver.signals import Stop
 from report import write_report
 from report.progress import log_shown, progress
 from results.storage import location_of, storage_at
 from results.summary import format_summary
 from scan.errors import ScanError
+from scan.events import CANCELLED, COMPLETE, FAILED, PARTIAL
 
 EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 

@@ -13,7 +13,8 @@ from cluster.connection import (
     ray_running,
     requested_address,
     task_events,
-)  # fmt: skip
+)
+from cluster.failures import MAX_REASON_CHARS
 from cluster.nodes import capture_placement, cpu_slots, require_cpus, spilled_mb, store_bytes
 from cluster.storage_probe import require_shared_storage
 from cluster.workers import MAX_PREFAULT_BYTES
@@ -37,11 +38,9 @@ from scan import events
 from scan.checkpoint import Checkpoint, per_stripe
 from scan.credits import Credits, credits_for
 from scan.errors import StorageError
+from scan.events import CANCELLED, COMPLETE, FAILED, PARTIAL
 from scan.stress import stressed
 from scan.supervisor import MAX_QUEUED
-
-COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
-MAX_REASON_CHARS = 400
 
 
 @dataclass(frozen=True)

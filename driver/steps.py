@@ -79,6 +79,11 @@ class StackBatch:
     captured: CaptureRecord
     name = "stack"
 
+    @property
+    def field(self) -> Field:
+        """The field of the batch."""
+        return self.job.field
+
 
 @dataclass(frozen=True)
 class DetectObjects:
@@ -88,6 +93,11 @@ class DetectObjects:
     statistics: Any
     asked_s: float  # wall-clock
     name = "detect"
+
+    @property
+    def field(self) -> Field:
+        """The field that is searched."""
+        return self.job.field
 
 
 @dataclass(frozen=True)

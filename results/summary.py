@@ -17,6 +17,7 @@ from results.files import write_atomically
 from results.journal import JOURNAL, EventIndex, read_journal
 from scan.errors import StorageError
 from scan.events import (
+    FAILED,
     Begun,
     Captured,
     Detected,
@@ -51,7 +52,7 @@ def summarise(events: Sequence[Event]) -> Summary:
     begun, finished, failed = last.last(Begun), last.last(Finished), last.last(RunFailed)
     predicted = last.last(Predicted)
     return {
-        "status": finished.status if finished else "failed",
+        "status": finished.status if finished else FAILED,
         "reason": failed.reason if failed else None,
         "fields": _fields(ever, last),
         "objects": predicted.objects if predicted else None,
@@ -234,7 +235,7 @@ def save_summary(folder: Path) -> Summary:
     try:
         write_summary(folder, summary)
     except StorageError:
-        if summary["status"] != "failed":  # else the disk is why it failed
+        if summary["status"] != FAILED:  # else the disk is why it failed
             raise
     return summary
 

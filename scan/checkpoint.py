@@ -8,6 +8,7 @@ from typing import Any, Self
 from config import current_names
 from scan.errors import InputError
 from scan.events import (
+    COMPLETE,
     Begun,
     Damaged,
     Described,
@@ -96,7 +97,7 @@ class Checkpoint:
             case Detected() if field := self._field(event):
                 self.detected[field] = event.checksums
             case Finished():
-                self.complete = event.status == "complete"
+                self.complete = event.status == COMPLETE
             case Damaged():
                 self.detected.clear()  # it may have been a stack that came after them
 

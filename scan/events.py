@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from scan.plan import Field as ScanField
 from scan.plan import ScanPlan
 
+# how a run can end, as `finished` says
+COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
+
 
 class Event(BaseModel):
     """What all events have: when they were written, 0 if never, and their kind."""

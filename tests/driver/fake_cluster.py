@@ -245,10 +245,8 @@ class FakeCluster:
 
 def place_of(step: Step) -> tuple[int, int] | None:
     """Stripe and field of a step that has one."""
-    found: Field | None = getattr(step, "field", None) or getattr(
-        getattr(step, "job", None), "field", None
-    )
-    return (found.stripe, found.field) if isinstance(found, Field) else None
+    found: Field | None = getattr(step, "field", None)
+    return (found.stripe, found.field) if found else None
 
 
 @dataclass
