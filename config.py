@@ -337,7 +337,7 @@ def _first_fault(error: ValidationError) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the keys of a settings file; a missing or damaged file raises SettingsError."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         tomli_w.dumps(values)  # hex numbers of any length can be read, but not printed
         return values
     except OSError as error:

@@ -27,9 +27,14 @@ if sys.platform == "win32":
     refuse("Windows: expected Linux or macOS; run this program in WSL 2")
 
 try:
+    from cluster.watchdog import fork_driver
+
+    if __name__ == "__main__":
+        fork_driver()  # a process that outlives this one closes the run if Ray ends this one
     import cluster.environment  # noqa: F401, I001  (before Ray, which reads it)
     import ray
 
+    import tasks
     from actors import CaptureActor
     from cluster.calls import RemoteCalls, close_cameras
     from cluster.connection import native_stderr_discarded
@@ -44,9 +49,6 @@ try:
         StackBatch, StartCamera, Step, Sweep, WarmUp, Withdrawn,
     )  # fmt: skip
     from scan.records import AnswerRecord
-    from tasks import (
-        detect_objects, estimate_statistics, find_z_positions, predict_scan, stack_batch, warm_up,
-    )  # fmt: skip
 except ImportError as error:
     refuse(f"{error}; python -m pip install -r requirements.txt installs what is needed")
 
@@ -96,7 +98,7 @@ class Workflow(RemoteCalls):
     """Each box of the diagram as a remote call."""
 
     def __init__(self, run: Run, actors: Sequence[Any]) -> None:
-        super().__init__(actors)
+        super().__init__(actors, tasks.ALL)
         self.run, self.predictor = run, ray.put(run.predictor)
         selector = exclude_idle_heads()  # an empty one would cost time at each call
         self.options = {"label_selector": selector} if selector else {}
@@ -112,31 +114,31 @@ class Workflow(RemoteCalls):
             case Sweep(field, z_um, camera):
                 return self.actors[camera].sweep.remote(field, z_um)
             case FindZPositions(job, peaks, sweeps, planes):
-                fit = find_z_positions.options(**options)
+                fit = tasks.find_z_positions.options(**options)
                 return fit.remote(job, peaks, sweeps, *planes), None
             case EstimateStatistics(samples):
-                estimate = estimate_statistics.options(**options)
+                estimate = tasks.estimate_statistics.options(**options)
                 return estimate.remote(samples, setup.diameter_px, self.predictor, limit_s), None
             case Capture(field, z_um, camera):
                 capture: Any = self.actors[camera].capture.options(name=f"capture {field.name}")
                 return capture.remote(field, z_um)
             case StackBatch(job, batch):  # the reference goes to the task, the frames stay
-                stack = stack_batch.options(name=f"stack {job.field.name}", **options)
+                stack = tasks.stack_batch.options(name=f"stack {job.field.name}", **options)
                 return stack.remote(job, batch), None
             case DetectObjects(job, statistics, _):
-                detect = detect_objects.options(name=f"detect {job.field.name}", **options)
+                detect = tasks.detect_objects.options(name=f"detect {job.field.name}", **options)
                 return detect.remote(job, self.predictor, statistics), None
             case PredictScan(detected):
-                return predict_scan.options(**options).remote(self.run.location, detected), None
+                predict = tasks.predict_scan.options(**options)
+                return predict.remote(self.run.location, detected), None
             case WarmUp(after):
                 size = self.run.prefault_bytes
-                return warm_up.remote(self.predictor, setup.dtype, size, *after), None
+                return tasks.warm_up.remote(self.predictor, setup.dtype, size, *after), None
 
     def wait(self, references: list[Any], timeout_s: float) -> list[Any]:
         """Block until one resolves, then return all that have; nothing is fetched."""
         ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
-        everything = len(references)
-        return ray.wait(references, num_returns=everything, timeout=0, fetch_local=False)[0]
+        return ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

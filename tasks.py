@@ -183,3 +183,6 @@ def _timed(
         return result, WorkRecord(began_s, time.time(), time.process_time() - cpu_s)
 
     return run_low_priority(timed, limit_s=limit_s)
+
+
+ALL = find_z_positions, estimate_statistics, stack_batch, detect_objects, predict_scan, warm_up

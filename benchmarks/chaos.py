@@ -40,6 +40,7 @@ import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 import main  # noqa: E402
+import tasks  # noqa: E402
 from benchmarks.conditions import print_conditions  # noqa: E402
 from config import Settings  # noqa: E402
 
@@ -134,7 +135,7 @@ def scan(*options: str) -> int:
 def scan_and_lose_each_worker(folder: Path, field: int) -> tuple[Strike, int]:
     """Run the program with a stacking task that kills its worker until the last attempt."""
     marks = Path(tempfile.mkdtemp(dir=folder.parent))
-    stack_batch = main.stack_batch
+    stack_batch = tasks.stack_batch
 
     @ray.remote(num_cpus=1, max_retries=0)
     def dying_stack(job: Any, frames: Any) -> Any:
@@ -146,12 +147,12 @@ def scan_and_lose_each_worker(folder: Path, field: int) -> tuple[Strike, int]:
                 os.kill(os.getpid(), signal.SIGKILL)
         return record
 
-    main.stack_batch = dying_stack
+    tasks.stack_batch = dying_stack
     try:
         with struck(folder, 2, lambda: EACH_STACKING_WORKER) as strike:
             code = scan(*SLIDE, "--out", str(folder))
     finally:
-        main.stack_batch = stack_batch
+        tasks.stack_batch = stack_batch
     assert len(list(marks.iterdir())) == ATTEMPTS - 1
     return strike, code
 

@@ -217,7 +217,7 @@ def scanning() -> Scanned:
     """A scan by the program."""
     before = Counters.now()
     with tempfile.TemporaryDirectory() as notes, tempfile.TemporaryDirectory() as folder:
-        main.stack_batch, out = noting(Path(notes), tasks.stack), Path(folder) / "run"
+        tasks.stack_batch, out = noting(Path(notes), tasks.stack), Path(folder) / "run"
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             assert main.main([*SLIDE, "--out", str(out)]) == 0
         summary = json.loads((out / "summary.json").read_text())

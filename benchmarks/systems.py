@@ -67,6 +67,7 @@ def this_driver(
     """
     os.environ |= CHANGES.get(change, {})
     import main
+    import tasks
     from cluster.connection import ray_running
     from driver import run as runs
     from driver.signals import Stop
@@ -82,7 +83,7 @@ def this_driver(
     opener = partial(ProjectCamera, work)
     setup = Setup(settings, plan, planes=work.planes, z_step_um=1.0, dtype=dtype, opener=opener)
     lowered = change != "stacking not lowered"
-    main.stack_batch = stacking or project_stacking(work, lowered)
+    tasks.stack_batch = stacking or project_stacking(work, lowered)
     if change == "memory not touched":
         runs.MAX_PREFAULT_BYTES = 0
     if change == "workers not warmed":

@@ -1,5 +1,6 @@
 """All that the driver asks of Ray; a test plays it without Ray."""
 
+import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,8 +9,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.connection import gcs_reachable, require_gcs
 from cluster.failures import failure_of
+from cluster.liveness import ray_answers, require_ray
 from cluster.nodes import cpu_slots
 
 CLOSE_TIMEOUT_S = 5.0  # for cameras that still answer
@@ -22,10 +23,14 @@ class RemoteCalls(ABC):
     ----------
     actors : sequence of actor handles
         The cameras.
+    functions : sequence of remote functions, optional
+        Those that the steps call; they are exported now, while Ray's head is there.
     """
 
-    def __init__(self, actors: Sequence[Any]) -> None:
+    def __init__(self, actors: Sequence[Any], functions: Sequence[Any] = ()) -> None:
         self.actors = actors
+        for function in functions:
+            export(function, actors[0])
 
     @abstractmethod
     def submit(self, step: Any) -> tuple[Any, Any]:
@@ -48,7 +53,7 @@ class RemoteCalls(ABC):
 
     def cancel(self, reference: Any) -> None:
         """Withdraw a call that has not started."""
-        if gcs_reachable():
+        if ray_answers():
             ray.cancel(reference)
 
     def end_camera(self, camera: int, *, restart: bool) -> None:
@@ -64,13 +69,25 @@ class RemoteCalls(ABC):
         return cpu_slots()
 
     def require_alive(self) -> None:
-        """Raise ScanError if the head of the cluster is gone."""
-        require_gcs()
+        """Raise ScanError if Ray itself is gone."""
+        require_ray()
+
+
+def export(function: Any, starting: Any) -> None:
+    """Send a remote function to Ray's head, which blocks if that is dead, before it is needed.
+
+    Ray does so at the first call, so here is one that waits for an actor that still starts, and is
+    withdrawn.
+    """
+    parameters = inspect.signature(function._function).parameters.values()
+    needed = sum(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
+    started = starting.__ray_ready__.remote()
+    ray.cancel(function.remote(*[started] * needed))
 
 
 def close_cameras(actors: Sequence[Any]) -> None:
     """Stop the stages, close the microscopes and end the processes of the cameras."""
-    if gcs_reachable():
+    if ray_answers():
         closing: list[Any] = [actor.close.remote() for actor in actors]
         ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)
         for actor in actors:

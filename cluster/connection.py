@@ -1,9 +1,8 @@
-"""Start a local Ray or join a cluster, and check that its head still answers."""
+"""Start a local Ray or join a cluster."""
 
 import logging
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,15 +13,19 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError, RayError
 
+from cluster.liveness import connects, ray_answers, ray_watched
 from config import Settings
 from scan.errors import ScanError, UserMistake
 
 CONNECT_HINT = (
-    "check --address, that Ray has the same version there, and that both sides use one token "
+    "that Ray has the same version there, and that both sides use one token "
     "(RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH)"
 )
+ADDRESS_HINT = "give the address that `ray start --head` printed, or auto on that computer"
+OF_ENVIRONMENT = "RAY_ADDRESS"
 CONNECT_TIMEOUT_S = 4.0
 MAX_JOINED_CHARS = 200
+MAX_TEMPORARY_CHARS = 40  # a socket's path has at most 103; Ray adds up to 63
 
 
 @contextmanager
@@ -33,35 +36,43 @@ def ray_running(settings: Settings) -> Iterator[None]:
     cannot be joined; ScanError (exit 1) if a local Ray does not start.
     """
     if ray.is_initialized():
-        yield
+        with ray_watched():
+            yield
         return
-    address = requested_address(settings)
-    if address:
-        join_cluster(address)
+    if address := requested_address(settings):
+        join_cluster(address, "--address" if settings.address else OF_ENVIRONMENT)
     else:
         start_local(settings)
     try:
-        yield
+        with ray_watched():
+            yield
     finally:
         ray.shutdown()
 
 
 def requested_address(settings: Settings) -> str | None:
     """The address of the cluster to join, or None for a local Ray."""
-    return settings.address or os.environ.get("RAY_ADDRESS")
+    address = settings.address or os.environ.get(OF_ENVIRONMENT, "").strip()
+    return None if address in ("", "local") else address
 
 
-def join_cluster(address: str) -> None:
-    """Connect this process to a running cluster."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def join_cluster(address: str, source: str) -> None:
+    """Connect this process to a running cluster; `source` is where its address was given."""
+    host, _, port = address.rpartition(":")
+    if address != "auto" and not (host and "/" not in host and port.isdecimal() and int(port)):
+        raise UserMistake(source, "host:port of Ray's head", repr(address), ADDRESS_HINT)
     try:
-        if port.isdigit():
+        if address != "auto":
             require_grpc(host, int(port))
         with native_stderr_discarded():  # one message of ours replaces those of Ray's core
             ray.init(address=address, **_quiet())
     except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
+        given = ", which is set in the environment" if source == OF_ENVIRONMENT else ""
         raise UserMistake(
-            f"Ray at {address}", "a Ray that answers", _lines_joined(error), CONNECT_HINT
+            f"Ray at {address}",
+            "a Ray that answers",
+            _lines_joined(error),
+            f"check {source}{given}, {CONNECT_HINT}",
         ) from None
 
 
@@ -75,11 +86,19 @@ def start_local(settings: Settings) -> None:
             include_dashboard=False,
             num_cpus=settings.num_cpus,
             object_store_memory=store_bytes,
+            _temp_dir=_temporary_folder(),
             **_quiet(),
         )
     except Exception as error:  # Ray raises a bare Exception when one of its processes dies
         hint = "see the logs in session_latest of Ray's temporary folder"
         raise ScanError("local Ray", "to start", _lines_joined(error), hint) from error
+
+
+def _temporary_folder() -> str | None:
+    """The folder of Ray's files where its own choice would make names too long for sockets."""
+    if "RAY_TMPDIR" in os.environ or len(tempfile.gettempdir()) <= MAX_TEMPORARY_CHARS:
+        return None
+    return "/tmp/ray"
 
 
 def _quiet() -> dict[str, Any]:
@@ -132,40 +151,20 @@ def native_stderr_discarded() -> Iterator[None]:
         os.close(screen)
 
 
-def gcs_reachable() -> bool:
-    """Whether the port of Ray's head accepts connections; calls to a dead head would block."""
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    return _accepts(host, port)
-
-
-def _accepts(host: str, port: str) -> bool:
-    try:
-        socket.create_connection((host, int(port)), timeout=1).close()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def require_gcs() -> None:
-    """Raise ScanError if Ray's head is gone; Ray would wait for a minute and end this process."""
-    if not gcs_reachable():
-        raise ScanError("Ray", "its head to answer", "nothing", "see its logs, and resume the run")
-
-
 def other_cluster() -> str | None:
     """The address of another Ray that `ray start` left on this machine, if it answers."""
     folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
-    with suppress(OSError):  # `ray start` writes its address into this file
+    with suppress(OSError, ValueError):  # `ray start` writes its address into this file
         address = Path(folder, "ray", "ray_current_cluster").read_text().strip()
         host, _, port = address.rpartition(":")
-        if _accepts(host, port) and address != ray.get_runtime_context().gcs_address:
+        if connects((host, int(port))) and address != ray.get_runtime_context().gcs_address:
             return address
     return None
 
 
 def task_events() -> list[dict[str, Any]]:
     """Ray's own record of its tasks; empty where it has none. It waits a second for reports."""
-    if gcs_reachable():
+    if ray_answers():
         with suppress(RayError, RuntimeError, OSError, ValueError, LookupError):
             return list(ray.timeline())
     return []

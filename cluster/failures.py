@@ -13,9 +13,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from scan.errors import ScanError, StorageError
-
-MAX_REASON_CHARS = 400  # there may be one reason for each field
+from scan.errors import MAX_REASON_CHARS, ScanError, StorageError
 
 
 class FailureKind(Enum):

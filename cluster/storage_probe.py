@@ -8,9 +8,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.failures import MAX_REASON_CHARS, cause_of, one_line
+from cluster.failures import cause_of, one_line
 from cluster.nodes import alive_nodes
-from scan.errors import UserMistake
+from scan.errors import MAX_REASON_CHARS, UserMistake
 
 PROBE_TIMEOUT_S = 60.0  # a node that has started no process yet takes some seconds
 

@@ -135,6 +135,8 @@ class PendingSteps:
         return Done(step, result, pending.payload)
 
     def _fail(self, step: Step, failure: Failure, attempt: int) -> Outcome | None:
+        if failure.kind not in (FailureKind.ERROR, FailureKind.CANCELLED):
+            self.calls.require_alive()  # what fails with Ray is no failure of its own
         if failure.kind is FailureKind.RAY_DIED:
             hint = "see Ray's logs, and resume the run"
             raise ScanError("Ray", "its process on this computer to run", failure.reason, hint)

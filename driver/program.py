@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from cluster import watchdog
 from config import SettingsError
 from driver.command_line import parse
 from driver.run import Ending, Run, execute
 from driver.signals import Stop
 from report import write_report
+from report.closing import close_run
 from report.progress import log_shown, progress
 from results.storage import location_of, storage_at
 from results.summary import format_summary
@@ -22,6 +24,29 @@ EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 
 def run_program(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: float) -> int:
     """Run the program; returns its exit code. User mistakes are one line on standard error."""
+    death = watchdog.death
+    code = tell_death(death) if death else run_command(argv, workflow, began_s)
+    watchdog.say_code(code)
+    return code
+
+
+def tell_death(death: watchdog.Death) -> int:
+    """Close the run of a process that died and say how it ended; returns the exit code."""
+    died = death.error
+    error = KeyboardInterrupt() if death.stopped else died
+    try:
+        if death.location:
+            with storage_at(death.location).local_folder() as folder:
+                summary, closed = close_run(folder, error)
+            return print_ending(Ending(summary, death.location, error if closed else None))
+    except ScanError as other:  # the folder is in use, or the disk is full
+        died = other
+    print("interrupted" if death.stopped else died, file=sys.stderr)
+    return EXIT_CODES[CANCELLED] if death.stopped else died.exit_code
+
+
+def run_command(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: float) -> int:
+    """Do what the command line asks for; returns the exit code."""
     try:
         with ExitStack() as stack:
             stack.enter_context(log_shown())

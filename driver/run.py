@@ -2,21 +2,16 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.connection import (
-    gcs_reachable,
-    other_cluster,
-    ray_running,
-    requested_address,
-    task_events,
-)
-from cluster.failures import MAX_REASON_CHARS
+from cluster.connection import other_cluster, ray_running, requested_address, task_events
+from cluster.liveness import ray_answers
 from cluster.nodes import capture_placement, cpu_slots, require_cpus, spilled_mb, store_bytes
 from cluster.storage_probe import require_shared_storage
+from cluster.watchdog import say_location
 from cluster.workers import MAX_PREFAULT_BYTES
 from config import SETTINGS_FILE, Settings
 from driver.checkpoint import load_checkpoint, run_fingerprint
@@ -26,6 +21,7 @@ from microscope.opening import Setup
 from prediction import Predictor
 from prediction.opening import open_predictor
 from report import write_report, write_views
+from report.closing import journal_failure
 from report.live import live_view
 from results.files import write_atomically
 from results.journal import JOURNAL, Journal
@@ -37,8 +33,7 @@ from results.table import remove_parts
 from scan import events
 from scan.checkpoint import Checkpoint, per_stripe
 from scan.credits import Credits, credits_for
-from scan.errors import StorageError
-from scan.events import CANCELLED, COMPLETE, FAILED, PARTIAL
+from scan.events import COMPLETE, FAILED, PARTIAL
 from scan.stress import stressed
 from scan.supervisor import MAX_QUEUED
 
@@ -145,6 +140,7 @@ def execute(
                 setup, predictor, location_of(folder), checkpoint, journal, credits, stop, placement
             )
             write_header(run, up_s, began_s or up_s)
+            say_location(run.location)
             error = run_workflow(run, workflow)
         summary = save_summary(folder)  # before Ray is shut down, which takes seconds
         with stop.deferred():
@@ -193,16 +189,13 @@ def run_workflow(run: Run, workflow: Callable[[Run], Any]) -> BaseException | No
             status = FAILED
     except (Exception, KeyboardInterrupt) as raised:
         stopped = run.stop.requested or isinstance(raised, KeyboardInterrupt)
-        status = CANCELLED if stopped else FAILED  # a signal may have ended Ray as well
-        error = KeyboardInterrupt() if stopped else raised
-        if not stopped:
-            with suppress(StorageError):  # on a full disk
-                run.journal.write(events.RunFailed(reason=str(error).strip()[:MAX_REASON_CHARS]))
+        error = KeyboardInterrupt() if stopped else raised  # a signal may have ended Ray as well
+        status = journal_failure(run.journal, error)
     run.journal.write(
         events.Finished(
             status=status,
             peak_batches_in_flight=run.credits.peak,
-            spilled_mb=spilled_mb() if gcs_reachable() else None,
+            spilled_mb=spilled_mb() if ray_answers() else None,
             driver_cpu_s=round(time.process_time(), 3),
         )
     )

@@ -1,24 +1,32 @@
 """A request to stop, by Ctrl-C or a signal."""
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any
+
+ONE_REQUEST_S = 0.5
 
 
 class Stop:
     """Note the first request while it is deferred, and raise KeyboardInterrupt otherwise.
 
-    The second request is raised at once.
+    The second request is raised at once. A service manager sends a signal to this process and to
+    the one that passes signals on: those within `ONE_REQUEST_S` are one request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.requested = False
         self._deferred = False
+        self._clock, self._requested_s = clock, -ONE_REQUEST_S
 
     def __call__(self, number: int, frame: Any) -> None:
         again, self.requested = self.requested, True
+        before_s, self._requested_s = self._requested_s, self._clock()
+        if again and self._requested_s - before_s < ONE_REQUEST_S:
+            return
         if again or not self._deferred:
             raise KeyboardInterrupt
 

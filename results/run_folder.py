@@ -18,6 +18,7 @@ from scan.errors import InputError
 
 LOCK = ".lock"
 OWNER = ".owner"  # who holds the lock, for the message to others
+ENDING_S = 1.0  # a run that was killed may still be ending
 
 PACKAGES = ("ray", "numpy", "opencv-python-headless", "numba", "scikit-image", "tensorstore")
 
@@ -65,7 +66,7 @@ def _acquired(folder: Path) -> BaseFileLock:
     lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=ENDING_S, poll_interval=0.02)
     except Timeout:
         got = f"one in use by {_owner(folder)}"
         hint = "wait until that run is over, or stop it"

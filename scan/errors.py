@@ -10,6 +10,8 @@ ScanError                 exit 1
 The four parts stay in ``args``, so an error that crosses Ray arrives with its type and its fields.
 """
 
+MAX_REASON_CHARS = 400  # in the journal; there may be one reason for each field
+
 
 class ScanError(Exception):
     """A failure described in four parts.

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(connection.ray, "init", lambda **how: started.append(how))
     monkeypatch.setattr(connection.ray, "shutdown", lambda: None)
     monkeypatch.setattr(connection, "require_grpc", lambda host, port: None)
+    monkeypatch.setattr(connection, "ray_watched", nullcontext)
     return started
 
 
@@ -88,7 +90,7 @@ def test_shared_memory_is_needed_by_a_local_ray_alone(
 REFUSALS = {
     "version": RuntimeError("Version mismatch: The cluster was started with:\n  Ray: 2.59.0\n"),
     "token": AuthenticationError("RAY_AUTH_TOKEN_PATH is set but file cannot be opened"),
-    "address": ValueError("Malformed address: nowhere"),
+    "address": ValueError("Malformed address: nowhere:1"),
     "connection": ConnectionError("Failed to connect to Ray cluster"),
 }
 
@@ -101,11 +103,62 @@ def test_a_cluster_that_cannot_be_joined_is_a_user_mistake(
     """Its reason and what to check stand in one line; exit code 2."""
     monkeypatch.setattr(connection.ray, "init", _raising(error))
 
-    with pytest.raises(UserMistake, match="Ray at somewhere: expected a Ray") as refused:
-        start(validate({"address": "somewhere"}))
+    with pytest.raises(UserMistake, match="Ray at somewhere:1: expected a Ray") as refused:
+        start(validate({"address": "somewhere:1"}))
 
     assert str(error).split()[0] in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["somewhere", "ray://somewhere", "ray://somewhere:10001", ":6379", "a:b", "a:0"]
+)
+@pytest.mark.parametrize("source", ["--address", "RAY_ADDRESS"])
+def test_an_address_that_names_no_head_is_refused_at_once(
+    no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, address: str, source: str
+) -> None:
+    """Nothing is asked for, and the line says where the address came from."""
+    if source == "RAY_ADDRESS":
+        monkeypatch.setenv(source, address)
+
+    with pytest.raises(UserMistake, match=f"^{source}: expected host:port of .*'{address}'"):
+        start(validate({"address": address} if source == "--address" else {}))
+
+    assert not no_ray
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_cluster_of_the_environment_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gave no --address is told that RAY_ADDRESS is set."""
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:1")
+    monkeypatch.setattr(connection.ray, "init", _raising(REFUSALS["connection"]))
+
+    with pytest.raises(UserMistake, match="check RAY_ADDRESS, which is set"):
+        start(validate({}))
+
+
+@pytest.mark.parametrize("address", ["local", "auto"])
+def test_words_of_ray_are_understood(
+    no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """`local` starts a Ray, `auto` joins the one that `ray start` left here."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+
+    start(validate({}))
+
+    assert no_ray[0]["address"] == address
+
+
+def test_a_long_temporary_folder_is_not_used(
+    no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Sockets have short names: where a batch system sets a long TMPDIR, Ray uses /tmp."""
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(connection.tempfile, "gettempdir", lambda: str(tmp_path / ("x" * 100)))
+
+    start(validate({}))
+
+    assert no_ray[0]["_temp_dir"] == "/tmp/ray"
 
 
 @pytest.mark.parametrize(

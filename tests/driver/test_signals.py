@@ -22,11 +22,16 @@ def terminal() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_is_noted_and_the_second_raised(number: int) -> None:
-    """While the loop runs the first signal is only noted; the second interrupts it."""
-    stop = Stop()
+    """While the loop runs the first signal is only noted, also where it comes twice at once; the
+    second interrupts the loop."""
+    now_s = [0.0]
+    stop = Stop(clock=lambda: now_s[0])
     with stop.on_signals(), stop.deferred():
         signal.raise_signal(number)
+        now_s[0] += 0.1
+        signal.raise_signal(number)
         assert stop.requested
+        now_s[0] += 1.0
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
 

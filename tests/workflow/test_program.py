@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import main
@@ -74,9 +75,10 @@ def test_what_the_program_cannot_run_on_is_said_first(
 
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
     """Without its packages the program says in one line which is missing and what to do."""
-    shutil.copy(ROOT / "main.py", tmp_path)
-    for package in ("cluster", "driver"):
+    for package in ("cluster", "driver", "scan"):
         (tmp_path / package).mkdir()
+    for file in ("main.py", "cluster/watchdog.py", "scan/errors.py"):
+        shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "cluster" / "environment.py").write_text("import numpi")
 
     run = subprocess.run(
@@ -206,6 +208,70 @@ def test_an_interrupted_scan_comes_home(
     assert "Traceback" not in rest
     assert code == 0
     assert summary_of(folder)["digest"] == calm["digest"]
+
+
+@dataclass(frozen=True)
+class Died:
+    """What is left of a scan whose Ray died, and how long it took to end."""
+
+    folder: Path
+    code: int
+    output: str
+    took_s: float
+
+
+def lost_ray(folder: Path, program: str, event: str) -> Died:
+    """Kill a process of Ray's own once the journal has an event."""
+    with started(folder) as run:
+        until(run, event)
+        (found,) = (
+            process
+            for process in psutil.Process(run.pid).children(recursive=True)
+            if process.name() == program
+        )
+        found.kill()
+        began_s = time.monotonic()
+        output = "".join(until(run, "nothing begins so"))
+    return Died(folder, run.returncode, output, time.monotonic() - began_s)
+
+
+RAY_DIES = {
+    "head, before tasks are called": ("gcs_server", "ray", "its head to answer"),
+    "raylet, amid captures": ("raylet", "captured", "its process"),
+}
+
+
+@pytest.fixture(scope="module")
+def died(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Died]:
+    """A scan for each process of Ray that can die, at the same time."""
+    folder = tmp_path_factory.mktemp("died")
+    with ThreadPoolExecutor() as pool:
+        ends = [pool.submit(lost_ray, folder / c[0], *c[:2]) for c in RAY_DIES.values()]
+    return dict(zip(RAY_DIES, (end.result() for end in ends), strict=True))
+
+
+@pytest.mark.parametrize("name", RAY_DIES)
+def test_the_death_of_ray_is_told(
+    calm: dict[str, Any], died: Mapping[str, Died], name: str
+) -> None:
+    """When Ray itself dies the program says so within 10 s, whatever it waits for: exit code 1, one
+    line and how to go on; the journal is closed, no field is lost for it, and the run is resumed to
+    the digest of the undisturbed scan."""
+    died_here, (_, _, message) = died[name], RAY_DIES[name]
+    events = [json.loads(line) for line in (died_here.folder / "events.jsonl").open()]
+
+    code = main.main(["--plain", "--resume", str(died_here.folder)])
+
+    assert died_here.code == 1, died_here.output
+    assert died_here.took_s < 10
+    assert f"expected {message}" in died_here.output
+    assert f"python main.py --resume {died_here.folder}" in died_here.output
+    assert "Traceback" not in died_here.output
+    assert events[-1]["event"] == "finished"
+    assert events[-1]["status"] == "failed"
+    assert not [event for event in events if event["event"] == "lost"]
+    assert code == 0
+    assert summary_of(died_here.folder)["digest"] == calm["digest"]
 
 
 def test_a_killed_driver_is_resumed(calm: dict[str, Any], tmp_path: Path) -> None:
