@@ -117,4 +117,4 @@ def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdecimal() or int(port) > MAX_PORT:
         raise argparse.ArgumentTypeError(f"expected a port up to {MAX_PORT}, got {text!r}")
-    return host or "127.0.0.1", int(port)
+    return host.strip("[]") or "127.0.0.1", int(port)

@@ -41,7 +41,8 @@ def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
     os.setpriority(os.PRIO_PROCESS, server.pid, LOWEST_PRIORITY)
     with suppress(OSError):  # Linux with autogroups schedules sessions, not processes
         Path(f"/proc/{server.pid}/autogroup").write_text(str(LOWEST_PRIORITY))
-    print(f"live view at http://{address}:{port}", flush=True)
+    shown = f"[{address}]" if ":" in address else address
+    print(f"live view at http://{shown}:{port}", flush=True)
     try:
         yield
     finally:
@@ -55,7 +56,8 @@ def live_view(folder: Path, at: tuple[str, int] | None) -> Iterator[None]:
 
 def _listening(address: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((address, port))
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return socket.create_server((address, port), family=family)
     except OSError as error:
         got = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         hint = "choose another, or 0 for any that is free"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import socket
 import sys
 import time
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
 from report.report import LAYERS, Report
 
-LOOPBACK = r"(localhost|127\.\d+\.\d+\.\d+)"
+LOOPBACK = r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])"
+MAX_CONNECTIONS = 100
 IDLE_S = 60
 POLL_INTERVAL_S = 0.5  # how often the journal is read
 MAX_CPU_SHARE = 0.1  # of one CPU
@@ -121,6 +123,26 @@ class _Events(_Handler):
         await self.flush()
 
 
+class _Server(HTTPServer):
+    """Closes connections beyond a limit; without file descriptors it could accept none at all."""
+
+    def initialize(self, *arguments: Any, **named: Any) -> None:
+        super().initialize(*arguments, **named)
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._open, self._most = 0, min(MAX_CONNECTIONS, allowed // 2)
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        if self._open >= self._most:
+            stream.close()
+            return
+        self._open += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        self._open -= 1
+        super().on_close(server_conn)
+
+
 async def serve(live: Live, listener: socket.socket) -> None:
     """Serve until standard input is closed, then inform the open pages."""
     routes: list[Any] = [
@@ -129,16 +151,18 @@ async def serve(live: Live, listener: socket.socket) -> None:
         (rf"/layer/({'|'.join(LAYERS)})", _Layer, {"live": live}),
     ]
     application = Application()
-    loopback = listener.getsockname()[0].startswith("127.")  # against DNS rebinding
+    address = listener.getsockname()[0]
+    loopback = address == "::1" or address.startswith("127.")  # against DNS rebinding
     application.add_handlers(LOOPBACK if loopback else ".*", routes)
-    server = HTTPServer(application, idle_connection_timeout=IDLE_S)
+    server = _Server(application, idle_connection_timeout=IDLE_S)
     server.add_socket(listener)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), ended.set)
     while not ended.is_set():
-        with suppress(asyncio.TimeoutError, OSError):  # too many open files
+        with suppress(OSError):  # too many open files
             live.update()
+        with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(ended.wait(), POLL_INTERVAL_S)
     loop.remove_reader(sys.stdin.fileno())
     live.update()

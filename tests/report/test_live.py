@@ -6,10 +6,12 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -186,6 +188,32 @@ def test_the_server_has_low_priority_and_ends(
     assert not server.is_running()
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of others: Linux alone")
+def test_more_pages_than_file_descriptors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Connections beyond a limit are closed, so that others are answered once there is room; also
+    by the loopback of IPv6."""
+    before = set(psutil.Process().children())
+    with live_view(tmp_path, parse(["--live", "[::1]:0"]).live):
+        url = capsys.readouterr().out.split()[-1]
+        (server,) = set(psutil.Process().children()) - before
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (64, 64))
+        run = FakeRun(tmp_path)
+        run.begin()
+        port = int(url.rpartition(":")[2])
+        opened = [socket.create_connection(("::1", port), PATIENCE_S) for _ in range(80)]
+        assert opened[-1].recv(1) == b""  # closed
+        for connection in opened:
+            connection.close()
+        while True:
+            with suppress(OSError), urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+                assert answer.status == 200
+                break
+
+    assert url.startswith("http://[::1]:")
+
+
 OWNER = """
 import sys
 from pathlib import Path
@@ -235,7 +263,12 @@ def test_a_foreign_address_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "at"),
-    [("8000", ("127.0.0.1", 8000)), ("0", ("127.0.0.1", 0)), ("0.0.0.0:80", ("0.0.0.0", 80))],
+    [
+        ("8000", ("127.0.0.1", 8000)),
+        ("0", ("127.0.0.1", 0)),
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+        ("[::1]:8", ("::1", 8)),
+    ],
 )
 def test_only_loopback_unless_asked(option: str, at: tuple[str, int]) -> None:
     """A port alone is served to this computer alone."""
