@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.screen import keep_screen
 from scan.errors import ScanError
 
 REQUESTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # to stop
@@ -60,6 +61,7 @@ def fork_driver() -> None:
     """
     if sys.gettrace():
         return
+    keep_screen()
     from_child, to_parent = os.pipe()
     parent, before = os.getpid(), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     requests = {each for each in REQUESTS if signal.getsignal(each) != signal.SIG_IGN}
