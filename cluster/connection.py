@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,7 @@ ADDRESS_HINT = "give the address that `ray start --head` printed, or auto on tha
 OF_ENVIRONMENT = "RAY_ADDRESS"
 CONNECT_TIMEOUT_S = 4.0
 MAX_JOINED_CHARS = 200
+PROCESS_BYTES = 6 * 10**9  # of address space
 MAX_TEMPORARY_CHARS = 40  # a socket's path has at most 103; Ray adds up to 63
 
 
@@ -80,6 +82,7 @@ def start_local(settings: Settings) -> None:
     """Start a Ray of this process's own; only then its size may be given."""
     store_bytes = settings.object_store_mb * 10**6
     require_shared_memory(store_bytes)
+    require_address_space(store_bytes)
     try:
         ray.init(
             address="local",
@@ -136,6 +139,22 @@ def require_grpc(host: str, port: int) -> None:
         raise TimeoutError(f"no Ray answered within {CONNECT_TIMEOUT_S:g} s") from None
     finally:
         channel.close()
+
+
+def require_address_space(store_bytes: int) -> None:
+    """Raise UserMistake where a limit (ulimit -v) would keep Ray's processes from starting.
+
+    Each of them maps the object store; without it they reserve up to 5 GB, and use little of it.
+    """
+    needed_bytes = store_bytes + PROCESS_BYTES
+    allowed_bytes = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if resource.RLIM_INFINITY != allowed_bytes < needed_bytes:
+        raise UserMistake(
+            "address space of a process",
+            f"no limit, or {needed_bytes // 10**6} MB",
+            f"{allowed_bytes // 10**6} MB",
+            "raise it with ulimit -v, or give a smaller --object-store-mb",
+        )
 
 
 @contextmanager

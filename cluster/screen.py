@@ -51,7 +51,7 @@ def keep_screen() -> None:
             os.fstat(descriptor)
         except OSError:
             _redirect_to_nowhere(descriptor)
-    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = _lossy(sys.stdout, 1)
     sys.stderr = _lossy(sys.stderr, 2)
 

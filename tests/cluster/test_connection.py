@@ -87,6 +87,21 @@ def test_shared_memory_is_needed_by_a_local_ray_alone(
     assert "num_cpus" not in no_ray[0]
 
 
+def test_a_limit_of_address_space_is_refused(
+    no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Ray's processes could not start, one line says so; no limit is enough for any store."""
+    resource = connection.resource
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (2 * 10**9, resource.RLIM_INFINITY))
+
+    with pytest.raises(UserMistake, match="expected no limit, or 6500 MB, got 2000 MB; raise it"):
+        start(validate({"object_store_mb": 500}))
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY,) * 2)
+    start(validate({"object_store_mb": 500}))
+
+    assert len(no_ray) == 1
+
+
 REFUSALS = {
     "version": RuntimeError("Version mismatch: The cluster was started with:\n  Ray: 2.59.0\n"),
     "token": AuthenticationError("RAY_AUTH_TOKEN_PATH is set but file cannot be opened"),

@@ -48,7 +48,9 @@ def test_a_screen_that_is_gone_changes_nothing(tmp_path: Path, screen: str) -> N
 
 def test_a_screen_that_is_there_is_written_to() -> None:
     """What is printed arrives, in order, with what cannot be encoded escaped."""
-    work = "from cluster.screen import keep_screen; keep_screen(); print('one \\udcff'); print('two')"
+    work = (
+        "from cluster.screen import keep_screen; keep_screen(); print('one \\udcff'); print('two')"
+    )
 
     run = subprocess.run([sys.executable, "-c", work], cwd=ROOT, capture_output=True, check=True)
 
