@@ -50,7 +50,7 @@ try:
     )  # fmt: skip
     from scan.records import AnswerRecord
 except ImportError as error:
-    refuse(f"{error}; python -m pip install -r requirements.txt installs what is needed")
+    refuse(f"{error}; run python main.py after python -m pip install -r requirements.txt")
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

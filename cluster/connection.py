@@ -26,7 +26,10 @@ ADDRESS_HINT = "give the address that `ray start --head` printed, or auto on tha
 OF_ENVIRONMENT = "RAY_ADDRESS"
 CONNECT_TIMEOUT_S = 4.0
 MAX_JOINED_CHARS = 200
-PROCESS_BYTES = 6 * 10**9  # of address space
+LIMITS = {  # by name: the limit, its option of ulimit, and what is needed beside the object store
+    "address space of a process": (resource.RLIMIT_AS, "-v", 6 * 10**9),
+    "size of a file": (resource.RLIMIT_FSIZE, "-f", 0),
+}
 MAX_TEMPORARY_CHARS = 40  # a socket's path has at most 103; Ray adds up to 63
 
 
@@ -82,7 +85,7 @@ def start_local(settings: Settings) -> None:
     """Start a Ray of this process's own; only then its size may be given."""
     store_bytes = settings.object_store_mb * 10**6
     require_shared_memory(store_bytes)
-    require_address_space(store_bytes)
+    require_limits(store_bytes)
     try:
         ray.init(
             address="local",
@@ -141,20 +144,20 @@ def require_grpc(host: str, port: int) -> None:
         channel.close()
 
 
-def require_address_space(store_bytes: int) -> None:
-    """Raise UserMistake where a limit (ulimit -v) would keep Ray's processes from starting.
+def require_limits(store_bytes: int) -> None:
+    """Raise UserMistake where Ray's processes would not start, which takes half a minute to show.
 
     Each of them maps the object store; without it they reserve up to 5 GB, and use little of it.
     """
-    needed_bytes = store_bytes + PROCESS_BYTES
-    allowed_bytes = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if resource.RLIM_INFINITY != allowed_bytes < needed_bytes:
-        raise UserMistake(
-            "address space of a process",
-            f"no limit, or {needed_bytes // 10**6} MB",
-            f"{allowed_bytes // 10**6} MB",
-            "raise it with ulimit -v, or give a smaller --object-store-mb",
-        )
+    for name, (kind, option, more_bytes) in LIMITS.items():
+        needed_bytes, (allowed_bytes, _) = store_bytes + more_bytes, resource.getrlimit(kind)
+        if resource.RLIM_INFINITY != allowed_bytes < needed_bytes:
+            hint = f"raise it with ulimit {option}, or give a smaller --object-store-mb"
+            expected = f"no limit, or {needed_bytes // 10**6} MB"
+            raise UserMistake(name, expected, f"{allowed_bytes // 10**6} MB", hint)
+    if "error" in (filters := os.environ.get("PYTHONWARNINGS", "")):
+        expected, hint = "no warning that is an error", "Ray gives some: unset it"
+        raise UserMistake("PYTHONWARNINGS", expected, repr(filters), hint)
 
 
 @contextmanager

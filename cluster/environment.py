@@ -19,6 +19,8 @@ RAY_ENVIRONMENT = {
     # all of them, or they close the connections of this program
     "RAY_grpc_client_keepalive_time_ms": "65000",
     "RAY_grpc_client_keepalive_timeout_ms": "65000",
+    # under `uv run` Ray would pack this folder and start each worker in an environment of its own
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # keep warm workers: starting and compiling one takes seconds
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
     # Ray keeps counters for each task name without limit: 50 MB per 1,000 fields

@@ -87,19 +87,49 @@ def test_shared_memory_is_needed_by_a_local_ray_alone(
     assert "num_cpus" not in no_ray[0]
 
 
-def test_a_limit_of_address_space_is_refused(
+TOO_SMALL = {
+    "address space": (connection.resource.RLIMIT_AS, "expected no limit, or 6500 MB, got 2000 MB"),
+    "file": (connection.resource.RLIMIT_FSIZE, None),
+    "small file": (connection.resource.RLIMIT_FSIZE, "no limit, or 2500 MB, got 2000 MB; raise it"),
+}
+
+
+@pytest.mark.parametrize(("kind", "message"), TOO_SMALL.values(), ids=list(TOO_SMALL))
+def test_a_limit_that_keeps_ray_from_starting_is_refused(
+    no_ray: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: int,
+    message: str | None,
+) -> None:
+    """Where Ray's processes could not start, one line says so at once."""
+    infinite = connection.resource.RLIM_INFINITY
+    monkeypatch.setattr(connection, "require_shared_memory", lambda size: None)
+    monkeypatch.setattr(
+        connection.resource,
+        "getrlimit",
+        lambda asked: (2 * 10**9 if asked == kind else infinite, infinite),
+    )
+    store_mb = 2500 if message and "2500" in message else 500
+
+    if message is None:
+        start(validate({"object_store_mb": store_mb}))
+    else:
+        with pytest.raises(UserMistake, match=message):
+            start(validate({"object_store_mb": store_mb}))
+
+    assert bool(no_ray) is (message is None)
+
+
+def test_warnings_that_are_errors_are_refused(
     no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where Ray's processes could not start, one line says so; no limit is enough for any store."""
-    resource = connection.resource
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (2 * 10**9, resource.RLIM_INFINITY))
+    """Ray's own processes would end by their warnings."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
 
-    with pytest.raises(UserMistake, match="expected no limit, or 6500 MB, got 2000 MB; raise it"):
-        start(validate({"object_store_mb": 500}))
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY,) * 2)
-    start(validate({"object_store_mb": 500}))
+    with pytest.raises(UserMistake, match="PYTHONWARNINGS: expected no warning that is an error"):
+        start(validate({}))
 
-    assert len(no_ray) == 1
+    assert not no_ray
 
 
 REFUSALS = {

@@ -77,7 +77,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     """Without its packages the program says in one line which is missing and what to do."""
     for package in ("cluster", "driver", "scan"):
         (tmp_path / package).mkdir()
-    for file in ("main.py", "cluster/watchdog.py", "scan/errors.py"):
+    for file in ("main.py", "cluster/watchdog.py", "cluster/screen.py", "scan/errors.py"):
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "cluster" / "environment.py").write_text("import numpi")
 
@@ -87,8 +87,8 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
 
     assert run.returncode == 2
     assert run.stderr == (
-        "No module named 'numpi'; python -m pip install -r requirements.txt installs what is "
-        "needed\n"
+        "No module named 'numpi'; run python main.py after python -m pip install -r "
+        "requirements.txt\n"
     )
 
 
