@@ -23,7 +23,7 @@ def load_checkpoint(setup: Setup, predictor: Predictor, folder: Path) -> Checkpo
     checkpoint = Checkpoint.of(events, setup.plan)
     checkpoint.require_same_run(run_fingerprint(setup, predictor), location)
     remove_temp_files(folder)
-    if checkpoint.focused:
+    if checkpoint.focused or checkpoint.stacked:
         log.info("reading back %d of %d fields", len(checkpoint.stacked), len(setup.plan.fields))
         create_mosaics(location, setup.plan, setup.dtype, setup.settings.origin_um)
         verify(location, checkpoint)

@@ -31,7 +31,7 @@ from results.store import needed_bytes
 from results.summary import Summary, save_summary
 from results.table import remove_parts
 from scan import events
-from scan.checkpoint import Checkpoint, per_stripe
+from scan.checkpoint import Checkpoint, crc_of, per_stripe
 from scan.credits import Credits, credits_for
 from scan.events import COMPLETE, FAILED, PARTIAL
 from scan.stress import stressed
@@ -161,14 +161,16 @@ def write_header(run: Run, up_s: float, began_s: float) -> None:
     identity = run_fingerprint(setup, run.predictor)
     write(events.Begun.of(setup.plan, process_began_s=began_s, versions=found, identity=identity))
     sizes: dict[str, Any] = {"object_store_bytes": store_bytes(), "batch_bytes": setup.batch_bytes}
-    write(events.RayStarted(up_s=up_s, cpus=cpu_slots(), credits=run.credits.total, **sizes))
+    sizes |= {"credits": run.credits.total, "identity_crc": crc_of(identity)}
+    write(events.RayStarted(up_s=up_s, cpus=cpu_slots(), **sizes))
     before = checkpoint.begun.versions if checkpoint.begun else found
-    if checkpoint.begun:
+    if checkpoint.begun or checkpoint.stacked:
         stacked = per_stripe(checkpoint.stacked, setup.plan)
         detected = per_stripe(checkpoint.detected, setup.plan)
         write(events.Resumed(stacked=tuple(stacked), detected=tuple(detected)))
     changed = [f"{k} {before.get(k)}, now {v}" for k, v in found.items() if before.get(k) != v]
-    warnings = [*setup.warnings, *(f"the run was begun with {each}" for each in changed)]
+    warnings = [*setup.warnings, *checkpoint.warnings]
+    warnings += [f"the run was begun with {each}" for each in changed]
     if not requested_address(setup.settings) and (other := other_cluster()):
         warnings.append(f"another Ray runs here at {other}; --address {other} joins it")
     for message in warnings:

@@ -1,6 +1,7 @@
 """The journal of a run: one JSON object per line, appended and flushed when an event happens.
 
-A line is written only after what it states is on disk. The events are records of `scan.events`.
+A line is written only after what it states is on disk. The events are records of `scan.events`;
+each line has a checksum (`scan.lines`).
 """
 
 import errno
@@ -14,7 +15,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from results.files import not_written
-from scan.events import Event, parse
+from scan.events import Event
+from scan.lines import LineReader, line_of
 
 JOURNAL = "events.jsonl"
 Kind = TypeVar("Kind", bound=Event)
@@ -23,7 +25,7 @@ Kind = TypeVar("Kind", bound=Event)
 def read_journal(path: Path) -> list[Event]:
     """Return the events of a journal, none if there is no file.
 
-    A last line without its line break is ignored; another damaged line is read as Damaged.
+    A last line without its line break is ignored; another line that is wrong is read as Damaged.
     """
     return Tail(path).read()
 
@@ -34,16 +36,17 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_bytes = 0
+        self._lines = LineReader()
 
     def read(self) -> list[Event]:
         """Return the events that were appended since the last call."""
-        if not self._path.exists():
+        if not self._path.is_file():
             return []
         with self._path.open("rb") as file:
             file.seek(self._read_bytes)
             whole, newline, _ = file.read().rpartition(b"\n")
         self._read_bytes += len(whole + newline)
-        return [parse(line) for line in whole.split(b"\n")] if newline else []
+        return self._lines.read(whole.split(b"\n")) if newline else []
 
 
 class EventIndex:
@@ -98,7 +101,7 @@ class Journal:
         events are only passed to the listeners.
         """
         stamped = event.model_copy(update={"time": round(self._clock(), 6)})
-        self._append(stamped.to_json().encode() + b"\n")
+        self._append(line_of(stamped))
         self._seen.add(type(event))
         for listener in self._listeners:
             with suppress(OSError):  # a closed terminal does not end a scan

@@ -20,6 +20,7 @@ from scan.events import (
     FAILED,
     Begun,
     Captured,
+    Damaged,
     Detected,
     Event,
     FieldEvent,
@@ -38,6 +39,7 @@ from scan.events import (
 )
 
 SUMMARY = "summary.json"
+MIN_BOUND_S = 1e-3  # no scan is faster
 MAX_LISTED_SAMPLES = 6  # a large scan has hundreds; the file has all of them
 Summary = dict[str, Any]
 
@@ -66,6 +68,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "holds": _holds(ever.of(Throttled)),
         "stress": _named(last.last(Stressed), "burners", "seconds") or None,
         "driver_cpu_s": finished.driver_cpu_s if finished else None,
+        "damaged_lines": len(ever.of(Damaged)),
         "versions": dict(begun.versions) if begun else {},
     }
 
@@ -133,7 +136,7 @@ def _answer(run: EventIndex, last_exposure_s: float) -> dict[str, float]:
     predicted, up = run.last(Predicted), run.last(RayStarted)
     if not (predicted and up):
         return {}
-    bound_s = lower_bound_s(run, up.cpus)
+    bound_s = max(lower_bound_s(run, up.cpus), MIN_BOUND_S)
     return {
         "answer": predicted.answered_s - last_exposure_s,
         "lower_bound": bound_s,
@@ -310,7 +313,7 @@ def _stress(summary: Summary) -> list[str]:
 
 
 def _faults(summary: Summary) -> list[str]:
-    """Retries, holds and resumed fields in one line; empty if there were none."""
+    """Retries, holds, resumed fields and damaged lines in one line; empty if there were none."""
     holds, resumed = summary["holds"], summary["fields"]["resumed"]
     names = {"actor_restarts": "camera restarted"}
     parts = [
@@ -320,4 +323,6 @@ def _faults(summary: Summary) -> list[str]:
     ]
     parts += [f"cameras held for {holds['seconds']:.1f} s"] if holds["n"] else []
     parts += [f"{resumed} fields from before"] if resumed else []
+    damaged = summary["damaged_lines"]
+    parts += [f"{damaged} x damaged line in the journal"] if damaged else []
     return [", ".join(parts)] if parts else []

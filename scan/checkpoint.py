@@ -1,9 +1,11 @@
 """The checkpoint of a run folder: what earlier runs have finished, according to their journal."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
+from zlib import crc32
 
 from config import current_names
 from scan.errors import InputError
@@ -17,6 +19,7 @@ from scan.events import (
     FieldEvent,
     Finished,
     Focused,
+    RayStarted,
     Stacked,
 )
 from scan.plan import Field, ScanPlan
@@ -34,6 +37,9 @@ class Checkpoint:
         The last focus surface and the last statistics of the specimen.
     complete : bool
         Whether the last run finished with every field in the answer.
+    damaged : int
+        Number of lines that cannot be read. What they said is done again; nothing else is, because
+        the files are compared with the checksums of the lines that can be read.
     stacked, detected : dict
         For every field with a valid result, the checksums of its files.
     """
@@ -43,6 +49,8 @@ class Checkpoint:
     focused: Focused | None = None
     described: Described | None = None
     complete: bool = False
+    damaged: int = 0
+    identity_crc: int | None = None  # of the last run
     stacked: dict[Field, Sequence[int]] = field(default_factory=dict)
     detected: dict[Field, Sequence[int]] = field(default_factory=dict)
 
@@ -55,7 +63,16 @@ class Checkpoint:
         for place in list(checkpoint.detected):
             if not checkpoint.stacked.keys() >= {place, *plan.neighbours(place)}:
                 del checkpoint.detected[place]  # a neighbour was missing and may be stacked now
+        if not (checkpoint.focused and checkpoint.described):
+            checkpoint.detected.clear()  # their statistics are unknown and are estimated again
         return checkpoint
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a resume says about the journal."""
+        lines = "1 line" if self.damaged == 1 else f"{self.damaged} lines"
+        said = f"{lines} of the journal could not be read; what was in there is done again"
+        return (said,) if self.damaged else ()
 
     @property
     def centres_um(self) -> dict[tuple[int, int], float]:
@@ -65,8 +82,13 @@ class Checkpoint:
 
     def require_same_run(self, fingerprint: Mapping[str, Any], location: str) -> None:
         """Raise InputError unless what would be scanned now has the answer of the run that began
-        here."""
+        here.
+
+        Without a line that says what was scanned, nothing on disk is trusted.
+        """
         if not self.begun:
+            if self.identity_crc != crc_of(fingerprint):
+                self.focused, self.described, self.stacked, self.detected = None, None, {}, {}
             return
         before = current_names(self.begun.identity)
         for name, value in fingerprint.items():
@@ -87,9 +109,13 @@ class Checkpoint:
         match event:
             case Begun():
                 self.begun, self.complete = self.begun or event, False
-            case Focused():
+            case RayStarted():
+                self.identity_crc = event.identity_crc
+            case Focused() if self._covers(event):
                 self.focused = event
             case Described():
+                if not self.described or self.described.statistics != event.statistics:
+                    self.detected.clear()  # made with others, whose line was damaged
                 self.described = event
             case Stacked() if field := self._field(event):
                 self.invalidate(field)  # its neighbours were detected while it was missing
@@ -99,7 +125,12 @@ class Checkpoint:
             case Finished():
                 self.complete = event.status == COMPLETE
             case Damaged():
-                self.detected.clear()  # it may have been a stack that came after them
+                self.damaged += 1
+
+    def _covers(self, focused: Focused) -> bool:
+        """Whether a focus surface has a height for every field."""
+        heights = {(stripe, field) for stripe, field, _ in focused.centres_um}
+        return heights >= {(each.stripe, each.field) for each in self.plan.fields}
 
     def _field(self, event: FieldEvent) -> Field | None:
         """The field of an event; None if the plan has no such field."""
@@ -107,6 +138,11 @@ class Checkpoint:
             return self.plan.stripes[event.stripe][event.field]
         except IndexError:
             return None
+
+
+def crc_of(fingerprint: Mapping[str, Any]) -> int:
+    """Return the checksum of what decides an answer."""
+    return crc32(json.dumps(fingerprint, sort_keys=True).encode())
 
 
 def per_stripe(fields: Iterable[Field], plan: ScanPlan) -> list[int]:

@@ -1,20 +1,39 @@
 """The events of the journal: one frozen record for each kind, written and read as a line of JSON.
 
 The kinds and keys are a file format: a line of an earlier version is read, or counts as damaged.
-Unknown keys are ignored. Times that end in ``_s`` are wall-clock seconds.
+Unknown keys are ignored. Times that end in ``_s`` are wall-clock seconds. Values are checked when
+a line is read, and nowhere else; whether events fit together is checked by `scan.lines`.
 """
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
+from config import MAX_FIELDS
 from scan.plan import Field as ScanField
 from scan.plan import ScanPlan
+from scan.text import MAX_REASON_CHARS, one_line
 
 # how a run can end, as `finished` says
 COMPLETE, PARTIAL, FAILED, CANCELLED = "complete", "partial", "failed", "cancelled"
+
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]  # neither infinite nor NaN
+Positive = Annotated[float, Field(gt=0, le=1e15)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Index = Annotated[int, Field(ge=0, lt=MAX_FIELDS)]
+Slots = Annotated[int, Field(ge=1, le=10**6)]  # of CPUs, of cameras
+Text = Annotated[str, AfterValidator(lambda text: one_line(text, MAX_REASON_CHARS))]
 
 
 class Event(BaseModel):
@@ -22,7 +41,7 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
-    time: float = 0.0
+    time: Number = 0.0
     event: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -39,7 +58,7 @@ class Event(BaseModel):
 class CameraEvent(Event):
     """An event of one camera."""
 
-    camera: int
+    camera: Index
 
 
 class _OfField(Event):
@@ -55,9 +74,9 @@ class _OfField(Event):
 class FieldEvent(_OfField):
     """An event of one field of view."""
 
-    stripe: int
-    field: int
-    camera: int
+    stripe: Index
+    field: Index
+    camera: Index
 
     @property
     def place(self) -> tuple[int, int]:
@@ -68,25 +87,36 @@ class FieldEvent(_OfField):
 class Work(BaseModel):
     """When a task's function began and ended, and its CPU seconds."""
 
-    began_s: float
-    ended_s: float
-    cpu_s: float
+    began_s: Number
+    ended_s: Number
+    cpu_s: Number
 
 
 class Begun(Event):
     """The first event of every run into a folder: plan, versions, settings and input."""
 
     event: Literal["begun"] = "begun"
-    process_began_s: float
-    stripes: tuple[int, ...]
-    layout: str
-    fields: int
-    row_cuts: tuple[int, ...]
-    column_cuts: tuple[int, ...]
-    pixel_size_um: float
-    cameras: int
+    process_began_s: Number
+    stripes: Annotated[tuple[Index, ...], Field(min_length=1, max_length=MAX_FIELDS)]
+    layout: Text
+    fields: Count
+    row_cuts: tuple[Count, ...]
+    column_cuts: tuple[Count, ...]
+    pixel_size_um: Positive
+    cameras: Slots
     versions: Mapping[str, Any]
     identity: Mapping[str, Any]
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Cuts are borders of all cores, which the report draws and the driver counts."""
+        rows, columns = len(self.stripes), self.stripes[0]
+        if max(self.stripes) > columns or sum(self.stripes) != self.fields:
+            raise ValueError("other numbers of fields")
+        for cuts, count in ((self.row_cuts, rows), (self.column_cuts, columns)):
+            if len(cuts) != count + 1 or any(a > b for a, b in pairwise(cuts)):
+                raise ValueError("other cuts than cores")
+        return self
 
     @classmethod
     def of(cls, plan: ScanPlan, **facts: Any) -> Self:
@@ -106,37 +136,41 @@ class Begun(Event):
 
 
 class RayStarted(Event):
-    """Ray has started or was joined: its size, and the credits of the scan."""
+    """Ray has started or was joined: its size, and the credits of the scan.
+
+    `identity_crc` is a checksum of what `begun` says in `identity`, should that line be damaged.
+    """
 
     event: Literal["ray"] = "ray"
-    up_s: float
-    cpus: int
-    object_store_bytes: int
-    batch_bytes: int
-    credits: int
+    up_s: Number
+    cpus: Slots
+    object_store_bytes: Count
+    batch_bytes: Count
+    credits: Count
+    identity_crc: Count | None = None
 
 
 class Resumed(Event):
     """The numbers of fields of each stripe that earlier runs have finished."""
 
     event: Literal["resumed"] = "resumed"
-    stacked: tuple[int, ...]
-    detected: tuple[int, ...]
+    stacked: tuple[Count, ...]
+    detected: tuple[Count, ...]
 
 
 class Warned(Event):
     """A warning."""
 
     event: Literal["warning"] = "warning"
-    message: str
+    message: Text
 
 
 class Stressed(Event):
     """The stress test runs: foreign processes, and seconds added to each stacking task."""
 
     event: Literal["stressed"] = "stressed"
-    burners: int
-    seconds: float
+    burners: Count
+    seconds: Number
 
 
 class WarmedUp(Event, Work):
@@ -145,94 +179,121 @@ class WarmedUp(Event, Work):
     event: Literal["warmed"] = "warmed"
 
 
+class Rejection(BaseModel):
+    """A sample that the focus surface ignores, and why."""
+
+    stripe: Index
+    field: Index
+    reason: Text
+
+
+def _rejection(sample: Mapping[str, Any]) -> dict[str, Any]:
+    return Rejection.model_validate(sample, strict=True).model_dump()
+
+
+Height = tuple[Index, Index, Number]  # stripe, field, z_um
+
+
 class Focused(Event):
     """The focus surface was fitted: heights as (stripe, field, z_um), and the samples."""
 
     event: Literal["focused"] = "focused"
-    first_exposure_s: float
-    sweeping_s: tuple[float, ...]
-    sampled: int
-    kept: int
-    rejected: tuple[Mapping[str, Any], ...]
-    surface: str
-    residual_um: float
-    centres_um: tuple[tuple[int, int, float], ...]
-    samples: tuple[tuple[int, int, float], ...] = ()
+    first_exposure_s: Number
+    sweeping_s: tuple[Number, ...]
+    sampled: Count
+    kept: Count
+    rejected: tuple[Annotated[Mapping[str, Any], AfterValidator(_rejection)], ...]
+    surface: Text
+    residual_um: Number
+    centres_um: tuple[Height, ...]
+    samples: tuple[Height, ...] = ()
 
 
 class Described(Event, Work):
-    """The specimen was described: the statistics that detection uses, as further keys."""
-
-    model_config = ConfigDict(extra="allow")
+    """The specimen was described: the statistics that detection uses; the last two of a model."""
 
     event: Literal["described"] = "described"
+    background: Number
+    noise: Positive
+    contrast: Annotated[Number, Field(ge=0)]
+    diameter_px: Positive
+    reach_px: Count | None = None
+    normalisation: tuple[Number, ...] | None = None
 
     @property
     def statistics(self) -> dict[str, Any]:
         """The statistics by name."""
-        return dict(self.model_extra or {})
+        more = ("reach_px", "normalisation") if self.reach_px is not None else ()
+        names = ("background", "noise", "contrast", "diameter_px", *more)
+        return {name: getattr(self, name) for name in names}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.reach_px is None) != (self.normalisation is None):
+            raise ValueError("half of a model")
+        return self
 
 
 class Captured(FieldEvent):
     """A batch was captured and is in the object store."""
 
     event: Literal["captured"] = "captured"
-    began_s: float
-    ended_s: float
-    slips_ms: tuple[float, ...]
-    process: int
-    in_flight: int
+    began_s: Number
+    ended_s: Number
+    slips_ms: tuple[Number, ...]
+    process: Count
+    in_flight: Count
 
 
 class Stacked(FieldEvent, Work):
     """A field's core was written to the mosaics; checksums of image and depth."""
 
     event: Literal["stacked"] = "stacked"
-    asked_s: float
-    in_flight: int
-    checksums: tuple[int, ...]
+    asked_s: Number
+    in_flight: Count
+    checksums: tuple[Count, ...]
 
 
 class Detected(FieldEvent, Work):
     """A field's objects were written to disk; checksums of labels and rows."""
 
     event: Literal["detected"] = "detected"
-    asked_s: float
-    objects: int
-    checksums: tuple[int, ...]
+    asked_s: Number
+    objects: Count
+    checksums: tuple[Count, ...]
 
 
 class Lost(FieldEvent):
     """A field is given up and will be missing in the answer."""
 
     event: Literal["lost"] = "lost"
-    reason: str
+    reason: Text
 
 
 class Retried(_OfField):
     """A step failed and is repeated."""
 
     event: Literal["retried"] = "retried"
-    stripe: int | None = None
-    field: int | None = None
-    camera: int | None = None
-    step: str
-    reason: str = ""
+    stripe: Index | None = None
+    field: Index | None = None
+    camera: Index | None = None
+    step: Text
+    reason: Text = ""
 
 
 class Restarted(CameraEvent):
     """A camera's process was started again."""
 
     event: Literal["restarted"] = "restarted"
-    reason: str
+    reason: Text
 
 
 class Throttled(CameraEvent):
     """A camera paused because no credit was left."""
 
     event: Literal["held"] = "held"
-    began_s: float
-    ended_s: float
+    began_s: Number
+    ended_s: Number
 
 
 class Stopping(Event):
@@ -245,26 +306,26 @@ class RunFailed(Event):
     """The run ended by an error."""
 
     event: Literal["failed"] = "failed"
-    reason: str
+    reason: Text
 
 
 class Predicted(Event):
     """The table of the whole scan was written to disk."""
 
     event: Literal["predicted"] = "predicted"
-    objects: int
-    answered_s: float
-    digest: str
+    objects: Count
+    answered_s: Number
+    digest: Text
 
 
 class Finished(Event):
     """The last event of a run that was not killed."""
 
     event: Literal["finished"] = "finished"
-    status: str
-    peak_batches_in_flight: int = 0
-    spilled_mb: float | None = None
-    driver_cpu_s: float | None = None
+    status: Annotated[str, Field(pattern=f"^({COMPLETE}|{PARTIAL}|{FAILED}|{CANCELLED})$")]
+    peak_batches_in_flight: Count = 0
+    spilled_mb: Number | None = None
+    driver_cpu_s: Number | None = None
 
 
 class Damaged(Event):
@@ -284,6 +345,6 @@ _PARSER: TypeAdapter[Any] = TypeAdapter(Annotated[_KINDS, Field(discriminator="e
 def parse(line: str | bytes) -> Event:
     """Return the event of a line of JSON; Damaged if the line is not an event."""
     try:
-        return _PARSER.validate_json(line)
+        return _PARSER.validate_json(line, strict=True)
     except ValidationError:
         return Damaged()

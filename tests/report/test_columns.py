@@ -31,8 +31,8 @@ from scan.events import (
 from tests.scan.samples import sample
 
 BEGUN = sample(
-    Begun, time=100.0, process_began_s=100.0, stripes=[3, 2], cameras=2, pixel_size_um=0.5,
-    row_cuts=[0, 100, 240], column_cuts=[0, 100, 200, 340],
+    Begun, time=100.0, process_began_s=100.0, stripes=[3, 2], fields=5, cameras=2,
+    pixel_size_um=0.5, row_cuts=[0, 100, 240], column_cuts=[0, 100, 200, 340],
 )  # fmt: skip
 RAY = sample(RayStarted, time=100.1, cpus=2)
 

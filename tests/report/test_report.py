@@ -21,7 +21,7 @@ from imaging.pyramid import nearest_pyramid
 from main import main
 from report import preview
 from report.report import LAYERS, MAX_NAMED, REPORT, Report, write_report
-from results.journal import JOURNAL
+from results.journal import JOURNAL, read_journal
 from results.store import LABELS, level_count, write_core
 from results.table import TABLE
 from scan.events import Detected, Predicted, Warned
@@ -303,7 +303,7 @@ def large_run(folder: Path) -> Report:
     run.journal.write(Predicted(objects=OBJECTS, answered_s=run.now_s, digest="d"))
     run.journal.close()
 
-    begun, ray, focus, *rest = map(json.loads, (folder / JOURNAL).read_text().splitlines())
+    begun, ray, focus, *rest = (event.to_dict() for event in read_journal(folder / JOURNAL))
     cuts = [0, *[EDGE_PX] * FIELDS]
     begun |= {"stripes": [FIELDS], "fields": FIELDS, "column_cuts": cuts}
     heights = [(0, k, 1.23 * k) for k in range(FIELDS)]

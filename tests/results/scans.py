@@ -29,7 +29,7 @@ def events_of_a_scan() -> list[Event]:
     slips_ms = [0.1, 0.3]
     return [
         sample(Begun, time=102.0, process_began_s=100.0, stripes=[3], fields=3,
-               versions={"ray": "2"}),
+               column_cuts=[0, 64, 128, 192], versions={"ray": "2"}),
         sample(RayStarted, time=102.0, up_s=102.0, cpus=2, object_store_bytes=200_000_000),
         sample(Focused, time=104.0, first_exposure_s=103.0, sweeping_s=[0.8], sampled=2, kept=2),
         sample(Captured, time=105.0, began_s=104.0, ended_s=105.0, slips_ms=slips_ms),
@@ -42,7 +42,7 @@ def events_of_a_scan() -> list[Event]:
         sample(Stacked, time=106.4, field=1, asked_s=106.0, began_s=106.04, ended_s=106.24,
                cpu_s=0.2),
         WarmedUp(time=106.2, began_s=105.5, ended_s=106.02, cpu_s=0.5),
-        Described(time=106.2, began_s=105.5, ended_s=106.03, cpu_s=0.5, diameter_px=30.0),
+        sample(Described, time=106.2, began_s=105.5, ended_s=106.03, cpu_s=0.5, diameter_px=30.0),
         sample(Lost, time=106.5, field=2, reason="camera"),
         sample(Detected, time=106.6, objects=5, asked_s=106.25, began_s=106.3, ended_s=106.5,
                cpu_s=0.2),
@@ -57,7 +57,7 @@ def events_of_a_scan() -> list[Event]:
 def resumed_scan() -> list[Event]:
     """The scan above, resumed a day later: field 2 is there now."""
     later: list[Event] = [
-        sample(Begun, process_began_s=1000.0, stripes=[3], fields=3),
+        sample(Begun, process_began_s=1000.0, stripes=[3], fields=3, column_cuts=[0, 64, 128, 192]),
         sample(RayStarted, up_s=1002.0, cpus=2),
         Resumed(stacked=(2,), detected=(1,)),
         sample(Captured, field=2, began_s=1003.0, ended_s=1004.0, slips_ms=[0.2]),

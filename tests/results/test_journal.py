@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 from pathlib import Path
@@ -20,7 +19,7 @@ def test_a_line_is_on_disk_before_listeners_are_called(tmp_path: Path) -> None:
     path, received = tmp_path / "events.jsonl", []
 
     def listen(event: Event) -> None:
-        received.append(json.loads(path.read_text().splitlines()[-1]) == event.to_dict())
+        received.append(read_journal(path)[-1] == event)
 
     with Journal(path, listen, clock=lambda: 1.5) as journal:
         journal.write(sample(Captured, field=3))

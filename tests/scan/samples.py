@@ -37,7 +37,9 @@ DEFAULTS: dict[type[Event], dict[str, Any]] = {
         "first_exposure_s": 0.0, "sweeping_s": [], "sampled": 0, "kept": 0, "rejected": [],
         "surface": "plane", "residual_um": 0.1, "centres_um": [],
     },
-    Described: WORK,
+    Described: WORK | {
+        "background": 100.0, "noise": 5.0, "contrast": 500.0, "diameter_px": 10.0,
+    },
     WarmedUp: WORK,
     Captured: FIELD | TIMES | {"slips_ms": [], "process": 7, "in_flight": 0},
     Stacked: FIELD | WORK | {"asked_s": 0.0, "in_flight": 0, "checksums": [1, 2]},

@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
-from scan.checkpoint import Checkpoint, per_stripe
+from scan.checkpoint import Checkpoint, crc_of, per_stripe
 from scan.events import (
     Begun,
     Damaged,
+    Described,
     Detected,
     Event,
     FieldEvent,
     Finished,
     Focused,
     Lost,
+    RayStarted,
     Stacked,
 )
 from scan.layout import make_plan
@@ -33,6 +35,8 @@ def each(kind: type[FieldEvent], *places: tuple[int, int]) -> list[Any]:
 
 
 BEGUN = sample(Begun)
+FOCUSED = sample(Focused, centres_um=[(*place, 0.5) for place in ALL])
+FOUND: list[Event] = [FOCUSED, sample(Described)]  # by autofocus: detections rely on it
 HISTORIES: dict[str, tuple[list[Event], set[tuple[int, int]]]] = {  # events, valid detections
     "calm": ([*each(Stacked, *ALL), *each(Detected, *ALL)], set(ALL)),
     "detected beside a missing field": (
@@ -59,7 +63,7 @@ def test_a_detection_is_valid_if_all_its_pixels_were_there(
     events: list[Event], valid: set[tuple[int, int]]
 ) -> None:
     """A field is detected again if it, or a neighbour, was stacked after its detection."""
-    checkpoint = Checkpoint.of(events, PLAN)
+    checkpoint = Checkpoint.of([*FOUND, *events], PLAN)
 
     assert {(field.stripe, field.field) for field in checkpoint.detected} == valid
 
@@ -73,18 +77,68 @@ def test_fields_beyond_the_plan_are_ignored(kind: type[FieldEvent]) -> None:
     assert not checkpoint.complete
 
 
-def test_a_damaged_line_invalidates_all_detections() -> None:
-    """A line that cannot be read may be a stack that came after the detections before it."""
-    checkpoint = Checkpoint.of([*each(Stacked, *ALL), *each(Detected, *ALL), Damaged()], PLAN)
+HIDDEN: dict[str, tuple[int, int, int]] = {  # damaged line: fields stacked and detected then
+    "focused": (0, 9, 0),
+    "described": (1, 9, 0),
+    "the first stacked": (2, 8, 9 - 4),
+    "the first detected": (11, 9, 8),
+    "the last detected": (19, 9, 8),
+}
 
-    assert len(checkpoint.stacked) == 9
-    assert not checkpoint.detected
+
+@pytest.mark.parametrize(("at", "stacked", "detected"), HIDDEN.values(), ids=HIDDEN)
+def test_a_damaged_line_costs_what_it_said(at: int, stacked: int, detected: int) -> None:
+    """What other lines say stays valid; detections are repeated whose pixels, or whose statistics,
+    no line tells."""
+    events = [*FOUND, *each(Stacked, *ALL), *each(Detected, *ALL)]
+    events[at] = Damaged()
+
+    checkpoint = Checkpoint.of(events, PLAN)
+
+    assert (len(checkpoint.stacked), len(checkpoint.detected)) == (stacked, detected)
+    assert checkpoint.warnings == (
+        "1 line of the journal could not be read; what was in there is done again",
+    )
+
+
+def test_detections_by_other_statistics_are_not_kept() -> None:
+    """A run whose statistics were damaged was resumed and killed: what the first run detected does
+    not go with what the second one estimated."""
+    second = [sample(Described, diameter_px=11.0), *each(Stacked, *ALL), *each(Detected, CENTER)]
+    events = [FOCUSED, Damaged(), *each(Stacked, *ALL), *each(Detected, *ALL), *second]
+
+    checkpoint = Checkpoint.of(events, PLAN)
+
+    assert [(field.stripe, field.field) for field in checkpoint.detected] == [CENTER]
+
+
+FINGERPRINT = {"input": 7, "seed": 1}
+KNOWN = sample(RayStarted, identity_crc=crc_of(FINGERPRINT))
+FIRST_LINES: dict[str, tuple[list[Event], int]] = {  # fields that are still valid
+    "both": ([sample(Begun, identity=FINGERPRINT), KNOWN], 9),
+    "a checksum of the other": ([Damaged(), KNOWN], 9),
+    "none": ([Damaged(), Damaged()], 0),
+    "none of an earlier version": ([Damaged(), sample(RayStarted)], 0),
+    "the checksum of another input": ([Damaged(), sample(RayStarted, identity_crc=1)], 0),
+}
+
+
+@pytest.mark.parametrize(("first", "valid"), FIRST_LINES.values(), ids=FIRST_LINES)
+def test_nothing_is_kept_of_an_unknown_input(first: list[Event], valid: int) -> None:
+    """Fields on disk are used if a line says that input, settings and model are the same."""
+    checkpoint = Checkpoint.of([*first, *FOUND, *each(Stacked, *ALL), *each(Detected, *ALL)], PLAN)
+
+    checkpoint.require_same_run(FINGERPRINT, "run")
+
+    assert (len(checkpoint.stacked), len(checkpoint.detected)) == (valid, valid)
+    assert bool(checkpoint.focused) == bool(valid)
 
 
 def test_an_invalid_field_is_done_again() -> None:
     """A field whose pixels are damaged is captured again; it and its neighbours are detected
     again."""
-    checkpoint = Checkpoint.of([*each(Stacked, *ALL), *each(Detected, *ALL)], PLAN)
+    events = [*FOUND, *each(Stacked, *ALL), *each(Detected, *ALL)]
+    checkpoint = Checkpoint.of(events, PLAN)
 
     checkpoint.invalidate(PLAN.fields[0])
 
@@ -104,8 +158,15 @@ def test_the_last_run_decides_whether_all_is_complete() -> None:
 
 def test_the_focus_surface_is_read_back() -> None:
     """Heights by field are those that were written, to the last bit."""
-    centres = [(0, 0, 0.1), (0, 1, -3.7000000000000001)]
+    centres = [(*place, -3.7000000000000001) for place in ALL]
 
     checkpoint = Checkpoint.of([sample(Focused, centres_um=centres)], PLAN)
 
-    assert checkpoint.centres_um == {(0, 0): 0.1, (0, 1): -3.7}
+    assert checkpoint.centres_um == dict.fromkeys(ALL, -3.7)
+
+
+def test_a_focus_surface_with_holes_is_not_used() -> None:
+    """Each field needs a height."""
+    checkpoint = Checkpoint.of([sample(Focused, centres_um=[(0, 0, 0.1)])], PLAN)
+
+    assert checkpoint.focused is None

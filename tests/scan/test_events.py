@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
-from scan.events import Damaged, Described, Finished, Retried, Stacked, parse
+from scan.events import (
+    Begun,
+    Damaged,
+    Described,
+    Finished,
+    Focused,
+    Lost,
+    RayStarted,
+    Retried,
+    Stacked,
+    parse,
+)
+from tests.scan.samples import sample
 
 STACKED = {
     "time": 2.0, "event": "stacked", "stripe": 0, "field": 3, "camera": 0, "asked_s": 1.0,
     "began_s": 1.1, "ended_s": 1.2, "cpu_s": 0.1, "in_flight": 2, "checksums": [7, 8],
 }  # fmt: skip
-LINES = {
+LINES: dict[str, dict[str, object]] = {
     "a field": STACKED,
     "keys that are left out": {"time": 1.0, "event": "retried", "step": "focus", "reason": "?"},
     "statistics by name": {
         "time": 1.0, "event": "described", "began_s": 1.0, "ended_s": 2.0, "cpu_s": 1.0,
-        "contrast": 3.5,
+        "background": 100.0, "noise": 5.0, "contrast": 3.5, "diameter_px": 30.0,
+    },
+    "statistics of a model": {
+        "time": 1.0, "event": "described", "began_s": 1.0, "ended_s": 2.0, "cpu_s": 1.0,
+        "background": 100.0, "noise": 5.0, "contrast": 3.5, "diameter_px": 30.0,
+        "reach_px": 64, "normalisation": [0.5],
     },
 }  # fmt: skip
 DAMAGED = {
@@ -27,6 +45,25 @@ DAMAGED = {
     "an unknown event": b'{"event": "moved"}',
     "a key is missing": json.dumps({"event": "lost", "stripe": 0}).encode(),
     "a wrong type": json.dumps(STACKED | {"field": "three"}).encode(),
+    "a number as text": json.dumps(STACKED | {"field": "3"}).encode(),
+    "a field below 0": json.dumps(STACKED | {"field": -1}).encode(),
+    "a field beyond all": json.dumps(STACKED | {"field": 10**6}).encode(),
+    "a time that is none": json.dumps(STACKED | {"ended_s": math.nan}).encode(),
+    "a statistic is missing": json.dumps(
+        {k: v for k, v in LINES["statistics by name"].items() if k != "contrast"}
+    ).encode(),
+    "half the statistics of a model": json.dumps(
+        {k: v for k, v in LINES["statistics of a model"].items() if k != "normalisation"}
+    ).encode(),
+    "a sample without reason": sample(Focused)
+    .to_json()
+    .replace('"rejected": []', '"rejected": [{"stripe": 0, "field": 0}]')
+    .encode(),
+    "no CPU": json.dumps(sample(RayStarted).to_dict() | {"cpus": 0}).encode(),
+    "cuts of other fields": json.dumps(sample(Begun).to_dict() | {"row_cuts": [0]}).encode(),
+    "cuts in disorder": json.dumps(sample(Begun).to_dict() | {"row_cuts": [64, 0]}).encode(),
+    "an unknown end": b'{"event": "finished", "status": "compiete"}',
+    "no text": b'{"event": "warning", "message": "\xff"}',
 }
 
 
@@ -42,14 +79,27 @@ def test_a_line_that_is_no_event_is_damaged(line: bytes) -> None:
     assert parse(line) == Damaged()
 
 
-def test_unknown_keys_are_ignored_except_in_statistics() -> None:
-    """An older or newer program may write further keys; those of `described` are statistics."""
+def test_unknown_keys_are_ignored() -> None:
+    """An older or newer program may write further keys."""
     stacked = parse(json.dumps(STACKED | {"repeats": 0}))
-    described = parse(json.dumps(LINES["statistics by name"]))
+    described = parse(json.dumps(LINES["statistics by name"] | {"repeats": 0}))
 
     assert stacked == Stacked(**{k: v for k, v in STACKED.items() if k != "event"})
     assert isinstance(described, Described)
-    assert described.statistics == {"contrast": 3.5}
+    assert described.statistics == {
+        "background": 100.0, "noise": 5.0, "contrast": 3.5, "diameter_px": 30.0
+    }  # fmt: skip
+
+
+def test_reasons_are_one_line() -> None:
+    """What a library or a file name says is printed by many: it is escaped and cut once, here."""
+    reason = "\x1b[31mred\nand \u202eback" + "x" * 10**7
+
+    lost = sample(Lost, reason=reason)
+
+    assert lost.reason.startswith(r"\x1b[31mred\nand \u202eback")
+    assert lost.reason.isprintable()
+    assert len(lost.reason) < 500
 
 
 def test_keys_added_later_have_defaults() -> None:
