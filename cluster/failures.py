@@ -13,7 +13,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from scan.errors import MAX_REASON_CHARS, ScanError, StorageError
+from scan.errors import ScanError, StorageError
+from scan.text import MAX_REASON_CHARS
 
 
 class FailureKind(Enum):

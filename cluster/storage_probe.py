@@ -10,7 +10,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.failures import cause_of, one_line
 from cluster.nodes import alive_nodes
-from scan.errors import MAX_REASON_CHARS, UserMistake
+from scan.errors import UserMistake
+from scan.text import MAX_REASON_CHARS
 
 PROBE_TIMEOUT_S = 60.0  # a node that has started no process yet takes some seconds
 

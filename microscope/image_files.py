@@ -19,7 +19,15 @@ import imagecodecs
 import numpy as np
 import tifffile
 
+from microscope.input_checks import (
+    picture_bytes,
+    require_memory,
+    require_regular,
+    require_regular_below,
+    require_sound_structure,
+)
 from scan.errors import InputError
+from scan.text import describe
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", *PICTURE_SUFFIXES)
@@ -49,6 +57,7 @@ class Image(NamedTuple):
 def read_image(path: Path) -> Image:
     """Read one file or OME-Zarr image; any failure is an InputError naming it."""
     try:
+        require_regular(path, TAKES)
         if path.is_dir():
             return _read_ngff(path)
         return _read_picture(path) if path.suffix.lower() in PICTURE_SUFFIXES else _read_tiff(path)
@@ -60,18 +69,19 @@ def read_image(path: Path) -> Image:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """Return the InputError for an error of a decoder."""
-    got = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return InputError(str(path), TAKES, got, "check the path, or export it once more")
+    hint = "check the path, or export it once more"
+    return InputError(str(path), TAKES, describe(error), hint)
 
 
 def _read_tiff(path: Path) -> Image:
     # A file of a multi-file set describes the whole set; only its own planes are read.
     with (
-        _tifffile_errors() as errors,
+        _log_of("tifffile", logging.ERROR) as errors,
         tifffile.TiffFile(path, _multifile=False, is_mmstack=False) as tiff,
     ):
-        _require_whole(tiff)
-        array, axes, warnings = _first_series(tiff)
+        require_sound_structure(path, tiff)
+        _require_whole(path, tiff)
+        array, axes, warnings = _first_series(path, tiff)
         image = _image(path, array, axes, warnings)
         sizes = _ome_sizes(tiff) if tiff.is_ome else _imagej_sizes(tiff)
         if errors:
@@ -80,11 +90,11 @@ def _read_tiff(path: Path) -> Image:
 
 
 @contextmanager
-def _tifffile_errors() -> Iterator[list[logging.LogRecord]]:
-    """Collect what tifffile logs as errors, such as a missing page, instead of printing it."""
-    logger = logging.getLogger("tifffile")
+def _log_of(library: str, level: int) -> Iterator[list[logging.LogRecord]]:
+    """Collect what a library logs, such as a missing page, instead of printing it."""
+    logger = logging.getLogger(library)
     handler = BufferingHandler(capacity=10**6)  # a full one is emptied
-    handler.setLevel(logging.ERROR)
+    handler.setLevel(level)
     logger.addHandler(handler)
     try:
         yield handler.buffer
@@ -92,19 +102,22 @@ def _tifffile_errors() -> Iterator[list[logging.LogRecord]]:
         logger.removeHandler(handler)
 
 
-def _require_whole(tiff: Any) -> None:
+def _require_whole(path: Path, tiff: Any) -> None:
     """Raise ValueError for a truncated file: tifffile zeroes or drops what is missing."""
     size = tiff.filehandle.size
     for number, page in enumerate(tiff.pages):
+        itemsize = page.dtype.itemsize if page.dtype else 1
+        require_memory(path, math.prod(page.chunks) * itemsize)  # of one strip or tile
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
         short = len(page.dataoffsets) < math.prod(page.chunked)  # of strips or tiles
         if short or max(ends, default=size + 1) > size:
             raise ValueError(f"the file ends before plane {number} does")
 
 
-def _first_series(tiff: Any) -> tuple[np.ndarray, str, list[str]]:
+def _first_series(path: Path, tiff: Any) -> tuple[np.ndarray, str, list[str]]:
     series = tiff.series[0]
     own = [page for page in series if page is not None]
+    require_memory(path, series.size // max(1, len(series)) * len(own) * series.dtype.itemsize)
     if len(own) < len(series):
         if "FileName=" not in (tiff.ome_metadata or ""):
             raise ValueError(f"{len(own)} of {len(series)} planes")
@@ -143,15 +156,21 @@ def _um(value: Any, unit: Any) -> float | None:
 
 
 def _read_picture(path: Path) -> Image:
+    require_memory(path, path.stat().st_size)
     data = path.read_bytes()
-    if data.startswith(b"\x89PNG"):
-        picture = imagecodecs.png_decode(data)
-    else:
-        # The end-of-image marker must follow the last scan (ITU-T T.81, B.1); decoders fill gaps.
-        if b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
-            raise ValueError("neither a PNG nor a whole JPEG")
-        picture = imagecodecs.jpeg8_decode(data)
+    require_memory(path, picture_bytes(data))
+    with _log_of("imagecodecs", logging.WARNING):
+        picture = _decoded(data)
     return _image(path, picture, "YXS"[: picture.ndim], [])
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    if data.startswith(b"\x89PNG"):
+        return imagecodecs.png_decode(data)
+    # The end-of-image marker must follow the last scan (ITU-T T.81, B.1); decoders fill gaps.
+    if b"\xff\xd9" not in data[data.rfind(b"\xff\xda") :]:
+        raise ValueError("neither a PNG nor a whole JPEG")
+    return imagecodecs.jpeg8_decode(data)
 
 
 def ngff_metadata(folder: Path) -> dict[str, Any]:
@@ -175,8 +194,11 @@ def _read_ngff(path: Path) -> Image:
 
     metadata = ngff_metadata(path)
     dataset = metadata["datasets"][0]
-    kvstore = {"driver": "file", "path": str(path / dataset["path"])}
-    spec = {"driver": metadata["driver"], "kvstore": kvstore}
+    array = path / dataset["path"]
+    if not array.resolve().is_relative_to(path.resolve()):
+        raise ValueError(f"pixels outside of it, at {dataset['path']}")
+    require_regular_below(array, TAKES)
+    spec = {"driver": metadata["driver"], "kvstore": {"driver": "file", "path": str(array)}}
     store = tensorstore.open(spec, open=True, read=True).result()
     scale = np.ones(store.ndim)
     transforms = [
@@ -189,8 +211,18 @@ def _read_ngff(path: Path) -> Image:
     units = [axis.get("unit") for axis in metadata["axes"]]
     sizes = dict(zip(names, map(_um, scale, units), strict=True))
     letters = "".join(name[0].upper() for name in names)
+    _require_memory_for(path, store, letters)
     image = _image(path, store, letters, [])
     return image._replace(pixel_size_um=sizes["x"], z_step_um=sizes.get("z"))
+
+
+def _require_memory_for(path: Path, store: Any, letters: str) -> None:
+    """Raise InputError unless the pixels that are used, a chunk and its index fit into memory."""
+    used = [edge for letter, edge in zip(letters, store.shape, strict=True) if letter in "ZYXS"]
+    chunk, shard = store.chunk_layout.read_chunk.shape, store.chunk_layout.write_chunk.shape
+    index_bytes = 16 * math.prod(shard) // max(1, math.prod(chunk))  # offset and length of a chunk
+    pixels = max(math.prod(used), math.prod(chunk))
+    require_memory(path, max(pixels * store.dtype.numpy_dtype.itemsize, index_bytes))
 
 
 def _image(path: Path, array: Any, axes: str, warnings: list[str]) -> Image:

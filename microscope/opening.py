@@ -196,7 +196,7 @@ def _heights_reached(settings: Settings) -> tuple[float, float]:
 
 def _prepare_replay(settings: Settings) -> Setup:
     recording = Recording.open(
-        Path(str(settings.replay_path)).resolve(),  # actors may run in another folder
+        Path(str(settings.replay_path)).absolute(),  # actors may run in another folder
         pixel_size_um=settings.pixel_size_um,
         z_step_um=settings.z_step_um,
     )

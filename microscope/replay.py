@@ -19,6 +19,7 @@ import numpy as np
 
 from microscope import ZStack
 from microscope.image_files import IMAGE_SUFFIXES, TAKES, ngff_metadata, read_image, unreadable
+from microscope.input_checks import require_regular
 from scan.errors import CaptureError, InputError
 
 POSITION_TOLERANCE_UM = 1.0  # of a field's position; a pixel, if that is larger
@@ -91,7 +92,7 @@ class Recording:
         """
         try:
             fields = _fields_in(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # also a name that no file can have
             raise unreadable(path, error) from error
         _require_alike(fields)
         images = [images for field in fields for images in field]
@@ -193,6 +194,7 @@ def natural_order(path: Path) -> tuple[list[str | int], str]:
 
 def _fields_in(path: Path) -> list[list[ImageInfo]]:
     """Return, for each field, the images that hold its planes."""
+    require_regular(path, TAKES)
     if path.is_file() or ngff_metadata(path):
         return [[_examine(path)]]
     images = _images_in(path)

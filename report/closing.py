@@ -7,8 +7,9 @@ from report import write_views
 from results.journal import JOURNAL, Journal, read_journal
 from results.run_folder import run_lock
 from results.summary import Summary, save_summary
-from scan.errors import MAX_REASON_CHARS, StorageError
+from scan.errors import StorageError
 from scan.events import CANCELLED, FAILED, Finished, RunFailed
+from scan.text import message_of
 
 
 def journal_failure(journal: Journal, error: BaseException) -> str:
@@ -16,7 +17,7 @@ def journal_failure(journal: Journal, error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return CANCELLED
     with suppress(StorageError):  # on a full disk
-        journal.write(RunFailed(reason=str(error).strip()[:MAX_REASON_CHARS]))
+        journal.write(RunFailed(reason=message_of(error)))
     return FAILED
 
 

@@ -10,11 +10,13 @@ ScanError                 exit 1
 The four parts stay in ``args``, so an error that crosses Ray arrives with its type and its fields.
 """
 
-MAX_REASON_CHARS = 400  # in the journal; there may be one reason for each field
+from scan.text import one_line
+
+MAX_PART_CHARS = 500  # names of files and messages of libraries may have any length
 
 
 class ScanError(Exception):
-    """A failure described in four parts.
+    """A failure described in four parts; its text is one line.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ class ScanError(Exception):
         return str(self.args[0])
 
     def __str__(self) -> str:
-        subject, expected, got, hint = self.args
+        subject, expected, got, hint = (one_line(str(part), MAX_PART_CHARS) for part in self.args)
         return f"{subject}: expected {expected}, got {got}; {hint}"
 
 
