@@ -6,7 +6,6 @@ not wait behind stacking.
 """
 
 import os
-import time
 from typing import Any
 
 import cv2
@@ -19,6 +18,7 @@ from imaging.focus import center_slice, sharpness
 from microscope import ZStack
 from microscope.frame_checks import require_valid_frames
 from microscope.opening import Setup, open_microscope, survey
+from scan.clock import now_s
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
 
@@ -44,7 +44,7 @@ class CaptureActor:
             z_um,
             began_s=batch.began_s[0],
             ended_s=batch.ended_s,
-            complete_s=time.time(),
+            complete_s=now_s(),
             slips_ms=tuple(
                 round(1e3 * (began - due), 3)
                 for began, due in zip(batch.began_s, batch.due_s, strict=True)

@@ -35,6 +35,7 @@ from results.store import (
     write_core,
 )
 from results.table import join_parts, write_part
+from scan.clock import now_s
 from scan.focusing import FocusJob, FocusPeak, FocusResult
 from scan.plan import Field
 from scan.records import (
@@ -152,7 +153,7 @@ def detect(
 def predict_scan(folder: str, detected: Sequence[tuple[int, int]]) -> AnswerRecord:
     """Make the answer of the whole scan from its stacked and detected fields: table and digest."""
     objects = join_parts(folder, detected)
-    answered_s = time.time()
+    answered_s = now_s()
     fit_display_windows(folder)
     return AnswerRecord(objects, answered_s, digest_of(folder))
 
@@ -178,9 +179,9 @@ def _timed(
     """Call a function at lower priority; its result, when it ran, and its CPU seconds."""
 
     def timed() -> tuple[Result, WorkRecord]:
-        began_s, cpu_s = time.time(), time.process_time()
+        began_s, cpu_s = now_s(), time.process_time()
         result = work(*arguments)
-        return result, WorkRecord(began_s, time.time(), time.process_time() - cpu_s)
+        return result, WorkRecord(began_s, now_s(), time.process_time() - cpu_s)
 
     return run_low_priority(timed, limit_s=limit_s)
 

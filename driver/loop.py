@@ -1,6 +1,5 @@
 """What follows when a step of the scan ends: the next step, or one policy for each failure."""
 
-import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, Self
@@ -21,6 +20,7 @@ from driver.steps import (
 )
 from prediction import statistics_from
 from scan import events
+from scan.clock import now_s
 from scan.errors import ScanError
 from scan.plan import Field
 from scan.records import (
@@ -107,12 +107,12 @@ class ScanLoop:
             idle = {c for c in self._cameras_with_capacity() if self._pending.cameras.idle(c)}
         self._end_throttling(idle)
         for camera in idle - self._throttled_since_s.keys():
-            self._throttled_since_s[camera] = time.time()
+            self._throttled_since_s[camera] = now_s()
 
     def _end_throttling(self, still: Iterable[int]) -> None:
         for camera in self._throttled_since_s.keys() - set(still):
             began_s = self._throttled_since_s.pop(camera)
-            event = events.Throttled(camera=camera, began_s=began_s, ended_s=time.time())
+            event = events.Throttled(camera=camera, began_s=began_s, ended_s=now_s())
             self._run.journal.write(event)
 
     # ------------------------------------------------------------------- stack and detect
@@ -146,7 +146,7 @@ class ScanLoop:
                     self._run.location, field, self._plan.surroundings(field),
                     self._plan.pixel_size_um, self._settings.task_timeout_s,
                 )  # fmt: skip
-                self._pending.submit(DetectObjects(job, self._statistics, time.time()))
+                self._pending.submit(DetectObjects(job, self._statistics, now_s()))
 
     def finish_field(self, detect: DetectObjects, record: DetectionRecord) -> None:
         """The objects of a field lie on disk."""

@@ -24,7 +24,7 @@ class ZStack:
     frames : numpy.ndarray
         (z, y, x), C-contiguous, dtype of the microscope.
     due_s : tuple of float
-        For each plane the wall-clock time (as time.time) at which the stage should have settled,
+        For each plane the wall-clock time (as now_s) at which the stage should have settled,
         so that the exposure could begin.
     began_s : tuple of float
         For each plane the wall-clock time at which exposure began; the slip is began - due.

@@ -7,7 +7,6 @@ A Recording holds paths and metadata but no pixels, so it is cheap to send to ot
 
 import math
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ import numpy as np
 from microscope import ZStack
 from microscope.image_files import IMAGE_SUFFIXES, TAKES, ngff_metadata, read_image, unreadable
 from microscope.input_checks import require_regular
+from scan.clock import now_s
 from scan.errors import CaptureError, InputError
 
 POSITION_TOLERANCE_UM = 1.0  # of a field's position; a pixel, if that is larger
@@ -157,8 +157,8 @@ class ReplayMicroscope:
         """
         planes = [self._plane_at(z) for z in z_um]
         frames = self._read_field(self._field_at(x_um, y_um))[planes]
-        now_s = (time.time(),) * len(planes)
-        return ZStack(frames, now_s, now_s, time.time())
+        read_s = (now_s(),) * len(planes)
+        return ZStack(frames, read_s, read_s, now_s())
 
     def stop(self) -> None:
         """Do nothing: nothing moves."""

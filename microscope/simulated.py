@@ -16,6 +16,7 @@ import numpy as np
 
 from microscope import ZStack
 from microscope.specimen import Specimen
+from scan.clock import now_s
 from scan.errors import CaptureError
 
 NUMERICAL_APERTURE = 0.5
@@ -72,7 +73,7 @@ class SimulatedMicroscope:
     settle_ms: float = 2.0
     stage_speed_um_per_ms: float = 10.0
     focus_speed_um_per_ms: float = 1.0
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = now_s
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:

@@ -129,7 +129,7 @@ def _timing(run: EventIndex) -> dict[str, float]:
         timing |= _answer(run, last_exposure_s)
     if begun:  # to the end, or as far as the journal of a killed run goes
         timing["wall"] = end_s(run.events) - begun.process_began_s
-    return {name: round(value, 4) for name, value in timing.items()}
+    return {name: round(max(0.0, value), 4) for name, value in timing.items()}
 
 
 def _answer(run: EventIndex, last_exposure_s: float) -> dict[str, float]:
