@@ -109,9 +109,10 @@ EXTREMES = [0, 1, -1, 2**31, 2**53, 10**400, 1e-300, 1e300, True, None, "", "x",
 
 
 def test_any_value_in_a_line_is_read_by_all() -> None:
-    """Each value of each event, replaced by an extreme one, is refused when it is read or does no
-    harm, also with a checksum that fits."""
-    for at, event in enumerate(EVENTS):
+    """Each value of each kind of event, replaced by an extreme one, is refused when it is read or
+    does no harm."""
+    for event in {type(event): event for event in reversed(EVENTS)}.values():
+        at = EVENTS.index(event)
         for key in event.to_dict():
             for value in EXTREMES:
                 line = json.dumps(event.to_dict() | {key: value}).encode()
