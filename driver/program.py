@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from shlex import quote
 from typing import Any
 
 from cluster import watchdog
@@ -11,13 +12,14 @@ from config import SettingsError
 from driver.command_line import parse
 from driver.run import Ending, Run, execute
 from driver.signals import Stop
-from report import write_report
+from report import write_again
 from report.closing import close_run
 from report.progress import log_shown, progress
 from results.storage import location_of, storage_at
 from results.summary import format_summary
 from scan.errors import ScanError
 from scan.events import CANCELLED, COMPLETE, FAILED, PARTIAL
+from scan.text import one_line
 
 EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 
@@ -52,8 +54,8 @@ def run_command(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: fl
             stack.enter_context(log_shown())
             call = parse(argv, lambda place: stack.enter_context(storage_at(place).local_folder()))
             if call.report:
-                write_report(call.report)
-                print(f"{location_of(call.report)}/report.html")
+                write_again(call.report)
+                print(one_line(f"{location_of(call.report)}/report.html"))
                 return 0
             ending = execute(
                 call.settings,
@@ -67,7 +69,7 @@ def run_command(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: fl
             )
             return print_ending(ending)
     except (SettingsError, ScanError) as error:
-        print(error, file=sys.stderr)
+        print(one_line(str(error)), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -80,9 +82,9 @@ def print_ending(ending: Ending) -> int:
         print(ending.error, file=sys.stderr)
     elif isinstance(ending.error, Exception):
         traceback.print_exception(ending.error)
-    print(*format_summary(ending.summary), sep="\n")
+    print(*map(one_line, format_summary(ending.summary)), sep="\n")
     status = ending.summary["status"]
     if status != COMPLETE:
-        print(f"to go on from here: python main.py --resume {ending.location}")
-    print(ending.location)
+        print(one_line(f"to go on from here: python main.py --resume {quote(ending.location)}"))
+    print(one_line(ending.location))
     return EXIT_CODES[status]

@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from report.trace import write_trace
-from scan.errors import ScanError
+from report.trace import ray_events_of, write_trace
+from results.storage import location_of
+from scan.errors import InputError, ScanError, StorageError
+from scan.text import describe
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,21 @@ def write_report(folder: Path) -> Path:
     from report import report  # half a second that the first exposure need not wait for
 
     return report.write_report(folder)
+
+
+def write_again(folder: Path) -> None:
+    """Write report and trace of a run that exists; InputError if that cannot be done."""
+    try:
+        write_report(folder)
+        write_trace(folder, ray_events_of(folder))
+    except StorageError as error:
+        raise InputError(*error.args) from None
+    except ScanError:
+        raise
+    except Exception as error:  # files may be damaged in any way
+        hint = "resume the run, which repairs them"
+        got = describe(error)
+        raise InputError(location_of(folder), "a run whose files are whole", got, hint) from error
 
 
 def write_views(folder: Path, task_events: Callable[[], Sequence[Any]]) -> None:

@@ -32,6 +32,7 @@ from scan.events import (
     Stopping,
     Warned,
 )
+from scan.text import one_line
 
 STOPPING = "stopping: waiting for running tasks (Ctrl-C again to stop immediately)"
 STEPS = ("captured", "stacked", "detected")
@@ -102,7 +103,7 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
                 self._print(STOPPING, "yellow")
 
     def _print(self, line: str, style: str) -> None:
-        self._live.console.print(line, style=style, highlight=False)
+        self._live.console.print(line, style=style, highlight=False, markup=False)
 
     def _add_bars(self, begun: Begun) -> None:
         for stripe, fields in enumerate(begun.stripes):
@@ -133,11 +134,17 @@ def progress(*, plain: bool) -> PlainProgress | LiveProgress:
     return PlainProgress() if plain or not sys.stdout.isatty() else LiveProgress()
 
 
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(record.getMessage())
+
+
 @contextmanager
 def log_shown() -> Iterator[None]:
     """Print the log messages of this program, not those of its libraries, on standard output."""
     handler = logging.StreamHandler(sys.stdout)
-    loggers = [logging.getLogger(name) for name in ("driver", "cluster", "report")]
+    handler.setFormatter(_OneLine())
+    loggers = [logging.getLogger(name) for name in ("driver", "cluster", "prediction", "report")]
     for logger in loggers:
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)

@@ -21,7 +21,7 @@ from report.charts import KINDS, Charts, as_json
 from report.columns import Columns, Geometry, Place
 from report.preview import Preview
 from results.cpu_slots import dispatch_waits_ms
-from results.files import write_atomically
+from results.files import readable, require_regular_files, write_atomically
 from results.journal import JOURNAL, EventIndex, Kind, Tail
 from results.storage import location_of, storage_at
 from results.store import STACKED
@@ -328,7 +328,9 @@ def _template() -> Template:
 
 def write_report(folder: Path) -> Path:
     """Write the report of a run folder into it; InputError if no run began there."""
-    report = Report(folder)
+    with readable(str(folder)):
+        require_regular_files(folder)
+        report = Report(folder)
     if not report.geometry:
         got = "no journal that says where fields and cameras are"
         raise InputError(report.location, "a run folder", got, "name one that a run has left")

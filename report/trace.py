@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from config import is_file
 from report.naming import FAULTS, subject_of
 from results.cpu_slots import cpu_tasks, in_slots
 from results.files import write_atomically
@@ -26,6 +27,7 @@ from scan.events import (
 )
 
 TRACE = "trace.json"
+RAY_NODE = "Ray: node "
 VERBS: dict[type[Event], str] = {
     WarmedUp: "warm up", Described: "describe", Stacked: "stack", Detected: "detect",
 }  # fmt: skip
@@ -38,6 +40,29 @@ def write_trace(folder: Path, ray_events: Sequence[TraceEvent]) -> None:
     """Write the trace of all runs of a folder into it."""
     trace = {"traceEvents": trace_of(read_journal(folder / JOURNAL), ray_events)}
     write_atomically(folder / TRACE, json.dumps(trace) + "\n")
+
+
+def ray_events_of(folder: Path) -> list[TraceEvent]:
+    """Return Ray's own events in the trace that a run has left; none if it left no whole one."""
+    begun = EventIndex(read_journal(folder / JOURNAL)).of(Begun)
+    if not (begun and is_file(folder / TRACE)):
+        return []
+    try:
+        trace = json.loads((folder / TRACE).read_bytes())["traceEvents"]
+        first_us = 1e6 * begun[0].process_began_s
+        return list(_ray_events(trace, first_us))
+    except (ValueError, LookupError, TypeError, AttributeError):  # killed while it was written
+        return []
+
+
+def _ray_events(trace: Sequence[TraceEvent], first_us: float) -> Iterator[TraceEvent]:
+    """Ray's events as `ray.timeline` gave them."""
+    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in trace if e["ph"] == "M"}
+    for event in trace:
+        process, thread = names[event["pid"], 0], names.get((event["pid"], event["tid"]))
+        if event["ph"] != "M" and process.startswith(RAY_NODE):
+            names_of_ray = {"pid": process.removeprefix(RAY_NODE), "tid": thread}
+            yield event | names_of_ray | {"ts": event["ts"] + first_us}
 
 
 def trace_of(events: Sequence[Event], ray_events: Sequence[TraceEvent] = ()) -> list[TraceEvent]:
@@ -98,7 +123,7 @@ def _driver(events: Iterable[Event]) -> Iterator[TraceEvent]:
 def _of_ray(ray_events: Iterable[TraceEvent]) -> Iterator[TraceEvent]:
     for event in ray_events:
         name = event["cat"].removeprefix("task::")  # the other is the function's
-        yield event | {"name": name, "pid": f"Ray: node {event['pid']}"}
+        yield event | {"name": name, "pid": f"{RAY_NODE}{event['pid']}"}
 
 
 def _span(name: str, times_s: tuple[float, float], arguments: dict[str, Any]) -> TraceEvent:

@@ -4,10 +4,12 @@ import os
 import shutil
 import socket
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scan.errors import StorageError
+from scan.errors import InputError, StorageError
+from scan.text import describe
 
 
 def write_atomically(path: Path, text: str | bytes) -> int:
@@ -28,6 +30,26 @@ def write_atomically(path: Path, text: str | bytes) -> int:
             partial.unlink()
         raise not_written(path, len(data), error) from error
     return zlib.crc32(data)
+
+
+@contextmanager
+def readable(location: str) -> Iterator[None]:
+    """Raise InputError where a run folder, or the path to it, cannot be read."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:  # rights, a name of no file, a link loop
+        got = describe(error) if not isinstance(error, OSError) else str(error.strerror)
+        expected, hint = "a run folder that can be read", "check its path and its rights"
+        raise InputError(location, expected, got, hint) from error
+
+
+def require_regular_files(folder: Path) -> None:
+    """Raise InputError for a pipe or a device in a run folder: to open one might never end."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if path.exists() and not path.is_file():
+                hint = "remove it"
+                raise InputError(str(path), "a regular file", "a pipe or a device", hint)
 
 
 def not_written(path: Path, needed_bytes: int, error: Exception) -> StorageError:

@@ -91,7 +91,7 @@ def _write_group(image: str, ome: dict[str, Any]) -> None:
 
 def _omero_of(image: str) -> dict[str, Any] | None:
     """The `omero` block of an image that exists."""
-    with suppress(ValueError, KeyError):  # a torn file
+    with suppress(ValueError, LookupError, TypeError):  # a torn or a damaged file
         return dict(_read_ome(image)["omero"])
     return None
 
@@ -159,7 +159,7 @@ def _levels(image: Location) -> tuple[Any, ...]:
         if (group := storage.read_bytes("zarr.json")) is None:
             raise missing("zarr.json")
     datasets = json.loads(group)["attributes"]["ome"]["multiscales"][0]["datasets"]
-    opening = [ts.open(_open_spec(image, dataset["path"])) for dataset in datasets]
+    opening = [ts.open(_open_spec(image, str(level))) for level in range(len(datasets))]
     with storage.as_storage_error():
         return tuple(storage.result(future) for future in opening)
 
@@ -209,7 +209,7 @@ def checksum_of(image: Location, rows: slice, columns: slice) -> int | None:
     try:
         wait = storage_at(image).result
         return _checksum([wait(w.read()) for w in _windows(image, rows, columns)])
-    except (StorageError, OSError, ValueError, KeyError):
+    except (StorageError, OSError, ValueError, LookupError, TypeError):
         return None
 
 

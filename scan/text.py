@@ -11,18 +11,27 @@ def one_line(text: str, limit: int = MAX_CHARS) -> str:
     change the direction of writing, parts of undecodable names.
     """
     text = text.strip()
-    more = len(text) - limit
-    if more > 0:
-        text = f"{text[:limit]}… and {more} characters more"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    head = "".join(map(_escaped, text[:limit])) if not text[:limit].isprintable() else text[:limit]
+    if len(text) <= limit >= len(head):
+        return head
+    mark = f"… ({len(text)} characters)"
+    return head[: limit - len(mark)] + mark
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of any exception, also of a user's whose ``__str__`` raises another."""
+    try:
+        return str(error)
+    except BaseException as another:
+        return f"its message raises {type(another).__name__}"
 
 
 def describe(error: BaseException, limit: int = MAX_REASON_CHARS) -> str:
-    """Return type and message of any exception in one line, also of one that has no message."""
-    try:
-        message = str(error)
-    except BaseException as another:  # of a user's code: its __str__ may raise anything
-        message = f"its message raises {type(another).__name__}"
-    return one_line(f"{type(error).__name__}: {' '.join(message.split())}", limit)
+    """Return type and message of any exception in one line."""
+    return one_line(f"{type(error).__name__}: {' '.join(message_of(error).split())}", limit)

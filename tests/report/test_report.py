@@ -21,8 +21,9 @@ from imaging.pyramid import nearest_pyramid
 from main import main
 from report import preview
 from report.report import LAYERS, MAX_NAMED, REPORT, Report, write_report
+from report.trace import TRACE
 from results.journal import JOURNAL, read_journal
-from results.store import LABELS, level_count, write_core
+from results.store import LABELS, STACKED, level_count, write_core
 from results.table import TABLE
 from scan.events import Detected, Predicted, Warned
 from tests.report.runs import FakeRun, complete_run, troubled_run
@@ -132,6 +133,36 @@ def test_a_report_is_made_again_byte_for_byte(tmp_path: Path) -> None:
     assert again.stdout == f"{Path('my runs/r') / REPORT}\n"
     assert again.stderr == ""
     assert (run / REPORT).read_bytes() == before
+    assert json.loads((run / TRACE).read_text())["traceEvents"]
+
+
+DAMAGED = {
+    "a description": lambda run: (run / STACKED / "zarr.json").write_text("[]"),
+    "an array": lambda run: (run / STACKED / "0" / "zarr.json").write_text("{}"),
+    "paths": lambda run: redirected(run / STACKED / "zarr.json"),
+    "the table": lambda run: (run / TABLE).write_text("label\nx\n"),
+}
+
+
+def redirected(file: Path) -> None:
+    """Let the mosaic's levels lie elsewhere."""
+    text = file.read_text()
+    assert '"path": "0"' in text
+    file.write_text(text.replace('"path": "0"', '"path": "/tmp"'))
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A report is not made from damaged files, and not from files of another folder."""
+    troubled_run(tmp_path)
+    DAMAGED[name](tmp_path)
+
+    code = main(["--report", str(tmp_path)])
+
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == ((0, 0) if name == "paths" else (2, 1)), err
 
 
 NO_RUNS: dict[str, Callable[[Path], Any]] = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report.trace import TRACE, TraceEvent, trace_of, write_trace
+from report.trace import TRACE, TraceEvent, ray_events_of, trace_of, write_trace
 from results.cpu_slots import in_slots
 from results.journal import JOURNAL, Journal
 from scan.events import Begun, Event, Stacked
@@ -161,3 +161,21 @@ def test_the_trace_of_a_folder_is_written_whole(tmp_path: Path) -> None:
     trace = json.loads((tmp_path / TRACE).read_text())["traceEvents"]
     assert sum(e["name"].startswith("stack") for e in trace) == 3
     assert {path.name for path in tmp_path.iterdir()} == {JOURNAL, TRACE}
+
+
+def test_a_trace_is_made_again_with_what_ray_recorded(tmp_path: Path) -> None:
+    """Ray is gone, so its events are those of the trace before; a torn trace is replaced."""
+    with Journal(tmp_path / JOURNAL) as journal:
+        for event in events_of_a_scan():
+            journal.write(event)
+    assert ray_events_of(tmp_path) == []
+    write_trace(tmp_path, RAY)
+    first = (tmp_path / TRACE).read_text()
+
+    write_trace(tmp_path, ray_events_of(tmp_path))
+    again = (tmp_path / TRACE).read_text()
+    (tmp_path / TRACE).write_text(first[: len(first) // 2])
+
+    assert again == first
+    assert "Ray: node" in first
+    assert ray_events_of(tmp_path) == []
