@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from enum import Enum
 from operator import lt
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -52,7 +54,7 @@ OLD_NAMES = {"approach_um": "backlash_um"}  # still read, in settings files and 
 MAX_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
 
 PREDICTORS = (
-    r"classic|(onnx|bioimageio):[^?\x00-\x1f]+(\?maps=(boundary|distance))?"
+    r"classic|(onnx|bioimageio):\s*[^?\s\x00-\x1f][^?\x00-\x1f]*(\?maps=(boundary|distance))?"
     r"|(?!classic:)[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:factory
 )
 
@@ -85,7 +87,16 @@ UM, PX, MS, S, MB = (Unit(name) for name in ("UM", "PX", "MS", "S", "MB"))
 NUMBER = Unit("N")
 FILE_ONLY, FREE_ON_RESUME = Rule
 
-Line = Annotated[str, Field(pattern=r"^\P{Cc}+$")]  # of text: messages show it in one line
+MAX_FILE_BYTES = 10**6  # of settings
+
+
+def _name_in_one_line(text: str) -> str:
+    if not text.strip() or re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise ValueError("a name in one line, not an empty one")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_name_in_one_line)]
 
 
 class Settings(BaseModel):
@@ -334,9 +345,24 @@ def _first_fault(error: ValidationError) -> str:
     return f"{name}: expected {wanted}, got {fault['input']!r}; correct the setting"
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a regular file is there: no pipe and no device, whose reading might not end.
+
+    A name that no file can have, or a folder that may not be read, has none.
+    """
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the keys of a settings file; a missing or damaged file raises SettingsError."""
     try:
+        status = path.stat()
+        if not S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            got = f"{status.st_size} bytes" if S_ISREG(status.st_mode) else "no regular file"
+            raise OSError(None, got)
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         tomli_w.dumps(values)  # hex numbers of any length can be read, but not printed
         return values
@@ -353,7 +379,7 @@ def resumed(folder: Path, named: str, values: Mapping[str, Any]) -> Settings:
 
     `folder` is on this computer; `named` is how the user wrote it.
     """
-    if not (folder / SETTINGS_FILE).is_file():
+    if not is_file(folder / SETTINGS_FILE):
         raise SettingsError(
             f"--resume {named}: expected a run folder, got one without {SETTINGS_FILE}; name one "
             "that a run has left"

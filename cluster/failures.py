@@ -13,8 +13,9 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from scan import text
 from scan.errors import ScanError, StorageError
-from scan.text import MAX_REASON_CHARS
+from scan.text import MAX_REASON_CHARS, message_of
 
 
 class FailureKind(Enum):
@@ -77,10 +78,12 @@ def cause_of(error: BaseException) -> BaseException:
 
 def last_line(error: BaseException) -> str:
     """The last line of an error, where Ray puts the cause of an actor's death."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:MAX_REASON_CHARS]
+    last = (message_of(error).strip().splitlines() or [type(error).__name__])[-1]
+    return text.one_line(last, MAX_REASON_CHARS)
 
 
 def one_line(error: BaseException) -> str:
     """The first line of an error; with its type unless it is one of ours."""
-    first = (str(error).strip().splitlines() or [""])[0][:MAX_REASON_CHARS]
-    return first if isinstance(error, ScanError) else f"{type(error).__name__}: {first}"
+    first = (message_of(error).strip().splitlines() or [""])[0]
+    named = first if isinstance(error, ScanError) else f"{type(error).__name__}: {first}"
+    return text.one_line(named, MAX_REASON_CHARS)

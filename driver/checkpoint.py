@@ -7,6 +7,7 @@ from typing import Any
 from config import FREE_ON_RESUME, marked
 from microscope.opening import Setup
 from prediction import Predictor
+from results.files import readable
 from results.journal import JOURNAL, read_journal
 from results.storage import location_of
 from results.store import create_mosaics
@@ -19,14 +20,16 @@ log = logging.getLogger(__name__)
 def load_checkpoint(setup: Setup, predictor: Predictor, folder: Path) -> Checkpoint:
     """The state of a run folder, as far as it holds on disk; InputError if what would be scanned
     now has another answer, and the folder is left unchanged then."""
-    events, location = read_journal(folder / JOURNAL), location_of(folder)
-    checkpoint = Checkpoint.of(events, setup.plan)
-    checkpoint.require_same_run(run_fingerprint(setup, predictor), location)
-    remove_temp_files(folder)
-    if checkpoint.focused or checkpoint.stacked:
-        log.info("reading back %d of %d fields", len(checkpoint.stacked), len(setup.plan.fields))
-        create_mosaics(location, setup.plan, setup.dtype, setup.settings.origin_um)
-        verify(location, checkpoint)
+    location = location_of(folder)
+    with readable(location):
+        checkpoint = Checkpoint.of(read_journal(folder / JOURNAL), setup.plan)
+        checkpoint.require_same_run(run_fingerprint(setup, predictor), location)
+        remove_temp_files(folder)
+        if checkpoint.focused or checkpoint.stacked:
+            fields = len(checkpoint.stacked), len(setup.plan.fields)
+            log.info("reading back %d of %d fields", *fields)
+            create_mosaics(location, setup.plan, setup.dtype, setup.settings.origin_um)
+            verify(location, checkpoint)
     return checkpoint
 
 

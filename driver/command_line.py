@@ -107,8 +107,9 @@ def _add_option(group: argparse._ArgumentGroup, name: str, unit: str) -> None:
 
 def _name(text: str) -> str:
     """Return the name of a file or folder; an empty one is refused, as of a variable never set."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a name, got an empty one")
+    if not text.strip() or "\0" in text:
+        got = repr(text) if text.strip() else "an empty one"
+        raise argparse.ArgumentTypeError(f"expected a name, got {got}")
     return text
 
 

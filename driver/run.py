@@ -32,6 +32,7 @@ from results.summary import Summary, save_summary
 from results.table import remove_parts
 from scan import events
 from scan.checkpoint import Checkpoint, crc_of, per_stripe
+from scan.clock import now_s
 from scan.credits import Credits, credits_for
 from scan.events import COMPLETE, FAILED, PARTIAL
 from scan.stress import stressed
@@ -86,7 +87,7 @@ def run_scan(
     from main import scan  # a script of its own: it is imported by this function alone
 
     with ExitStack() as stack:
-        folder = stack.enter_context(storage_at(out).local_folder()) if out else None
+        folder = stack.enter_context(storage_at(out).local_folder()) if out is not None else None
         ending = execute(settings, folder, workflow or scan)
     if ending.error:
         raise ending.error
@@ -128,7 +129,7 @@ def execute(
         stack.enter_context(ray_running(settings))
         if stop:  # Ray has set handlers of its own
             stack.enter_context(stop.on_signals())
-        stop, up_s = stop or Stop(), time.time()
+        stop, up_s = stop or Stop(), now_s()
         require_shared_storage(storage)
         require_cpus()
         credits, placement = credits_of(setup), capture_placement(setup.settings)

@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from config import is_file
 from microscope import ZStack
+from scan.clock import now_s
 from scan.errors import CaptureError, InputError, ScanError, UserMistake
 
 CORE_ERRORS = (
@@ -267,7 +269,7 @@ class MicroManagerMicroscope:
     def _focus_on(self, z_um: float) -> float:
         """Move to a height and settle; return the time at which settling should end."""
         self._move(self._focus, self._core.setPosition, np.array([float(z_um)]))
-        due_s = time.time() + self._config.settle_ms / 1e3
+        due_s = now_s() + self._config.settle_ms / 1e3
         time.sleep(self._config.settle_ms / 1e3)
         return due_s
 
@@ -277,10 +279,10 @@ class MicroManagerMicroscope:
         due_s, began_s, ended_s = [], [], 0.0
         for frame, height_um in zip(frames, z_um, strict=True):
             due_s.append(self._focus_on(height_um))
-            began_s.append(time.time())
+            began_s.append(now_s())
             with _as_scan_error(self._camera, "an image"):
                 self._core.snapImage()
-                ended_s = time.time()
+                ended_s = now_s()
                 self._keep(frame, self._core.getImage())
         return ZStack(frames, tuple(due_s), tuple(began_s), ended_s)
 
@@ -305,11 +307,11 @@ class MicroManagerMicroscope:
             with _as_scan_error(self._camera, f"a burst of {count} planes"):
                 self._reserve(count)
                 self._core.startSequenceAcquisition(count, 0, STOP_ON_OVERFLOW)
-                first_s = time.time()
+                first_s = now_s()
                 self._await(count)
         finally:
             self._end_burst()
-        ended_s = time.time()
+        ended_s = now_s()
         frames, elapsed_s = self._collect(count)
         if not (np.diff(elapsed_s) > 0).all():  # the camera reports no times
             elapsed_s = np.linspace(0, ended_s - first_s, count, endpoint=False)
@@ -392,7 +394,7 @@ def _lock(config: MicroManagerConfig) -> FileLock:
     The system releases the lock of a process that was killed. The file lies among temporary ones,
     for nothing may be left next to a configuration, whose folder may be read-only.
     """
-    if not (config.file.is_file() and os.access(config.file, os.R_OK)):
+    if not (is_file(config.file) and os.access(config.file, os.R_OK)):
         hint = "name a file saved by Micro-Manager's hardware configuration wizard"
         raise _input_error(config.file, "a readable configuration file", "none", hint)
     name = hashlib.sha256(str(config.file.resolve()).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from config import Settings
+from config import Settings, is_file
 from microscope import Microscope
 from microscope.micromanager import MicroManagerConfig, MicroManagerMicroscope
 from microscope.replay import Recording, ReplayMicroscope
@@ -136,7 +136,7 @@ def _require_within_drive(settings: Settings) -> None:
 def with_absolute_paths(settings: Settings) -> Settings:
     """Name the configuration files of this computer so that actors find them, too."""
     paths = [Path(name) for name in settings.configurations]
-    absolute = tuple(str(path.resolve() if path.exists() else path) for path in paths)
+    absolute = tuple(str(path.resolve() if is_file(path) else path) for path in paths)
     several = bool(settings.microscopes)
     return settings.model_copy(
         update={"microscopes": absolute} if several else {"mm_config": absolute[0]}

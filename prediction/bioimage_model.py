@@ -121,6 +121,8 @@ def _require_files(spec: str, description: Any) -> None:
 def open_bioimage_model(spec: str, folder: Path, second_map: str) -> BioImageModel:
     """Open, verify and test a model folder; any fault raises UserMistake."""
     with as_user_error(spec):
+        if odd := [each for each in folder.rglob("*") if not (each.is_file() or each.is_dir())]:
+            raise UserMistake(spec, "regular files", f"{odd[0].name}, which is none", DOWNLOAD)
         from bioimageio.spec import load_model_description
         from loguru import logger
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from config import is_file
 from imaging.instances import GRID_PX
 from prediction import Array, Normalisation, Samples
 from prediction.network import NetworkPredictor, Weights, as_user_error, run, session_of
+from scan.errors import UserMistake
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8  # of the scan's pixels; they become 0 and 1
 
@@ -33,5 +35,7 @@ class OnnxFile(NetworkPredictor):
 
 def open_onnx(spec: str, path: Path, second_map: str) -> OnnxFile:
     """Open and test a network; a file that cannot be used raises UserMistake."""
+    if not is_file(path):
+        raise UserMistake(spec, "an ONNX file", "no regular file", "check the path")
     with as_user_error(spec):
         return OnnxFile(spec, Weights.of(path.read_bytes()), second_map).fitted()

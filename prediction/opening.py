@@ -32,5 +32,5 @@ def open_predictor(spec: str, dtype: np.dtype) -> Predictor:
     kind, _, rest = spec.partition(":")
     if kind in NETWORKS:
         path, _, second_map = rest.partition("?maps=")
-        return NETWORKS[kind](spec, Path(path).resolve(), second_map or "boundary")
+        return NETWORKS[kind](spec, Path(path).absolute(), second_map or "boundary")
     return open_user_code(spec, dtype) if rest else Classic()

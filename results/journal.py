@@ -6,7 +6,6 @@ each line has a checksum (`scan.lines`).
 
 import errno
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,7 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from config import is_file
 from results.files import not_written
+from scan.clock import now_s
 from scan.events import Event
 from scan.lines import LineReader, line_of
 
@@ -40,7 +41,7 @@ class Tail:
 
     def read(self) -> list[Event]:
         """Return the events that were appended since the last call."""
-        if not self._path.is_file():
+        if not is_file(self._path):
             return []
         with self._path.open("rb") as file:
             file.seek(self._read_bytes)
@@ -84,7 +85,7 @@ class Journal:
         self,
         path: Path,
         *listeners: Callable[[Event], None],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = now_s,
     ) -> None:
         self._path = path
         self._file = path.open("ab", buffering=0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from results.files import readable, require_regular_files
 from results.storage import POINTER, location_of
 from scan.errors import InputError
 
@@ -26,7 +27,9 @@ PACKAGES = ("ray", "numpy", "opencv-python-headless", "numba", "scikit-image", "
 def choose_folder(out: Path | None) -> Path:
     """Return the folder to create, by default named by the time; InputError if it has content."""
     folder = out or _by_time()
-    if folder.exists() and (not folder.is_dir() or any(map(_is_result, folder.iterdir()))):
+    with readable(str(folder)):
+        used = folder.exists() and (not folder.is_dir() or any(map(_is_result, folder.iterdir())))
+    if used:
         hint = "choose another --out, or give it to --resume if a run stopped in it"
         got = "one that holds something"
         raise InputError(location_of(folder), "a new or empty folder", got, hint)
@@ -56,7 +59,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         for name in (OWNER, LOCK):
-            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # the folder itself may be gone, or read-only by now
+                (folder / name).unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
             folder.rmdir()
@@ -66,13 +70,14 @@ def _acquired(folder: Path) -> BaseFileLock:
     lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        require_regular_files(folder)
         lock.acquire(timeout=ENDING_S, poll_interval=0.02)
     except Timeout:
         got = f"one in use by {_owner(folder)}"
         hint = "wait until that run is over, or stop it"
         raise InputError(str(folder), "a folder that no run is using", got, hint) from None
-    except OSError as error:
-        expected, got = "a folder that can be written", str(error.strerror)
+    except (OSError, ValueError) as error:
+        expected, got = "a folder that can be written", getattr(error, "strerror", str(error))
         raise InputError(str(folder), expected, got, "choose another") from None
     return lock
 

@@ -20,6 +20,7 @@ from zlib import crc32
 
 import tensorstore as ts
 
+from config import is_file
 from results.files import not_written, write_atomically
 from results.mirror import mirrored_folder
 from scan.errors import InputError, StorageError, UserMistake
@@ -144,7 +145,7 @@ class Folder(Storage):
     def read_bytes(self, name: str) -> bytes | None:
         """Return the content of a file, or None if there is none."""
         path = self._path / name
-        return path.read_bytes() if path.is_file() else None
+        return path.read_bytes() if is_file(path) else None
 
     def write_bytes(self, name: str, data: bytes) -> int:
         """Write a file completely or not at all; return the crc32 of its content."""
@@ -319,13 +320,15 @@ def _no_answer(location: str, error: Exception) -> StorageError:
 def storage_at(location: Location) -> Storage:
     """Return the storage at a path or URL; opened once per process, so repeated calls are cheap.
 
-    InputError if a URL is mistyped or of an unknown kind.
+    InputError if a name is empty, or if a URL is mistyped or of an unknown kind.
     """
     return _storage_at(str(location))
 
 
 @cache
 def _storage_at(location: str) -> Storage:
+    if not location.strip():
+        raise InputError("--out", "a folder or a URL", "an empty name", "name one")
     if re.match(r"\w{2,}:/(?!/)", location):
         raise InputError("--out", "a folder, or a URL with ://", location, "correct the URL")
     return ObjectStore(location) if "://" in location else Folder(location)
@@ -333,7 +336,7 @@ def _storage_at(location: str) -> Storage:
 
 def location_of(folder: Path) -> str:
     """Return where the images and objects of a run folder lie: there, or at a URL it points to."""
-    with suppress(OSError):
+    if is_file(folder / POINTER):
         return (folder / POINTER).read_text(encoding="utf-8")
     return str(folder)
 
