@@ -59,7 +59,10 @@ def failure_of(error: RayError) -> Failure:
         case ObjectLostError():
             return _batch_lost(cause)
         case WorkerCrashedError():
-            reason = "its worker process died: killed, out of memory, or beyond task_timeout_s"
+            reason = (
+                "its worker process died: killed, out of memory, beyond task_timeout_s, or ended "
+                "by the predictor"
+            )
             return Failure(FailureKind.WORKER_DIED, reason, cause)
         case RayError():
             return Failure(FailureKind.WORKER_DIED, one_line(cause), cause)

@@ -19,7 +19,7 @@ from driver.setup import resolve_setup
 from driver.signals import Stop
 from microscope.opening import Setup
 from prediction import Predictor
-from prediction.opening import open_predictor
+from prediction.trial import open_separately
 from report import write_report, write_views
 from report.closing import journal_failure
 from report.live import live_view
@@ -114,7 +114,7 @@ def execute(
         if settings.configurations:  # real microscopes are queried by Ray
             stack.enter_context(ray_running(settings))
         setup = resolve_setup(settings)
-        predictor = open_predictor(settings.predictor, setup.dtype)
+        predictor = open_separately(settings.predictor, setup.dtype, settings.task_timeout_s)
         folder = folder if folder and resume else choose_folder(folder)
         stack.enter_context(run_lock(folder))
         stack.enter_context(live_view(folder.resolve(), live))

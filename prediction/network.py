@@ -20,6 +20,7 @@ from imaging.instances import GRID_PX, REACH, in_windows, instances
 from imaging.statistics import DetectionStatistics
 from prediction import Array, ModelStatistics, Normalisation, Origin, Samples
 from scan.errors import UserMistake
+from scan.text import describe
 
 STEP_PX = 512  # of windows: large enough that margins cost little, small enough for memory
 MAX_RECEPTIVE_FIELD_PX = 208  # less than half of the test image
@@ -52,9 +53,8 @@ def as_user_error(spec: str) -> Iterator[None]:
         hint = "pip install -r requirements-models.txt"
         raise UserMistake(spec, f"the package {error.name}", "none", hint) from None
     except Exception as error:  # of libraries that have no base class of their own
-        got = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         hint = "see docs/predictors.md"
-        raise UserMistake(spec, "a model that can be used", got, hint) from error
+        raise UserMistake(spec, "a model that can be used", describe(error), hint) from error
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""From a setting to a predictor, before Ray starts and anything is written."""
+"""From a setting to a predictor, in the process that calls; the driver uses `trial`."""
 
 from pathlib import Path
 

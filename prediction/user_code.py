@@ -15,6 +15,7 @@ from imaging.detection import estimate_statistics, raster_order
 from imaging.statistics import DetectionStatistics
 from prediction import Array, ModelStatistics, Origin, Samples
 from scan.errors import UserMistake
+from scan.text import describe
 
 TRIAL_PX = 256  # edge of the test images: an empty one, and noise
 HINT = "see docs/predictors.md"
@@ -40,7 +41,8 @@ class UserCode:
     ) -> DetectionStatistics:
         """Estimate the object size; the halo is the model's `halo_px`, or that of this size."""
         seen = estimate_statistics(samples, diameter_px)
-        reach_px = int(getattr(_user_function(self), "halo_px", seen.halo_px))
+        with _as_user_error(self.spec):
+            reach_px = int(getattr(_user_function(self), "halo_px", seen.halo_px))
         return ModelStatistics(**vars(seen), reach_px=reach_px)
 
     def detect(self, image: Array, statistics: DetectionStatistics, origin: Origin) -> Array:
@@ -79,15 +81,18 @@ def _user_function(predictor: UserCode) -> Callable[[Array], Array]:
 
 @contextmanager
 def _as_user_error(spec: str) -> Iterator[None]:
-    """Convert any error of the user's code to a UserMistake that names the line."""
+    """Convert any error of the user's code to a UserMistake that names the line.
+
+    Also SystemExit and the like: they would end the process of a task, which looks like a crash.
+    """
     try:
         yield
     except UserMistake:
         raise
-    except Exception as error:
+    except BaseException as error:
         frames = [frame for frame in extract_tb(error.__traceback__) if "<" not in frame.filename]
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
-        got = " ".join(f"{type(error).__name__}: {error}".split()) + f" ({where})"
+        got = f"{describe(error)} ({where})"
         raise UserMistake(f"predictor {spec}", "a model that labels images", got, HINT) from None
 
 

@@ -29,7 +29,8 @@ ERRORS = {
     "worker died": (
         rays.WorkerCrashedError(),
         FailureKind.WORKER_DIED,
-        "its worker process died: killed, out of memory, or beyond task_timeout_s",
+        "its worker process died: killed, out of memory, beyond task_timeout_s, or ended by the "
+        "predictor",
     ),
     "out of memory": (rays.OutOfMemoryError("96 %"), FailureKind.WORKER_DIED, "OutOfMemoryError: "),
     "node died": (rays.NodeDiedError("gone"), FailureKind.WORKER_DIED, "NodeDiedError: gone"),

@@ -98,6 +98,28 @@ WRONG = {
     "nothing": ("factory = lambda: lambda image: None", "{}:factory", "got object of shape ()"),
     "noise": ("factory = lambda: lambda x: x if x.max() == 0 else 1 / 0", "{}:factory", "ZeroDiv"),
     "negative halo": (f"{HALO}-2\nfactory = lambda: find", "{}:factory", "halo_px is below 0"),
+    "exit": ("import sys\nsys.exit(0)", "{}:factory", "SystemExit: 0 (model_"),
+    "exit in the factory": ("import sys\nfactory = sys.exit", "{}:factory", "SystemExit:"),
+    "exit in an image": (
+        "import sys\nfactory = lambda: lambda x: sys.exit(0)",
+        "{}:factory",
+        "SystemExit: 0",
+    ),
+    "interrupt": ("raise KeyboardInterrupt", "{}:factory", "KeyboardInterrupt: (model_"),
+    "end of a generator": ("raise GeneratorExit", "{}:factory", "GeneratorExit: (model_"),
+    "its own kind": ("class Odd(BaseException): pass\nraise Odd('!')", "{}:factory", "Odd: ! (mo"),
+    "no message": (
+        "class Mute(Exception):\n    def __str__(self): raise SystemExit\nraise Mute",
+        "{}:factory",
+        "Mute: its message raises SystemExit (model_",
+    ),
+    "many lines": ("raise ValueError('a\\n\\x1b[2J' + 'b' * 10**6)", "{}:factory", "ValueError: a"),
+    "exit of the halo": (
+        "import sys\nclass Halo(int):\n    def __int__(self): sys.exit(0)\n"
+        "def find(image): return image * 0\nfind.halo_px = Halo()\nfactory = lambda: find",
+        "{}:factory",
+        "SystemExit: 0",
+    ),
     "no halo": (f"{HALO}'far'\nfactory = lambda: find", "{}:factory", "invalid literal for int"),
 }
 
@@ -111,4 +133,19 @@ def test_wrong_code_fails_in_one_line(module: Path, code: str, spec: str, said: 
         open_predictor(spec.format(module.stem), UINT16)
 
     assert said in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 1000
+
+
+def test_an_exit_in_a_field_is_an_error_of_the_task(module: Path) -> None:
+    """A model that exits after its test does not end the process of a task, which nobody could
+    tell from a crash."""
+    module.write_text(
+        "import sys\n\n"
+        "def find(image): return image * 0 if image.max() <= 200 else sys.exit(0)\n\n"
+        "def factory(): return find\n"
+    )
+    predictor, image = open_predictor(f"{module.stem}:factory", UINT16), slide((150, 150), 5)
+
+    with pytest.raises(UserMistake, match="SystemExit: 0"):
+        predictor.detect(image, predictor.estimate_statistics([image], 20.0), (0, 0))
