@@ -1,27 +1,22 @@
 """The program: what `python main.py` does around a run, in messages and exit codes."""
 
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from shlex import quote
 from typing import Any
 
 from cluster import watchdog
 from config import SettingsError
 from driver.command_line import parse
-from driver.run import Ending, Run, execute
+from driver.run import Run, execute
 from driver.signals import Stop
 from report import write_again
-from report.closing import close_run
+from report.ending import EXIT_CODES, close_run, print_ending
 from report.progress import log_shown, progress
 from results.storage import location_of, storage_at
-from results.summary import format_summary
 from scan.errors import ScanError
-from scan.events import CANCELLED, COMPLETE, FAILED, PARTIAL
+from scan.events import CANCELLED
 from scan.text import one_line
-
-EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
 
 
 def run_program(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: float) -> int:
@@ -39,8 +34,7 @@ def tell_death(death: watchdog.Death) -> int:
     try:
         if death.location:
             with storage_at(death.location).local_folder() as folder:
-                summary, closed = close_run(folder, error)
-            return print_ending(Ending(summary, death.location, error if closed else None))
+                return print_ending(close_run(folder, error))
     except ScanError as other:  # the folder is in use, or the disk is full
         died = other
     print("interrupted" if death.stopped else died, file=sys.stderr)
@@ -74,17 +68,3 @@ def run_command(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: fl
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_CODES[CANCELLED]
-
-
-def print_ending(ending: Ending) -> int:
-    """Print how a run ended, its folder last; returns the exit code."""
-    if isinstance(ending.error, ScanError):
-        print(ending.error, file=sys.stderr)
-    elif isinstance(ending.error, Exception):
-        traceback.print_exception(ending.error)
-    print(*map(one_line, format_summary(ending.summary)), sep="\n")
-    status = ending.summary["status"]
-    if status != COMPLETE:
-        print(one_line(f"to go on from here: python main.py --resume {quote(ending.location)}"))
-    print(one_line(ending.location))
-    return EXIT_CODES[status]

@@ -20,15 +20,14 @@ from driver.signals import Stop
 from microscope.opening import Setup
 from prediction import Predictor
 from prediction.trial import open_separately
-from report import write_report, write_views
-from report.closing import journal_failure
+from report.ending import Ending, end_run, journal_failure
 from report.live import live_view
 from results.files import write_atomically
 from results.journal import JOURNAL, Journal
 from results.run_folder import choose_folder, run_lock, versions
 from results.storage import location_of, storage_at
 from results.store import needed_bytes
-from results.summary import Summary, save_summary
+from results.summary import Summary
 from results.table import remove_parts
 from scan import events
 from scan.checkpoint import Checkpoint, crc_of, per_stripe
@@ -57,15 +56,6 @@ class Run:
         """How much of the object store each process maps before the first batch."""
         batches = min(self.credits.total, 2 * MAX_QUEUED * self.setup.plan.cameras)
         return min(batches * self.setup.batch_bytes, MAX_PREFAULT_BYTES)
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended; the summary is written, also where an error ended it."""
-
-    summary: Summary
-    location: str
-    error: BaseException | None = None
 
 
 def run_scan(
@@ -122,8 +112,7 @@ def execute(
         storage = storage_at(location_of(folder))
         if checkpoint.complete:  # the run that ended it may have been killed before this
             remove_parts(storage.location)
-            write_report(folder)
-            return Ending(save_summary(folder), storage.location)
+            return end_run(folder)
         storage.check_disk_space(needed_bytes(setup.plan, setup.dtype, len(checkpoint.stacked)))
         listener = stack.enter_context(show())
         stack.enter_context(ray_running(settings))
@@ -143,10 +132,8 @@ def execute(
             write_header(run, up_s, began_s or up_s)
             say_location(run.location)
             error = run_workflow(run, workflow)
-        summary = save_summary(folder)  # before Ray is shut down, which takes seconds
-        with stop.deferred():
-            write_views(folder, list if stop.requested else task_events)
-        return Ending(summary, storage.location, error)
+        with stop.deferred():  # before Ray is shut down, which takes seconds
+            return end_run(folder, error, list if stop.requested else task_events)
 
 
 def credits_of(setup: Setup) -> Credits:

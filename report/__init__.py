@@ -5,7 +5,6 @@ All are made from the journal and the files of a run folder; the scan does not w
 `preview`; `live` serves the same page while a scan runs, in a process of its own (`server`).
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +12,9 @@ from typing import Any
 
 from report.trace import ray_events_of, write_trace
 from results.storage import location_of
+from results.summary import SUMMARY, save_summary
 from scan.errors import InputError, ScanError, StorageError
 from scan.text import describe
-
-log = logging.getLogger(__name__)
 
 
 def write_report(folder: Path) -> Path:
@@ -27,9 +25,14 @@ def write_report(folder: Path) -> Path:
 
 
 def write_again(folder: Path) -> None:
-    """Write report and trace of a run that exists; InputError if that cannot be done."""
+    """Write report and trace of a run that exists, and its summary if it has none.
+
+    InputError if that cannot be done.
+    """
     try:
         write_report(folder)
+        if not (folder / SUMMARY).exists():
+            save_summary(folder)
         write_trace(folder, ray_events_of(folder))
     except StorageError as error:
         raise InputError(*error.args) from None
@@ -41,17 +44,19 @@ def write_again(folder: Path) -> None:
         raise InputError(location_of(folder), "a run whose files are whole", got, hint) from error
 
 
-def write_views(folder: Path, task_events: Callable[[], Sequence[Any]]) -> None:
-    """Write report and trace; the results are complete, so no error here ends the run.
+def write_views(folder: Path, task_events: Callable[[], Sequence[Any]]) -> list[str]:
+    """Write report and trace; returns why one is missing, as no error here ends the run.
 
     `task_events` gives Ray's own record of its tasks; it is called meanwhile, as it takes a second.
     """
+    reasons = []
     with ThreadPoolExecutor() as waiting:
         ray_events = waiting.submit(task_events)
         for write in (write_report, lambda folder: write_trace(folder, ray_events.result())):
             try:
                 write(folder)
-            except (ScanError, OSError):
-                pass  # a disk that fails has been reported
+            except ScanError as error:
+                reasons.append(str(error))
             except Exception as error:
-                log.error("no report or no trace: %s", error)
+                reasons.append(f"no report or no trace: {describe(error)}")
+    return reasons

@@ -31,6 +31,8 @@ from scan.plan import ScanPlan
 Array = NDArray[Any]
 
 STACKED = "stacked.ome.zarr"
+VIEWS_BYTES = 2 * 10**6  # report without fields: measured 1.4 MB
+VIEWS_BYTES_OF_FIELD = 20_000  # report 13 kB, trace 5.5 kB, journal 1 kB
 DEPTH = "depth.ome.zarr"
 LABELS = "stacked.ome.zarr/labels/objects"
 CHANNELS = {STACKED: "focus stack", DEPTH: "height"}
@@ -120,11 +122,12 @@ def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any], stacked: int) -> int:
     """Return an upper limit for the disk space of all fields but the `stacked` ones.
 
     It counts image and depth uncompressed, with pyramids; labels and table, which compress to a few
-    percent, as one twentieth of that.
+    percent, as one twentieth of that; and journal, report and trace.
     """
     rows, columns = plan.mosaic_shape
     whole = rows * columns * (dtype.itemsize + 4) * 4 / 3 * 1.05
-    return int(whole * (1 - stacked / len(plan.fields)))
+    views = VIEWS_BYTES + VIEWS_BYTES_OF_FIELD * len(plan.fields)
+    return int(whole * (1 - stacked / len(plan.fields))) + views
 
 
 def _array_spec(image: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from driver import run
+from report import ending
 
 
 @pytest.fixture(autouse=True)
 def without_views(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests of what people look at, and of disks that fail, are marked `views`."""
     if not request.node.get_closest_marker("views"):
-        monkeypatch.setattr(run, "write_views", lambda folder, stop: None)
+        monkeypatch.setattr(ending, "write_views", lambda folder, task_events: [])
