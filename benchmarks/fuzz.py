@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import platform
+import random
 import sys
 import tempfile
 from collections.abc import Callable
@@ -171,6 +172,46 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = 
 }
 
 
+# ------------------------------------------------------------------------ mutation of JSON
+
+EXTREMES = [
+    None, True, 0, 1, -1, 2**31, 2**53, 2**64, 10**30, 0.5, -0.0, 1e300, "", "x", "/", "..", "int8",
+    [], {}, [[]], [0], [2**31] * 3, [1, 2**20, 2**20],
+]  # fmt: skip
+SEPARATORS = {"zarr": b"\n\n", "journal": b"\n"}  # of JSON documents in an input
+
+
+def slots(document: Any) -> list[tuple[Any, Any]]:
+    """Return every value in a document, as its container and its key or index."""
+    keys: list[Any] = list(document) if isinstance(document, dict) else []
+    keys += range(len(document)) if isinstance(document, list) else []
+    return [
+        *((document, key) for key in keys),
+        *(slot for key in keys for slot in slots(document[key])),
+    ]
+
+
+def mutator(separator: bytes) -> Callable[[bytes, int, int], bytes]:
+    """Return a mutator that replaces a value, or changes bytes as libFuzzer does."""
+
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        rng = random.Random(seed)
+        documents = data.split(separator)
+        at = rng.randrange(len(documents))
+        try:
+            document = json.loads(documents[at])
+            container, key = rng.choice(slots(document))
+        except (ValueError, IndexError, RecursionError):
+            return atheris.Mutate(data, max_size)
+        if rng.random() < 0.5:
+            return atheris.Mutate(data, max_size)
+        container[key] = rng.choice(EXTREMES)
+        documents[at] = json.dumps(document).encode()
+        return separator.join(documents)[:max_size]
+
+    return mutate
+
+
 def main(target: str, seconds: int, folder: Path) -> None:
     """Fuzz a target for so many seconds."""
     logging.disable()
@@ -181,7 +222,10 @@ def main(target: str, seconds: int, folder: Path) -> None:
     print(f"{target}: {seconds} s, Python {platform.python_version()}, {os.cpu_count()} CPUs")
     longest = max(MAX_BYTES, *(len(file.read_bytes()) for file in folder.iterdir()))
     options = [f"-max_total_time={seconds}", f"-max_len={longest}", "-timeout=20"]
-    atheris.Setup([sys.argv[0], *options, "-rss_limit_mb=4096", str(folder)], run)
+    custom: dict[str, Any] = {}
+    if target in SEPARATORS:
+        custom = {"custom_mutator": mutator(SEPARATORS[target])}
+    atheris.Setup([sys.argv[0], *options, "-rss_limit_mb=4096", str(folder)], run, **custom)
     atheris.Fuzz()
 
 

@@ -79,7 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", type=_name, help="run folder or URL (default: by time)"
     )
     folder.add_argument("--resume", metavar="DIR", type=_name, help="finish the run in this folder")
-    folder.add_argument("--report", metavar="DIR", type=_name, help="write its report.html again")
+    folder.add_argument(
+        "--report", metavar="DIR", type=_name, help="write its report and trace again"
+    )
     call.add_argument("--live", metavar="PORT", type=_address, help="serve the report as it grows")
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
     call.add_argument("-h", "--help", action="help", help="show this help")

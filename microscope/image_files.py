@@ -29,6 +29,7 @@ from microscope.input_checks import (
 from scan.errors import InputError
 from scan.text import describe
 
+MAX_CHUNKS = 10**6  # of an image; each is looked for on disk
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", *PICTURE_SUFFIXES)
 TAKES = "a whole TIFF, PNG or JPEG file, a folder of them, or an OME-Zarr image"
@@ -60,7 +61,9 @@ def read_image(path: Path) -> Image:
         require_regular(path, TAKES)
         if path.is_dir():
             return _read_ngff(path)
-        return _read_picture(path) if path.suffix.lower() in PICTURE_SUFFIXES else _read_tiff(path)
+        with _log_of("imagecodecs", logging.WARNING):
+            is_picture = path.suffix.lower() in PICTURE_SUFFIXES
+            return _read_picture(path) if is_picture else _read_tiff(path)
     except InputError:
         raise
     except Exception as error:  # decoders of damaged files raise almost anything
@@ -159,8 +162,7 @@ def _read_picture(path: Path) -> Image:
     require_memory(path, path.stat().st_size)
     data = path.read_bytes()
     require_memory(path, picture_bytes(data))
-    with _log_of("imagecodecs", logging.WARNING):
-        picture = _decoded(data)
+    picture = _decoded(data)
     return _image(path, picture, "YXS"[: picture.ndim], [])
 
 
@@ -211,23 +213,28 @@ def _read_ngff(path: Path) -> Image:
     units = [axis.get("unit") for axis in metadata["axes"]]
     sizes = dict(zip(names, map(_um, scale, units), strict=True))
     letters = "".join(name[0].upper() for name in names)
-    _require_memory_for(path, store, letters)
-    image = _image(path, store, letters, [])
+    used, kept, warnings = _first_of_others(store, letters)
+    _require_memory_for(path, store, used)
+    image = _image(path, used, kept, warnings)
     return image._replace(pixel_size_um=sizes["x"], z_step_um=sizes.get("z"))
 
 
-def _require_memory_for(path: Path, store: Any, letters: str) -> None:
+def _require_memory_for(path: Path, store: Any, used: Any) -> None:
     """Raise InputError unless the pixels that are used, a chunk and its index fit into memory."""
-    used = [edge for letter, edge in zip(letters, store.shape, strict=True) if letter in "ZYXS"]
     chunk, shard = store.chunk_layout.read_chunk.shape, store.chunk_layout.write_chunk.shape
     index_bytes = 16 * math.prod(shard) // max(1, math.prod(chunk))  # offset and length of a chunk
-    pixels = max(math.prod(used), math.prod(chunk))
+    pixels = max(math.prod(used.shape), math.prod(chunk))
     require_memory(path, max(pixels * store.dtype.numpy_dtype.itemsize, index_bytes))
+    chunks = math.prod(used.shape) // max(1, math.prod(used.chunk_layout.read_chunk.shape))
+    if chunks > MAX_CHUNKS:
+        raise ValueError(f"{chunks} chunks, of {chunk} pixels")
 
 
-def _image(path: Path, array: Any, axes: str, warnings: list[str]) -> Image:
-    """Take the first index of every axis other than z, y, x and colour; convert the pixels."""
-    letters, found = list(axes), list(warnings)
+def _first_of_others(array: Any, axes: str) -> tuple[Any, str, list[str]]:
+    """Take the first index of every axis other than z, y, x and colour, with warnings."""
+    letters, found = list(axes), []
+    if letters.count("Y") != 1 or letters.count("X") != 1:
+        raise ValueError(f"axes {axes}, not one x and one y")
     for at in reversed(range(len(letters))):
         if letters[at] in "IQ" and "Z" not in letters:
             letters[at] = "Z"  # unnamed pages are planes
@@ -237,6 +244,13 @@ def _image(path: Path, array: Any, axes: str, warnings: list[str]) -> Image:
             if count > 1:
                 name = AXES.get(letter, f"along axis {letter}")
                 found.append(f"{count} {name}, only the first is used")
+    return array, "".join(letters), found
+
+
+def _image(path: Path, array: Any, axes: str, warnings: list[str]) -> Image:
+    """Convert the pixels of an array to those of an image."""
+    array, letters, more = _first_of_others(array, axes)
+    found = [*warnings, *more]
     pixels = np.asarray(array).transpose([letters.index(a) for a in "ZYXS" if a in letters])
     pixels = _to_supported_dtype(path, pixels if "Z" in letters else pixels[None])
     if "S" in letters:

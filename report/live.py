@@ -58,8 +58,9 @@ def _listening(address: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         return socket.create_server((address, port), family=family)
-    except OSError as error:
-        got = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    except (OSError, ValueError, TypeError) as error:  # also a name that no computer can have
+        number = getattr(error, "errno", None) or 0
+        got = os.strerror(number) if number > 0 else str(error)
         hint = "choose another, or 0 for any that is free"
         raise UserMistake(f"--live {port}", "a free port", got, hint) from None
 

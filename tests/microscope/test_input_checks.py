@@ -140,7 +140,8 @@ def listen(path: Path) -> None:
 
 def zarr(folder: Path, path: Any = "0", **metadata: Any) -> None:
     """An OME-Zarr image without pixels, of claims only."""
-    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+    names = metadata.pop("axes", "zyx")
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in names]
     scale = [{"type": "scale", "scale": [1, 1, 1]}]
     image = {"axes": axes, "datasets": [{"path": path, "coordinateTransformations": scale}]}
     ome = {"ome": {"version": "0.5", "multiscales": [image]}}
@@ -183,6 +184,13 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "12 TB": (lambda path: zarr(path, shape=[3, 10**6, 2 * 10**6]), "claims 1.2e\\+04 GB"),
     "more than there is": (lambda path: zarr(path, shape=[2**62, 2**62, 9]), "fits into memory"),
     "a chunk of 20 TB": (lambda path: zarr(path, chunk=[1, 10**6, 10**7]), "claims 2e\\+04 GB"),
+    "many small chunks": (
+        lambda path: zarr(path, shape=[2, 2**15, 2**16], chunk=[1, 1, 16]), "268435456 chunks",
+    ),
+    "axes of no image": (
+        lambda path: zarr(path, shape=[2**53, 16, 2**31], axes=["index", "/", "/"]), "axes I//",
+    ),
+    "no x": (lambda path: zarr(path, shape=[2, 16, 2**31], axes="zy/"), "axes ZY/"),
     "no plane": (lambda path: zarr(path, shape=[0, 16, 16]), "got"),
 }  # fmt: skip
 

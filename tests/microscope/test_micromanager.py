@@ -716,3 +716,10 @@ def test_a_crashing_driver_ends_its_own_process_only(tmp_path: Path) -> None:
 
     assert ran.stdout == "(1, 512, 512)\n"
     assert ran.returncode == -signal.SIGSEGV
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "/dev/zero", "no/such.cfg"])
+def test_a_configuration_is_a_regular_file(name: str) -> None:
+    """Anything else is refused before the core, which would read it, is loaded."""
+    with pytest.raises(InputError, match="expected a readable configuration file"):
+        MicroManagerMicroscope(MicroManagerConfig(file=Path(name), exposure_ms=1.0))

@@ -255,9 +255,10 @@ def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not folder.exists()
 
 
-def test_a_foreign_address_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["203.0.113.1", "x" * 300, "a\0b", " "])
+def test_a_foreign_address_is_refused(tmp_path: Path, address: str) -> None:
     """An address that this computer does not have is refused with a message."""
-    with pytest.raises(UserMistake, match="--live"), live_view(tmp_path, ("203.0.113.1", 0)):
+    with pytest.raises(UserMistake, match="--live"), live_view(tmp_path, (address, 0)):
         pass
 
 
