@@ -36,6 +36,7 @@ from scan.text import one_line
 
 STOPPING = "stopping: waiting for running tasks (Ctrl-C again to stop immediately)"
 STEPS = ("captured", "stacked", "detected")
+SHOWN_LOGS = ("driver", "cluster", "prediction", "results", "report")
 
 
 class PlainProgress(AbstractContextManager["PlainProgress"]):
@@ -144,7 +145,7 @@ def log_shown() -> Iterator[None]:
     """Print the log messages of this program, not those of its libraries, on standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_OneLine())
-    loggers = [logging.getLogger(name) for name in ("driver", "cluster", "prediction", "report")]
+    loggers = [logging.getLogger(name) for name in SHOWN_LOGS]
     for logger in loggers:
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from results.files import readable, require_regular_files
-from results.storage import POINTER, location_of
+from results.storage import POINTER, location_of, storage_at
 from scan.errors import InputError
 
 LOCK = ".lock"
@@ -56,7 +56,8 @@ def run_lock(folder: Path) -> Iterator[None]:
     lock = _acquired(folder)
     try:
         _name_owner(folder)
-        yield
+        with storage_at(location_of(folder)).reserved():
+            yield
     finally:
         for name in (OWNER, LOCK):
             with suppress(OSError):  # the folder itself may be gone, or read-only by now

@@ -22,6 +22,7 @@ import tensorstore as ts
 
 from config import is_file
 from results.files import not_written, write_atomically
+from results.lease import LEASE, leased
 from results.mirror import mirrored_folder
 from scan.errors import InputError, StorageError, UserMistake
 
@@ -99,6 +100,13 @@ class Storage(ABC):
 
         It is the folder itself. For an object store it is a temporary one with the small files,
         which are copied to the store as they change.
+        """
+
+    @abstractmethod
+    def reserved(self) -> AbstractContextManager[None]:
+        """Return a context in which no other run uses this place; InputError if one does.
+
+        A folder has a lock for that, see `run_folder`.
         """
 
     @contextmanager
@@ -206,6 +214,10 @@ class Folder(Storage):
         """Return a context with the folder itself."""
         return nullcontext(self._path)
 
+    def reserved(self) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
+        return nullcontext()
+
 
 class ObjectStore(Storage):
     """A bucket of S3 or Google Cloud Storage, or a prefix in it."""
@@ -294,6 +306,20 @@ class ObjectStore(Storage):
         with mirrored_folder(self.read_bytes, self.write_bytes) as folder:
             (folder / POINTER).write_text(self.location, encoding="utf-8")
             yield folder
+
+    def reserved(self) -> AbstractContextManager[None]:
+        """Return a context that holds the lease of this place."""
+        return leased(self.location, self._read_lease, self._write_lease)
+
+    def _read_lease(self) -> tuple[bytes | None, bytes]:
+        with self._errors(LEASE):
+            found = self.result(self._store.read(LEASE))
+        return (found.value if found.state == "value" else None), found.stamp.generation
+
+    def _write_lease(self, content: bytes | None, generation: bytes) -> bytes | None:
+        with self._errors(LEASE):
+            stamp = self.result(self._store.write(LEASE, content, if_equal=generation))
+        return stamp.generation or None
 
 
 def _s3_options(url: SplitResult) -> dict[str, Any]:
