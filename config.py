@@ -99,6 +99,23 @@ def _name_in_one_line(text: str) -> str:
 Line = Annotated[str, AfterValidator(_name_in_one_line)]
 
 
+Nodes = Annotated[str, Field(pattern=r"^[\w./-]+(=[\w./-]+)?$")]
+
+
+class MicroscopeAt(BaseModel):
+    """One of several microscopes: its configuration file, and which nodes have it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: Line
+    on: Nodes | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_file(cls, given: Any) -> Any:
+        return {"config": given} if isinstance(given, str) else given
+
+
 class Settings(BaseModel):
     """All settings of a scan.
 
@@ -121,9 +138,9 @@ class Settings(BaseModel):
     mm_config: Annotated[Line | None, IMAGES, Unit("FILE"), FREE_ON_RESUME] = None
     """Micro-Manager's configuration file, on its computer"""
     microscopes: Annotated[
-        tuple[Line, ...], INSTRUMENT, Unit("FILE"), FILE_ONLY, FREE_ON_RESUME
+        tuple[MicroscopeAt, ...], INSTRUMENT, Unit("FILE"), FILE_ONLY, FREE_ON_RESUME
     ] = Field((), max_length=100)
-    """configuration files of several microscopes; stripes are assigned round-robin"""
+    """several microscopes, as files or {config = FILE, on = NODES}; stripes go round-robin"""
     adapters: Annotated[Line | None, INSTRUMENT, Unit("DIR"), FILE_ONLY, FREE_ON_RESUME] = None
     """folder of Micro-Manager's device adapters (default: that of its configuration)"""
     binning: Annotated[int, INSTRUMENT, FILE_ONLY] = Field(1, ge=1, le=64)
@@ -206,9 +223,7 @@ class Settings(BaseModel):
 
     address: Annotated[Line | None, RAY, Unit("ADDR"), FREE_ON_RESUME] = None
     """Ray cluster to join; else a local Ray is started"""
-    capture_on: Annotated[str | None, RAY, Unit("NAME"), FILE_ONLY, FREE_ON_RESUME] = Field(
-        None, pattern=r"^[\w./-]+(=[\w./-]+)?$"
-    )
+    capture_on: Annotated[Nodes | None, RAY, Unit("NAME"), FILE_ONLY, FREE_ON_RESUME] = None
     """nodes that have cameras: a resource, or a label as in role=scope"""
     num_cpus: Annotated[int | None, RAY, FREE_ON_RESUME] = Field(None, ge=1)
     """CPUs of the local Ray (default: all)"""
@@ -245,7 +260,14 @@ class Settings(BaseModel):
     @property
     def configurations(self) -> tuple[str, ...]:
         """The configuration files of the Micro-Manager microscopes."""
-        return self.microscopes or ((self.mm_config,) if self.mm_config else ())
+        several = tuple(each.config for each in self.microscopes)
+        return several or ((self.mm_config,) if self.mm_config else ())
+
+    @property
+    def camera_nodes(self) -> tuple[str | None, ...]:
+        """For each of these microscopes the nodes that have it; None where it is not said."""
+        several = tuple(each.on or self.capture_on for each in self.microscopes)
+        return several or ((self.capture_on,) if self.mm_config else ())
 
     @model_validator(mode="after")
     def _have_a_source(self) -> Self:
@@ -269,7 +291,7 @@ class Settings(BaseModel):
         if self.microscope == "micromanager" and self.field_px:
             raise ValueError("field_px: expected none with a camera, got one; use roi_px, binning")
         if len(set(self.microscopes)) < len(self.microscopes):
-            raise ValueError("microscopes: expected different files, got one twice; remove it")
+            raise ValueError("microscopes: expected different ones, got one twice; remove it")
         stage, focus = self.stage_limits_um, self.focus_limits_um
         for name, limits in (("stage", stage), ("focus", focus)):
             half = len(limits) // 2 if limits else 0

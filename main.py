@@ -86,8 +86,8 @@ def capture_actors(run: Run) -> Iterator[Sequence[Any]]:
     """A capture actor for each camera, where the microscopes are; closed at the end."""
     setup = ray.put(run.setup)  # held here, because a camera that restarts needs it again
     with native_stderr_discarded():  # Ray's core would warn that it might not be held
-        placed = CaptureActor.options(**run.placement)
-        actors = [placed.remote(setup, camera) for camera in range(run.setup.plan.cameras)]
+        nodes = enumerate(run.placements)
+        actors = [CaptureActor.options(**at).remote(setup, camera) for camera, at in nodes]
     try:
         yield actors
     finally:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -75,26 +76,34 @@ def require_cpus() -> None:
     wait_for_resource("CPU for stacking", 1, cpu_slots, "start Ray on a computer that has some")
 
 
-def capture_placement(settings: Settings) -> dict[str, Any]:
-    """Ray options that place an actor or a task where the microscope is.
+def capture_placements(settings: Settings, cameras: int) -> list[dict[str, Any]]:
+    """For each camera the Ray options that place an actor or a task where its microscope is.
 
-    A real microscope takes one whole unit of the resource. UserMistake if the node that is needed
+    A real microscope takes one whole unit of the resource. UserMistake if a node that is needed
     does not join within `NODE_WAIT_S`.
     """
-    real = bool(settings.configurations)
-    name, _, label = (settings.capture_on or MICROSCOPE).partition("=")
+    if not settings.camera_nodes:
+        return [_placement(settings.capture_on, 0)] * cameras
+    counts = Counter(settings.camera_nodes)
+    placements = {on: _placement(on, real) for on, real in counts.items()}
+    return [placements[on] for on in settings.camera_nodes]
+
+
+def _placement(on: str | None, real: int) -> dict[str, Any]:
+    """Ray options for cameras on these nodes, so many of them real microscopes."""
+    name, _, label = (on or MICROSCOPE).partition("=")
     if label:
         hint = f"start Ray on the microscope's computer with --labels={name}={label}"
         wait_for_resource(f"node of label {name}={label}", 1, lambda: _labelled(name, label), hint)
         return {"label_selector": {name: label}}
-    required = settings.capture_on or (real and len(alive_nodes()) > 1)
+    required = on or (real and len(alive_nodes()) > 1)
     if not (required or ray.cluster_resources().get(name)):
         return {"label_selector": exclude_idle_heads()}
     hint = (
         f"start Ray on the microscope's computer with --resources='{{\"{name}\": 1}}', or end the "
         "scan that uses it"
     )
-    needed = len(settings.configurations) or SMALL_SHARE
+    needed = real or SMALL_SHARE
     wait_for_resource(f"of resource {name}", needed, lambda: _free(name), hint)
     return {"resources": {name: 1 if real else SMALL_SHARE}}
 

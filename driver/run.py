@@ -1,7 +1,7 @@
 """The life of a run: folder, checkpoint, Ray, workflow, summary, views."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.connection import other_cluster, ray_running, requested_address, task_events
 from cluster.liveness import ray_answers
-from cluster.nodes import capture_placement, cpu_slots, require_cpus, spilled_mb, store_bytes
+from cluster.nodes import capture_placements, cpu_slots, require_cpus, spilled_mb, store_bytes
 from cluster.storage_probe import require_shared_storage
 from cluster.watchdog import say_location
 from cluster.workers import MAX_PREFAULT_BYTES
@@ -49,7 +49,7 @@ class Run:
     journal: Journal
     credits: Credits
     stop: Stop
-    placement: Mapping[str, Any]  # Ray options of the capture actors
+    placements: Sequence[Mapping[str, Any]]  # Ray options of each capture actor
 
     @property
     def prefault_bytes(self) -> int:
@@ -121,14 +121,16 @@ def execute(
         stop, up_s = stop or Stop(), now_s()
         require_shared_storage(storage)
         require_cpus()
-        credits, placement = credits_of(setup), capture_placement(setup.settings)
+        credits = credits_of(setup)
+        placements = capture_placements(setup.settings, setup.plan.cameras)
         folder = folder.resolve()
         if not (folder / SETTINGS_FILE).exists():
             write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
         with Journal(folder / JOURNAL, listener) as journal:
             run = Run(
-                setup, predictor, location_of(folder), checkpoint, journal, credits, stop, placement
-            )
+                setup, predictor, location_of(folder), checkpoint, journal, credits, stop,
+                placements,
+            )  # fmt: skip
             write_header(run, up_s, began_s or up_s)
             say_location(run.location)
             error = run_workflow(run, workflow)

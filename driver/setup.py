@@ -7,7 +7,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from actors import query_microscope
 from cluster.failures import cause_of, one_line
-from cluster.nodes import capture_placement
+from cluster.nodes import capture_placements
 from config import Settings
 from microscope.opening import Setup, prepare, with_absolute_paths
 from scan.errors import InputError, ScanError
@@ -18,9 +18,11 @@ def resolve_setup(settings: Settings) -> Setup:
     if not settings.configurations:
         return prepare(settings)
     settings = with_absolute_paths(settings)
-    query = query_microscope.options(**capture_placement(settings))
-    cameras = range(len(settings.configurations))
-    answers = [query.remote(settings, camera) for camera in cameras]
+    placements = capture_placements(settings, len(settings.configurations))
+    answers = [
+        query_microscope.options(**placed).remote(settings, camera)
+        for camera, placed in enumerate(placements)
+    ]
     setups = [_answer(answer, settings.camera_start_s) for answer in answers]
     for name, other in zip(settings.configurations, setups, strict=True):
         if other.frames != setups[0].frames:

@@ -137,9 +137,10 @@ def with_absolute_paths(settings: Settings) -> Settings:
     """Name the configuration files of this computer so that actors find them, too."""
     paths = [Path(name) for name in settings.configurations]
     absolute = tuple(str(path.resolve() if is_file(path) else path) for path in paths)
-    several = bool(settings.microscopes)
+    several = zip(settings.microscopes, absolute, strict=False)
+    microscopes = tuple(each.model_copy(update={"config": file}) for each, file in several)
     return settings.model_copy(
-        update={"microscopes": absolute} if several else {"mm_config": absolute[0]}
+        update={"microscopes": microscopes} if microscopes else {"mm_config": absolute[0]}
     )
 
 

@@ -37,7 +37,7 @@ MISTAKES = {
     "edge of a camera": (MICROMANAGER | {"field_px": 256}, "use roi_px, binning"),
     "part of no width": (MICROMANAGER | {"roi_px": [0, 0, 0, 9]}, "roi_px: expected greater than"),
     "two resources": ({"capture_on": "a b"}, "capture_on: expected"),
-    "one file twice": (REAL | {"microscopes": ["b.cfg", "b.cfg"]}, "different files"),
+    "one file twice": (REAL | {"microscopes": ["b.cfg", "b.cfg"]}, "different ones"),
     "stage limits": (MICROMANAGER | {"stage_limits_um": [0, 9, 9, 0]}, "minimum before maximum"),
     "focus limits": (MICROMANAGER | {"focus_limits_um": [9, -9]}, "minimum before maximum"),
 }

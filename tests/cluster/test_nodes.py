@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cluster import nodes
-from cluster.nodes import HEAD, MICROSCOPE, SMALL_SHARE, capture_placement
+from cluster.nodes import HEAD, MICROSCOPE, SMALL_SHARE, capture_placements
 from config import validate
 from scan.errors import UserMistake
 
@@ -72,7 +73,7 @@ def test_cameras_live_where_the_hardware_is(
     head that is there to keep the cluster together."""
     cluster.found = nodes
 
-    assert capture_placement(validate(given)) == expected
+    assert capture_placements(validate(given), 1)[0] == expected
 
 
 @pytest.mark.parametrize(("given", "nodes", "said"), MISSING.values(), ids=MISSING)
@@ -83,7 +84,7 @@ def test_what_is_missing_is_named(
     cluster.found = nodes
 
     with pytest.raises(UserMistake) as refused:
-        capture_placement(validate(given))
+        capture_placements(validate(given), 1)[0]
 
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -97,4 +98,19 @@ def test_a_node_that_is_about_to_join_is_waited_for(
     monkeypatch.setattr(nodes, "NODE_WAIT_S", 30.0)
     monkeypatch.setattr(nodes.time, "sleep", lambda _: setattr(cluster, "found", LAB))
 
-    assert capture_placement(validate(ONE)) == {"resources": {MICROSCOPE: 1}}
+    assert capture_placements(validate(ONE), 1)[0] == {"resources": {MICROSCOPE: 1}}
+
+
+def test_each_microscope_is_placed_where_it_stands(cluster: SimpleNamespace) -> None:
+    """Configurations of one name on two computers are two microscopes, each on its own."""
+    at = [{"config": "a.cfg", "on": on} for on in ("scope=left", "electrons")]
+    settings = validate(REAL | {"microscopes": [*at, "b.cfg"], "capture_on": "scope=right"})
+    sides = [node(side, CPU=1) | {"Labels": {"scope": side}} for side in ("left", "right")]
+    cluster.found = [node("another", CPU=1, electrons=1), *sides]
+
+    assert capture_placements(settings, 3) == [
+        {"label_selector": {"scope": "left"}},
+        {"resources": {"electrons": 1}},
+        {"label_selector": {"scope": "right"}},
+    ]
+    assert validate(tomllib.loads(settings.to_toml())) == settings

@@ -286,7 +286,7 @@ def fake_scan(
         journal=journal,
         credits=credits,
         stop=Stop(),
-        placement={},
+        placements=(),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "capture_actors", lambda run: _nothing())
