@@ -4,10 +4,12 @@
 
 Each run scans the same small slide on a Ray of two nodes and loses one thing at a moment drawn from
 the seed: a capture actor in the scan or in autofocus, a stacking worker, a detection worker, the
-second node with all that is on it, or the driver, which is followed by `--resume`. The moment is a
-line of the journal, the process is killed with SIGKILL. One kind loses the stacking worker of a
-field on every attempt but the last. A run has survived if it ends with exit code 0 and the digest
-of the undisturbed run; where only workers died, each field must have been captured once.
+second node with all that is on it, or the driver, Ray's head or Ray's process on this computer,
+which are followed by `--resume`. The moment is a line of the journal, the process is killed with
+SIGKILL. One kind loses the stacking worker of a field on every attempt but the last, and one stops
+a worker for 5 to 15 s. A run has survived if it ends with exit code 0 and the digest of the
+undisturbed run; where only workers died, each field must have been captured once; where Ray died,
+the program must first have said so and closed its journal within 10 s.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +60,12 @@ WORKERS = {
     "detection worker": ("ray::detect",),
     "camera in autofocus": ("ray::CaptureActor.sweep",),
 }
+ANY_WORKER = ("ray::",)
+RAYS_OWN = {"Ray's head": "gcs_server", "Ray's process": "raylet"}
+TOLD_S = 10.0  # within which the death of Ray must be told
+FROZEN, FROZEN_S = "worker, stopped for seconds", (5.0, 15.0)
 EACH_STACKING_WORKER = "stacking worker, each time"  # on every attempt but the last
-FAULTS = [*WORKERS, EACH_STACKING_WORKER, "second node", "driver"]
+FAULTS = [*WORKERS, EACH_STACKING_WORKER, "second node", "driver", FROZEN, *RAYS_OWN]
 NO_EXPOSURE_LOST = ("stacking worker", "detection worker", EACH_STACKING_WORKER)
 ATTEMPTS = 1 + Settings().retries
 DONE = {"capture": "captured", "stack": "stacked", "detect": "detected"}
@@ -178,11 +184,59 @@ def scan_and_lose_driver(folder: Path, line: int, address: str) -> tuple[Strike,
     return strike, scan("--plain", "--resume", str(folder))
 
 
+def scan_and_lose_ray(folder: Path, line: int, name: str) -> tuple[Strike, int]:
+    """Run the program on a Ray of its own, kill a process of that Ray, resume here."""
+    command = [sys.executable, str(ROOT / "main.py"), *SLIDE, "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as program:
+
+        def kill() -> str:
+            for process in psutil.Process(program.pid).children(recursive=True):
+                if process.name() == RAYS_OWN[name]:
+                    process.kill()
+                    return name
+            return ""
+
+        with struck(folder, line, kill) as strike:
+            told = program.communicate()[1]
+    took_s, last = time.time() - strike.at_s, events_of(folder / "events.jsonl")[-1]
+    if strike.victim and not (program.returncode == 1 and told and took_s < TOLD_S):
+        print(f"told after {took_s:.1f} s with exit code {program.returncode}: {told!r}")
+        return strike, 1
+    assert last["event"] == "finished"
+    return strike, scan("--plain", "--resume", str(folder))
+
+
+def freeze_worker(generator: random.Random) -> str:
+    """Stop one of our Ray's processes for some seconds; which, or nothing if there is none."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith(ANY_WORKER):
+                found.append(process)
+    if not found:
+        return ""
+    process = generator.choice(found)
+    title = " ".join(process.cmdline()).strip()
+    process.suspend()
+    resume = threading.Timer(generator.uniform(*FROZEN_S), lambda: _resume(process))
+    resume.daemon = True
+    resume.start()
+    return title
+
+
+def _resume(process: psutil.Process) -> None:
+    with suppress(psutil.Error):  # killed meanwhile
+        process.resume()
+
+
 def recovery_s(strike: Strike, events: list[dict[str, Any]]) -> float:
-    """From the strike to the lost result, or to the new process where nothing was lost."""
+    """From the strike to the lost result, to the new process where nothing was lost, or to the last
+    event where Ray died."""
     after = [event for event in events if event["time"] > strike.at_s]
     words = strike.victim.removeprefix("ray::").rstrip("()").split()
-    if len(words) == 5:  # such as: capture stripe 0 field 3
+    if strike.victim in RAYS_OWN:
+        back = [event for event in after if event["event"] == "finished"]
+    elif len(words) == 5:  # such as: capture stripe 0 field 3
         place = (int(words[2]), int(words[4]))
         back = [
             e for e in after
@@ -227,12 +281,13 @@ class Arena:
             strike, code = scan_and_lose_each_worker(folder, generator.randrange(8))
         elif fault == "driver":
             strike, code = scan_and_lose_driver(folder, line, self.cluster.address)
+        elif fault in RAYS_OWN:
+            strike, code = scan_and_lose_ray(folder, line, fault)
         else:
-            kill = (
-                self.lose_second_node
-                if fault == "second node"
-                else lambda: kill_worker(WORKERS[fault], generator)
-            )
+            kill = {
+                "second node": self.lose_second_node,
+                FROZEN: lambda: freeze_worker(generator),
+            }.get(fault, lambda: kill_worker(WORKERS[fault], generator))
             with struck(folder, line, kill) as strike:
                 code = scan(*SLIDE, "--out", str(folder))
         if fault == "second node" and strike.victim:

@@ -8,6 +8,9 @@ what a process has for itself, RSS without shared pages; those of the object sto
 as the blocks that its file in shared memory has. Of kinds with several processes the mean is taken.
 Exposures shall be long enough that detection keeps up, or a backlog of tasks looks like a leak.
 
+Ray's head keeps what it knows of each task, some 2 kB, up to a number of tasks. It is lowered here
+so that it is reached before the first sample that counts: what grows afterwards has no such limit.
+
 Neighbouring samples are alike and would feign certainty, so the samples from the 200th field to the
 last are parted into ten blocks, and a line is fitted through the means of the blocks. Something
 grows if the slope exceeds two standard errors and adds more than 2 % of the first level from the
@@ -33,6 +36,7 @@ import numpy as np
 import psutil
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # this Ray is ours alone
+os.environ["RAY_task_events_max_num_task_in_gcs"] = "500"  # noqa: SIM112  (10,000 otherwise)
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -155,6 +159,13 @@ def store_bytes(raylet: int) -> int:
     return sum(files.values())
 
 
+def forked_by(program: psutil.Process) -> psutil.Process:
+    """The driver's process, which the program forks at once."""
+    while not (forked := program.children()):
+        time.sleep(0.01)
+    return forked[0]
+
+
 def soak(options: list[str], folder: Path) -> tuple[int, Watch]:
     """One scan, watched; exit code and samples."""
     (folder / "soak.toml").write_text(SETTINGS)
@@ -164,7 +175,7 @@ def soak(options: list[str], folder: Path) -> tuple[int, Watch]:
         (folder / "said.txt").open("w") as said,
         subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as driver,
     ):
-        watch = Watch(psutil.Process(driver.pid), folder / "run" / "events.jsonl")
+        watch = Watch(forked_by(psutil.Process(driver.pid)), folder / "run" / "events.jsonl")
         while driver.poll() is None:
             watch.look()
             time.sleep(SAMPLE_S)
