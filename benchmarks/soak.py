@@ -113,7 +113,8 @@ class Watch:
                 memory, files = process.memory_info(), process.num_fds()
                 seen[kind].append(((memory.rss - memory.shared) / 1e6, files))
                 if kind == "raylet":
-                    seen["object store"].append((store_bytes(process.pid) / 1e6, math.nan))
+                    store = store_bytes(process.pid) / 1e6
+                    seen["object store"].append((store, math.nan))
             except (psutil.Error, OSError):
                 continue  # ended just now
         for kind, found in seen.items():
