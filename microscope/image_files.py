@@ -212,6 +212,8 @@ def _read_ngff(path: Path) -> Image:
     names = [axis["name"] for axis in metadata["axes"]]
     units = [axis.get("unit") for axis in metadata["axes"]]
     sizes = dict(zip(names, map(_um, scale, units), strict=True))
+    if len(names) != store.ndim:
+        raise ValueError(f"{len(names)} axes of an array of {store.ndim} dimensions")
     letters = "".join(name[0].upper() for name in names)
     used, kept, warnings = _first_of_others(store, letters)
     _require_memory_for(path, store, used)
@@ -225,7 +227,8 @@ def _require_memory_for(path: Path, store: Any, used: Any) -> None:
     index_bytes = 16 * math.prod(shard) // max(1, math.prod(chunk))  # offset and length of a chunk
     pixels = max(math.prod(used.shape), math.prod(chunk))
     require_memory(path, max(pixels * store.dtype.numpy_dtype.itemsize, index_bytes))
-    chunks = math.prod(used.shape) // max(1, math.prod(used.chunk_layout.read_chunk.shape))
+    edges = zip(used.shape, used.chunk_layout.read_chunk.shape, strict=True)
+    chunks = math.prod(-(-edge // max(1, size)) for edge, size in edges)
     if chunks > MAX_CHUNKS:
         raise ValueError(f"{chunks} chunks, of {chunk} pixels")
 

@@ -187,6 +187,10 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "many small chunks": (
         lambda path: zarr(path, shape=[2, 2**15, 2**16], chunk=[1, 1, 16]), "268435456 chunks",
     ),
+    "chunks beyond the edge": (
+        lambda path: zarr(path, shape=[2, 2**31, 1], chunk=[2**31, 1, 1]), "2147483648 chunks",
+    ),
+    "fewer axes": (lambda path: zarr(path, axes="yx"), "2 axes of an array of 3 dimensions"),
     "axes of no image": (
         lambda path: zarr(path, shape=[2**53, 16, 2**31], axes=["index", "/", "/"]), "axes I//",
     ),
