@@ -25,6 +25,7 @@ CONNECT_HINT = (
 ADDRESS_HINT = "give the address that `ray start --head` printed, or auto on that computer"
 OF_ENVIRONMENT = "RAY_ADDRESS"
 CONNECT_TIMEOUT_S = 4.0
+ROOT = Path(__file__).resolve().parents[1]
 MAX_JOINED_CHARS = 200
 LIMITS = {  # by name: the limit, its option of ulimit, and what is needed beside the object store
     "address space of a process": (resource.RLIMIT_AS, "-v", 6 * 10**9),
@@ -44,6 +45,7 @@ def ray_running(settings: Settings) -> Iterator[None]:
         with ray_watched():
             yield
         return
+    require_own_modules(Path.cwd())
     if address := requested_address(settings):
         join_cluster(address, "--address" if settings.address else OF_ENVIRONMENT)
     else:
@@ -142,6 +144,23 @@ def require_grpc(host: str, port: int) -> None:
         raise TimeoutError(f"no Ray answered within {CONNECT_TIMEOUT_S:g} s") from None
     finally:
         channel.close()
+
+
+def require_own_modules(folder: Path) -> None:
+    """Raise UserMistake if a folder has modules of this program's names.
+
+    Ray's workers look for modules in the current folder first.
+    """
+    if folder.resolve() == ROOT:
+        return
+    own = {path.stem for path in _modules(ROOT)}
+    if found := sorted(path.name for path in _modules(folder) if path.stem in own):
+        expected, hint = "no module with a name of this program's", "run it from another folder"
+        raise UserMistake(str(folder), expected, ", ".join(found), hint)
+
+
+def _modules(folder: Path) -> list[Path]:
+    return [*folder.glob("*.py"), *(path.parent for path in folder.glob("*/__init__.py"))]
 
 
 def require_limits(store_bytes: int) -> None:

@@ -87,6 +87,24 @@ def test_shared_memory_is_needed_by_a_local_ray_alone(
     assert "num_cpus" not in no_ray[0]
 
 
+@pytest.mark.parametrize("name", ["tasks.py", "driver/__init__.py"])
+def test_modules_of_the_programs_names_are_refused(
+    no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """In a folder with a `tasks.py` of the user's, Ray's workers would import that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scan").mkdir()  # a folder alone hides no package
+    (tmp_path / "mine.py").touch()
+    start(validate({}))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+
+    with pytest.raises(UserMistake, match=f"got {name.partition('/')[0]}; run it from another"):
+        start(validate({}))
+
+    assert len(no_ray) == 1
+
+
 TOO_SMALL = {
     "address space": (connection.resource.RLIMIT_AS, "expected no limit, or 6500 MB, got 2000 MB"),
     "file": (connection.resource.RLIMIT_FSIZE, None),
