@@ -5,11 +5,9 @@ Invariant: no device moves before every position of a stack is known to lie with
 stages are stopped after a fault, so the stack can be requested again. One process owns a core.
 """
 
-import hashlib
 import math
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from config import is_file
 from microscope import ZStack
+from microscope.lock import MicroscopeLock
 from scan.clock import now_s
 from scan.errors import CaptureError, InputError, ScanError, UserMistake
 
@@ -388,28 +386,12 @@ def _input_error(subject: Path | str, *rest: str) -> InputError:
     return InputError(str(subject), *rest)
 
 
-def _lock(config: MicroManagerConfig) -> FileLock:
-    """Lock a microscope; InputError if another process still drives it after the timeout.
-
-    The system releases the lock of a process that was killed. The file lies among temporary ones,
-    for nothing may be left next to a configuration, whose folder may be read-only.
-    """
+def _lock(config: MicroManagerConfig) -> MicroscopeLock:
+    """Lock a microscope; InputError if there is no such file, or another process drives it."""
     if not (is_file(config.file) and os.access(config.file, os.R_OK)):
         hint = "name a file saved by Micro-Manager's hardware configuration wizard"
         raise _input_error(config.file, "a readable configuration file", "none", hint)
-    name = hashlib.sha256(str(config.file.resolve()).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir(), f"stripe-scan-{name}.lock")
-    lock = FileLock(path, timeout=config.timeout_s, mode=0o666, thread_local=False)
-    try:
-        lock.acquire(poll_interval=10 * POLL_S)
-    except Timeout:
-        expected, got = "a microscope that nobody drives", "one that another process drives"
-        hint = "wait until that scan is over, or stop it"
-        raise _input_error(config.file, expected, got, hint) from None
-    except OSError as error:  # the file of another user, on systems that protect temporary files
-        expected, hint = "to be opened", "remove it, unless that user is scanning"
-        raise _input_error(path, expected, str(error.strerror), hint) from None
-    return lock
+    return MicroscopeLock(config.file, config.timeout_s)
 
 
 def _load(config: MicroManagerConfig) -> Any:
