@@ -68,8 +68,10 @@ def join_cluster(address: str, source: str) -> None:
     host, _, port = address.rpartition(":")
     if address != "auto" and not (host and "/" not in host and port.isdecimal() and int(port)):
         raise UserMistake(source, "host:port of Ray's head", repr(address), ADDRESS_HINT)
+    if address == "auto":
+        host, _, port = _last_started().rpartition(":")
     try:
-        if address != "auto":
+        if port.isdecimal():
             require_grpc(host, int(port))
         with native_stderr_discarded():  # one message of ours replaces those of Ray's core
             ray.init(address=address, **_quiet())
@@ -194,13 +196,19 @@ def native_stderr_discarded() -> Iterator[None]:
 
 def other_cluster() -> str | None:
     """The address of another Ray that `ray start` left on this machine, if it answers."""
-    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
-    with suppress(OSError, ValueError):  # `ray start` writes its address into this file
-        address = Path(folder, "ray", "ray_current_cluster").read_text().strip()
-        host, _, port = address.rpartition(":")
-        if connects((host, int(port))) and address != ray.get_runtime_context().gcs_address:
-            return address
+    address = _last_started()
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and address != ray.get_runtime_context().gcs_address:
+        return address if connects((host, int(port))) else None
     return None
+
+
+def _last_started() -> str:
+    """The address that `ray start` wrote on this computer; empty if there is none."""
+    folder = os.environ.get("RAY_TMPDIR", tempfile.gettempdir())
+    with suppress(OSError, UnicodeError):
+        return Path(folder, "ray", "ray_current_cluster").read_text().strip()
+    return ""
 
 
 def task_events() -> list[dict[str, Any]]:

@@ -212,6 +212,22 @@ def test_words_of_ray_are_understood(
     assert no_ray[0]["address"] == address
 
 
+def test_the_last_cluster_of_this_computer_may_be_gone(
+    no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`auto` asks for the address that `ray start` left, and does not wait minutes for it."""
+    asked: list[tuple[str, int]] = []
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.9:6379\n")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(connection, "require_grpc", lambda *address: asked.append(address))
+
+    start(validate({"address": "auto"}))
+
+    assert asked == [("10.0.0.9", 6379)]
+    assert no_ray[0]["address"] == "auto"
+
+
 def test_a_long_temporary_folder_is_not_used(
     no_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
