@@ -286,8 +286,8 @@ def test_workers_that_die_or_hang_cost_no_exposure(
     """A stacking and a detection whose worker is killed, or hangs beyond its limit, on every
     attempt but the last: each is repeated and counted, nothing is captured again, same digest."""
     (tmp_path / "marks").mkdir()
-    monkeypatch.setattr(main, "stack_batch", failing_stack)
-    monkeypatch.setattr(main, "detect_objects", failing_detection)
+    monkeypatch.setattr(tasks, "stack_batch", failing_stack)
+    monkeypatch.setattr(tasks, "detect_objects", failing_detection)
 
     code, summary = scan(tmp_path / "run")
 
@@ -319,7 +319,7 @@ def test_a_full_disk_stops_the_scan_and_can_be_resumed(
     with room again it is resumed to the same digest."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(main, "stack_batch", stack_on_a_full_disk)
+        patched.setattr(tasks, "stack_batch", stack_on_a_full_disk)
         code, summary = scan(folder)
     said = capsys.readouterr()
 
@@ -351,7 +351,7 @@ def test_a_folder_that_is_gone_stops_the_scan(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """When the run folder vanishes the scan stops with one message, and makes no new one."""
-    monkeypatch.setattr(main, "stack_batch", stack_after_removing_all)
+    monkeypatch.setattr(tasks, "stack_batch", stack_after_removing_all)
     folder = tmp_path / "run"
 
     code = main.main([*QUICK, *SMALL, "--out", str(folder)])

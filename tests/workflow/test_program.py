@@ -29,6 +29,7 @@ from tests.workflow.left import summary_of
 ROOT = Path(__file__).parents[2]
 LONGER = ["--stripes", "2", "--fields", "6", "--planes", "7", "--field-px", "192"]
 LONGER += ["--exposure-ms", "40", "--focus-samples", "1"]
+FIRST = ("cluster/watchdog", "cluster/screen", "scan/errors", "scan/text")  # before all packages
 
 
 def program(*options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -77,7 +78,7 @@ def test_a_missing_package_is_named(tmp_path: Path) -> None:
     """Without its packages the program says in one line which is missing and what to do."""
     for package in ("cluster", "driver", "scan"):
         (tmp_path / package).mkdir()
-    for file in ("main.py", "cluster/watchdog.py", "cluster/screen.py", "scan/errors.py"):
+    for file in ("main.py", *(f"{name}.py" for name in FIRST)):
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "cluster" / "environment.py").write_text("import numpi")
 
