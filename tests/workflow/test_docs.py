@@ -438,6 +438,19 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def test_each_fault_that_is_told_of_has_a_test() -> None:
+    """The table of what happens names, for each row, a test that exists."""
+    text = (ROOT / "docs" / "faults-and-resume.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    shown = [re.search(r"\[`(.+)`\]\(\.\./(tests/\S+)\) \|$", row) for row in rows]
+    named = [match.groups() for match in shown if match]
+
+    table = rows[rows.index("| what happens | what the run does | shown by |") + 2 :]
+    assert len(named) == len(table) > 20
+    for name, file in named:
+        assert f"def test_{name.replace(' ', '_')}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_links_lead_somewhere(page: str) -> None:
     """Each link to a file or a heading of the project has its target."""
