@@ -21,7 +21,6 @@ from typing import Any
 from cluster.screen import keep_screen
 from scan.errors import ScanError
 
-REQUESTS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # to stop
 FROM_KERNEL = 0x80  # SI_KERNEL: a terminal sent it, to the child as well
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 EXIT_S = 15.0  # within which a driver ends that has said its exit code; Ray may hang
@@ -64,7 +63,9 @@ def fork_driver() -> None:
     keep_screen()
     from_child, to_parent = os.pipe()
     parent, before = os.getpid(), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    requests = {each for each in REQUESTS if signal.getsignal(each) != signal.SIG_IGN}
+    requests = {signal.SIGINT, signal.SIGTERM}  # to stop
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        requests.add(signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_BLOCK, requests)
     child = os.fork()
     if child:
@@ -114,7 +115,7 @@ def _follow(status: int, stopped: bool, said: dict[str, Any]) -> None:
     global death
     if "code" in said:
         sys.exit(said["code"])
-    if "exits" in said and status >= 0:
+    if "exits" in said and status >= 0 and not stopped:  # Ray exits on SIGTERM while it starts
         sys.exit(status)
     error = ScanError(*said.get("error", (*EXPECTED, _got(status), HINT)))
     death = Death(error, said.get("location"), stopped)

@@ -107,10 +107,16 @@ def test_a_request_to_stop_is_passed_on(number: signal.Signals, group: bool) -> 
     assert output == f"stopped by {number.value}\n"
 
 
-def test_a_driver_that_a_signal_ends_was_stopped() -> None:
+@pytest.mark.parametrize(
+    "does",
+    ["", "signal.signal(15, lambda n, frame: sys.exit(n))\n"],
+    ids=["killed", "as Ray handles it"],
+)
+def test_a_driver_that_a_signal_ends_was_stopped(does: str) -> None:
     """A signal that ends the driver before it can handle one is no failure."""
-    run = driver("time.sleep(20)")
+    run = driver(does + "print(flush=True)\nfor _ in range(2000): time.sleep(0.01)")
     assert run.stdout is not None
+    run.stdout.readline()
     run.stdout.readline()
 
     run.terminate()
