@@ -14,16 +14,25 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-import scipy
-import skimage
 
+from imaging.detection_kernels import (
+    SHAPES,
+    Rules,
+    bin_blocks,
+    boxes_of,
+    brightness_of,
+    half_gaussian,
+    measure_lights,
+    measure_shapes,
+    number_objects,
+    split_regions,
+)
 from imaging.statistics import (
     DIAMETER_RANGE,
     LEVELS_PER_THRESHOLD,
     DetectionStatistics,
     initial_statistics,
     typical_light,
-    weighted_median,
 )
 
 # Lengths in object diameters, tuned on the 120 real images of benchmarks/detection.py. All optima
@@ -40,15 +49,9 @@ PASSES = 2  # the first pass removes haze between objects, the second splits wha
 SEED_STEPS = 4096  # quantisation of the seed landscape: the watershed compares integers
 
 RIM_WIDTH = 0.25  # in diameters: the rim with which an object is compared for its score
-CENTROID_STEPS = 1024  # centroids are multiples of 1/1024 px: exact in float64 wherever they lie
-
-SHAPE_COLUMNS = (
-    "label", "centroid_local", "bbox", "area", "equivalent_diameter_area", "eccentricity",
-    "solidity", "orientation", "intensity_mean", "intensity_max",
-)  # fmt: skip
 
 # A table makes logarithms bit-identical wherever a pixel lies in a vector register.
-LOG_OF_LEVEL = np.log1p(np.arange(65536) / LEVELS_PER_THRESHOLD)
+LIGHT = np.log1p(np.arange(65536) / LEVELS_PER_THRESHOLD).astype(np.float32)
 
 ROUNDS = 2  # of detecting with a diameter and measuring it again; more do not help
 
@@ -93,9 +96,10 @@ def _found(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> tup
     """Return contrast and diameter of the objects detected; contrast 0 if there are none."""
     lights, areas = [], []
     for image in images:
-        levels, labels = _work(image, statistics, (0, 0))
-        labels = raster_order(labels)
-        lights.append(_brightness(labels, levels)[1:])
+        levels, labels, used = _work(image, statistics, (0, 0))
+        least = _least_area(statistics)
+        labels = number_objects(labels, used, least, 1, (0, 0), labels.shape)
+        lights.append(brightness_of(labels, levels, (0, 0), CUT_QUANTILE)[1:])
         areas.append(np.bincount(labels.ravel())[1:])
     light, area = np.concatenate(lights), np.concatenate(areas)
     if not area.size:
@@ -126,107 +130,72 @@ def detect(
         0 is background; objects are 1 to n in the raster order of their first pixels.
     """
     factor = statistics.bin_factor
-    _, labels = _work(image, statistics, origin)
-    full = labels.repeat(factor, axis=0).repeat(factor, axis=1)
-    (top, left), (rows, columns) = (start % factor for start in origin), image.shape
-    return raster_order(full[top : top + rows, left : left + columns])
+    _, labels, used = _work(image, statistics, origin)
+    least = _least_area(statistics)
+    first = (origin[0] % factor, origin[1] % factor)
+    return np.asarray(number_objects(labels, used, least, factor, first, image.shape))
 
 
 def _work(
     image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
-) -> tuple[np.ndarray, Labels]:
-    """Return levels and labels on the working grid."""
+) -> tuple[np.ndarray, Labels, int]:
+    """Return levels, labels on the working grid, and how many labels were used."""
     factor = statistics.bin_factor
     levels = statistics.levels(_bin(image, factor, origin))
-    diameter = statistics.diameter_px / factor
-    light = LOG_OF_LEVEL[levels]
-    mask = levels >= LEVELS_PER_THRESHOLD
-    for _ in range(PASSES):
-        labels = _trim(flood(mask, landscape(mask, light, diameter), diameter), levels)
-        mask = labels > 0
-    return levels, fill_holes_remove_small(labels, diameter)
+    mask = (levels >= LEVELS_PER_THRESHOLD).astype(np.uint8)
+    _, regions, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    rules = _rules(statistics.diameter_px / factor)
+    return levels, *split_regions(levels, regions, _with_margin(boxes, mask.shape), LIGHT, rules)
+
+
+def _least_area(statistics: DetectionStatistics) -> float:
+    """Return the area below which something is not an object, in working pixels."""
+    return float(MIN_AREA * np.pi / 4 * (statistics.diameter_px / statistics.bin_factor) ** 2)
 
 
 def _bin(image: np.ndarray, factor: int, origin: tuple[int, int]) -> np.ndarray:
-    """Average blocks aligned with the mosaic's grid; blocks cut by the border repeat the edge."""
-    ends = [(o % factor, -(o + n) % factor) for o, n in zip(origin, image.shape, strict=True)]
-    padded = np.pad(image, ends, mode="edge").astype(np.float64)
-    # Slices are added in a fixed order; the order in numpy's own sum depends on the position.
-    tall = sum((padded[i::factor] for i in range(1, factor)), padded[::factor])
-    wide = sum((tall[:, i::factor] for i in range(1, factor)), tall[:, ::factor])
-    return wide / factor**2
+    """Average blocks aligned with the mosaic's grid; float32."""
+    pixels = _as_floats(image)
+    if factor == 1:
+        return pixels
+    first = (origin[0] % factor, origin[1] % factor)
+    shape = [-(-(o + n) // factor) for o, n in zip(first, image.shape, strict=True)]
+    binned = np.empty(shape, np.float32)
+    bin_blocks(pixels, factor, first, binned)
+    return binned
 
 
-def landscape(mask: np.ndarray, light: np.ndarray, diameter: float) -> np.ndarray:
-    """Return the weighted mean of light and capped distance to the rim in object radii."""
-    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    depth = np.minimum(distance.astype(np.float64) / (diameter / 2), DISTANCE_CAP)
-    return DISTANCE_WEIGHT * depth + (1 - DISTANCE_WEIGHT) * light
+def _as_floats(image: np.ndarray) -> np.ndarray:
+    """Return a float32 copy; compiled loops have one version, for writable rows in one piece."""
+    return np.array(image, np.float32, order="C")
 
 
-def flood(mask: np.ndarray, ground: np.ndarray, diameter: float) -> Labels:
-    """Label a mask (y, x) by a watershed from the peaks of a landscape with values below 4096."""
-    smooth = scipy.ndimage.gaussian_filter(
-        ground, SEED_SIGMA * diameter, mode="nearest", truncate=3.0
+def _with_margin(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return top, left, bottom, right of each region with a margin of one pixel, in the image."""
+    left, top, width, height = boxes[1:, : cv2.CC_STAT_AREA].T.astype(np.int64)
+    ends = [np.minimum(top + height + 1, shape[0]), np.minimum(left + width + 1, shape[1])]
+    return np.stack([np.maximum(top - 1, 0), np.maximum(left - 1, 0), *ends], axis=1)
+
+
+def _rules(diameter: float) -> Rules:
+    """Return how regions are split for a diameter in working pixels."""
+    return Rules(
+        radius=diameter / 2,
+        cap=DISTANCE_CAP,
+        depth_weight=DISTANCE_WEIGHT,
+        steps=float(SEED_STEPS),
+        smoothing=half_gaussian(SEED_SIGMA * diameter, 3.0),
+        apart=_half_widths(PEAK_DISTANCE * diameter),
+        quantile=CUT_QUANTILE,
+        cut=CUT_FRACTION,
+        largest_hole=np.pi / 4 * diameter**2,
+        passes=PASSES,
     )
-    height = np.rint(smooth * SEED_STEPS).astype(np.float32)  # integers below 2**24: exact
-    peaks = mask & (height == cv2.dilate(height, _disc(PEAK_DISTANCE * diameter)))
-    seeds, _ = scipy.ndimage.label(peaks, np.ones((3, 3)))
-    return skimage.segmentation.watershed(-height, seeds, mask=mask).astype(np.int32)
 
 
-def _trim(labels: Labels, levels: np.ndarray) -> Labels:
-    """Cut objects at a fraction of their own brightness and keep the largest connected part.
-
-    Of equal parts the first in raster order is kept.
-    """
-    brightness = _brightness(labels, levels)
-    labels = np.where(levels >= CUT_FRACTION * brightness[labels], labels, 0)
-    parts, number = skimage.measure.label(labels, connectivity=1, return_num=True)
-    owner = np.zeros(number + 1, np.int32)
-    owner[parts] = labels
-    sizes = np.bincount(parts.ravel(), minlength=number + 1)
-    rising = np.argsort(-sizes, kind="stable")[::-1]
-    largest = np.zeros(labels.max(initial=0) + 1, int)
-    largest[owner[rising]] = rising  # the last assignment wins: the largest part
-    return np.where(parts == largest[labels], labels, 0)
-
-
-def _brightness(labels: Labels, levels: np.ndarray) -> np.ndarray:
-    """Return a high quantile of the levels of every label; 0 for background and unused labels."""
-    inside = labels > 0
-    keys = np.sort(labels[inside].astype(np.int64) << 16 | levels[inside])
-    counts = np.bincount(keys >> 16, minlength=1)
-    last = np.cumsum(counts) - 1
-    quantile = last - ((1 - CUT_QUANTILE) * np.maximum(counts - 1, 0)).astype(np.int64)
-    return np.where(counts > 0, (keys & 0xFFFF)[quantile], 0) if keys.size else counts
-
-
-def fill_holes_remove_small(labels: Labels, diameter: float) -> Labels:
-    """Fill holes enclosed by a single object; remove objects far smaller than the typical one."""
-    typical_area = np.pi / 4 * diameter**2
-    patches, _ = scipy.ndimage.label(labels == 0)
-    sizes = np.bincount(patches.ravel())
-    sizes[0] = 0
-    filled = labels.copy()
-    boxes = scipy.ndimage.find_objects(patches)
-    for patch in np.flatnonzero((sizes > 0) & (sizes <= typical_area)):  # bounds the range
-        box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[patch - 1])
-        hole = patches[box] == patch
-        rim = np.unique(labels[box][scipy.ndimage.binary_dilation(hole) & ~hole])
-        if rim.size == 1:
-            filled[box][hole] = rim[0]
-    keep = np.bincount(filled.ravel()) >= MIN_AREA * typical_area
-    return np.where(keep[filled], filled, 0)
-
-
-def raster_order(labels: Labels) -> Labels:
-    """Number the objects 1 to n by their first pixels."""
-    inside = np.flatnonzero(labels)[::-1]
-    first = np.full(labels.max(initial=0) + 1, labels.size)
-    first[labels.ravel()[inside]] = inside  # the last assignment wins: the first pixel
-    first[0] = -1  # so that the background comes first
-    return np.argsort(np.argsort(first)).astype(np.int32)[labels]
+def _half_widths(radius: float) -> np.ndarray:
+    """Return half of the width of each row of a disc, its centre not counted."""
+    return _disc(radius).sum(axis=1, dtype=np.int64) // 2
 
 
 def _disc(radius: float) -> np.ndarray:
@@ -260,40 +229,15 @@ def measure(
         ``score`` in [0, 1], s / (1 + s) where s is the object's mean light above the median of
         its rim in units of a pixel's noise.
     """
-    table: dict[str, np.ndarray] = skimage.measure.regionprops_table(
-        labels, image, properties=SHAPE_COLUMNS
-    )
-    for axis in "01":
-        local = table.pop(f"centroid_local-{axis}")
-        corner = table[f"bbox-{axis}"]
-        table[f"centroid-{axis}"] = corner + np.rint(local * CENTROID_STEPS) / CENTROID_STEPS
-    boxes = scipy.ndimage.find_objects(labels)
-    extra = [
-        _height_and_score(number, boxes[number - 1], labels, image, depth_um, statistics)
-        for number in table["label"].tolist()
-    ]
-    table["z_um"], table["score"] = np.array(extra, np.float64).reshape(-1, 2).T
-    return table
-
-
-def _height_and_score(
-    number: int,
-    box: tuple[slice, slice],
-    labels: Labels,
-    image: np.ndarray,
-    depth_um: np.ndarray,
-    statistics: DetectionStatistics,
-) -> tuple[float, float]:
-    disc = _disc(RIM_WIDTH * statistics.diameter_px)
-    reach = disc.shape[0] // 2
-    wide = tuple(slice(max(s.start - reach, 0), s.stop + reach) for s in box)
-    inside = labels[wide] == number
-    rim = (cv2.dilate(inside.astype(np.uint8), disc) > 0) & (labels[wide] == 0)
-    light = image[wide].astype(np.float64)
-    ground = np.median(light[rim]) if rim.any() else statistics.background
-    depth = depth_um[wide][inside].astype(np.float64)
-    weight = np.maximum(light[inside] - statistics.background, 0)
-    finite = np.isfinite(depth)
-    height = weighted_median(depth[finite], weight[finite], float("nan"))
-    contrast = max(light[inside].mean() - ground, 0) / statistics.noise
-    return height, contrast / (1 + contrast)
+    labels = np.array(labels, np.int32, order="C")
+    light, depth = _as_floats(image), _as_floats(depth_um)
+    background, disc = statistics.background, _half_widths(RIM_WIDTH * statistics.diameter_px)
+    boxes = boxes_of(labels, labels.max())
+    table = {"label": np.arange(1, len(boxes) + 1)} | {f"bbox-{k}": boxes[:, k] for k in range(4)}
+    *shapes, down, across = measure_shapes(labels, boxes).T
+    table |= zip(SHAPES, shapes, strict=True)
+    mean, most, height, ground = measure_lights(labels, light, depth, boxes, disc, background).T
+    table |= {"intensity_mean": mean, "intensity_max": most}
+    contrast = np.maximum(mean - ground, 0) / statistics.noise
+    table |= {"centroid-0": down, "centroid-1": across}
+    return table | {"z_um": height, "score": contrast / (1 + contrast)}

@@ -7,18 +7,22 @@ long as the network depends on its receptive field only.
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
+import scipy
+import skimage
 
 from imaging.detection import (
     DISTANCE_CAP,
+    DISTANCE_WEIGHT,
+    MIN_AREA,
     PEAK_DISTANCE,
     SEED_SIGMA,
-    fill_holes_remove_small,
-    flood,
-    landscape,
-    raster_order,
+    SEED_STEPS,
 )
 from imaging.statistics import CLUMP
+
+Labels = np.ndarray
 
 GRID_PX = 32  # windows begin at its multiples, for up to five halvings of the image
 MAP_STEPS = 1024  # per unit of a map: hides the last bits, in which CPUs differ
@@ -106,3 +110,53 @@ def instances(maps: np.ndarray, second_map: str, diameter_px: float) -> np.ndarr
         inner = np.clip(steps[0] - steps[1:].sum(axis=0), 0, 1)  # without rim: the foreground
         ground = landscape(inner >= 0.5, inner, diameter_px)
     return raster_order(fill_holes_remove_small(flood(mask, ground, diameter_px), diameter_px))
+
+
+def landscape(mask: np.ndarray, light: np.ndarray, diameter: float) -> np.ndarray:
+    """Return the weighted mean of light and capped distance to the rim in object radii."""
+    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    depth = np.minimum(distance.astype(np.float64) / (diameter / 2), DISTANCE_CAP)
+    return DISTANCE_WEIGHT * depth + (1 - DISTANCE_WEIGHT) * light
+
+
+def flood(mask: np.ndarray, ground: np.ndarray, diameter: float) -> Labels:
+    """Label a mask (y, x) by a watershed from the peaks of a landscape with values below 4096."""
+    smooth = scipy.ndimage.gaussian_filter(
+        ground, SEED_SIGMA * diameter, mode="nearest", truncate=3.0
+    )
+    height = np.rint(smooth * SEED_STEPS).astype(np.float32)  # integers below 2**24: exact
+    peaks = mask & (height == cv2.dilate(height, _disc(PEAK_DISTANCE * diameter)))
+    seeds, _ = scipy.ndimage.label(peaks, np.ones((3, 3)))
+    return skimage.segmentation.watershed(-height, seeds, mask=mask).astype(np.int32)
+
+
+def fill_holes_remove_small(labels: Labels, diameter: float) -> Labels:
+    """Fill holes enclosed by a single object; remove objects far smaller than the typical one."""
+    typical_area = np.pi / 4 * diameter**2
+    patches, _ = scipy.ndimage.label(labels == 0)
+    sizes = np.bincount(patches.ravel())
+    sizes[0] = 0
+    filled = labels.copy()
+    boxes = scipy.ndimage.find_objects(patches)
+    for patch in np.flatnonzero((sizes > 0) & (sizes <= typical_area)):  # bounds the range
+        box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[patch - 1])
+        hole = patches[box] == patch
+        rim = np.unique(labels[box][scipy.ndimage.binary_dilation(hole) & ~hole])
+        if rim.size == 1:
+            filled[box][hole] = rim[0]
+    keep = np.bincount(filled.ravel()) >= MIN_AREA * typical_area
+    return np.where(keep[filled], filled, 0)
+
+
+def raster_order(labels: Labels) -> Labels:
+    """Number the objects 1 to n by their first pixels."""
+    inside = np.flatnonzero(labels)[::-1]
+    first = np.full(labels.max(initial=0) + 1, labels.size)
+    first[labels.ravel()[inside]] = inside  # the last assignment wins: the first pixel
+    first[0] = -1  # so that the background comes first
+    return np.argsort(np.argsort(first)).astype(np.int32)[labels]
+
+
+def _disc(radius: float) -> np.ndarray:
+    size = 2 * max(1, round(radius)) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import scipy
 
+from imaging.detection_kernels import half_gaussian, smooth
 from imaging.pyramid import mean_pyramid
 
 WORKING_DIAMETER = 20  # minimum width of an object in binned pixels: finer only costs time
@@ -102,12 +103,11 @@ class DetectionStatistics:
     def levels(self, binned: np.ndarray) -> np.ndarray:
         """Return light above the local background, uint16, in fractions of the threshold."""
         diameter = self.diameter_px / self.bin_factor
-        light = (binned - self.background) * (LEVELS_PER_THRESHOLD / self.threshold)
-        sigma = SMOOTHING_SIGMA * diameter
-        smooth = scipy.ndimage.gaussian_filter(
-            light, sigma, mode="nearest", truncate=SMOOTHING_REACH
-        )
-        steps = np.clip(np.rint(smooth) + LEVEL_OFFSET, 0, 65535).astype(np.uint16)
+        scale = np.float32(LEVELS_PER_THRESHOLD / self.threshold)
+        light = (binned.astype(np.float32) - np.float32(self.background)) * scale
+        soft = np.empty_like(light)
+        smooth(light, half_gaussian(SMOOTHING_SIGMA * diameter, SMOOTHING_REACH), soft)
+        steps = np.clip(np.rint(soft, out=soft) + LEVEL_OFFSET, 0, 65535).astype(np.uint16)
         window = np.ones((_window(diameter),) * 2, np.uint8)
         return steps - cv2.morphologyEx(steps, cv2.MORPH_OPEN, window)
 

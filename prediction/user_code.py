@@ -11,7 +11,8 @@ from traceback import extract_tb
 
 import numpy as np
 
-from imaging.detection import estimate_statistics, raster_order
+from imaging.detection import estimate_statistics
+from imaging.instances import raster_order
 from imaging.statistics import DetectionStatistics
 from prediction import Array, ModelStatistics, Origin, Samples
 from scan.errors import UserMistake
