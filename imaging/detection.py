@@ -11,9 +11,11 @@ brightness, and repeat the last two steps on the remaining mask.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import scipy
 
 from imaging.detection_kernels import (
     SHAPES,
@@ -21,10 +23,15 @@ from imaging.detection_kernels import (
     bin_blocks,
     boxes_of,
     brightness_of,
+    core_of,
+    fill_rings,
     half_gaussian,
     measure_lights,
     measure_shapes,
+    merge_regions,
     number_objects,
+    sizes_of,
+    split_discs,
     split_regions,
 )
 from imaging.statistics import (
@@ -33,6 +40,7 @@ from imaging.statistics import (
     DetectionStatistics,
     initial_statistics,
     typical_light,
+    weighted_quantile,
 )
 
 # Lengths in object diameters, tuned on the 120 real images of benchmarks/detection.py. All optima
@@ -48,12 +56,38 @@ MIN_AREA = 0.1  # of a typical object: beads cut by the edge stay, specks are re
 PASSES = 2  # the first pass removes haze between objects, the second splits what it hid
 SEED_STEPS = 4096  # quantisation of the seed landscape: the watershed compares integers
 
+CORE_FRACTION = 0.5  # of its own brightness: the second pass measures depth within this
+DIP = 0.01  # of the landscape: peaks between which it falls less are one
+NECK = 0.85  # depth of a saddle over that of the lower peak, from which neighbours may be one
+BRIDGE = 0.75  # light of a saddle over that of the darker neighbour, likewise
+SOLIDITY = 0.95  # from which such a pair is one object
+ROD_SOLIDITY = 0.85  # the same for several in a row that are no wider than one of them
+ROD_WIDTH = 1.3  # minor axis of such a row, in widths of its widest member
+WALL = 0.6  # least over greatest width of a ring's wall
+OPENING = 0.6  # radius of a ring's hole over half the width of its wall: not a gap between discs
+LARGEST_RING = 1.5  # area of a hole in areas of a large object
+
+# Where all objects have one width, merging may be bolder, because a clump shows in its width.
+DIP_ALIKE, BRIDGE_ALIKE, SLACK_ALIKE = 0.04, 0.65, 0.5
+DISC_FACTOR = 1.5  # in areas of a disc: larger objects are tried to be split into discs
+
 RIM_WIDTH = 0.25  # in diameters: the rim with which an object is compared for its score
 
 # A table makes logarithms bit-identical wherever a pixel lies in a vector register.
 LIGHT = np.log1p(np.arange(65536) / LEVELS_PER_THRESHOLD).astype(np.float32)
-
 ROUNDS = 2  # of detecting with a diameter and measuring it again; more do not help
+
+# How sizes are learned from regions at half maximum, none of them split.
+SEARCH = 6.0  # how much larger than the first guess objects may be
+SMALLEST = 0.12  # of the size at half of the area: what is smaller is dirt
+TYPICAL_QUANTILE, LARGE_QUANTILE = 0.4, 0.8  # of sizes; the latter weighted by area
+WIDTH_FACTOR = 1.15  # from inscribed width to diameter, for nuclei that are not round
+WHOLE = 0.93  # solidity of regions that count as large objects, not as clumps
+MIXED = 1.8  # large over typical diameter, from which sizes are mixed
+MIN_REGIONS = 8  # fewer say nothing about the others
+EQUAL_WIDTHS, EQUAL_DISCS = 1.15, 1.08  # typical over small diameter; nuclei are at 1.1 and more
+ROUND = 1.1  # diameter by area over width
+USUAL = (0.8, 1.5)  # typical diameter over the one from detection, where the latter stands
 
 Labels = np.ndarray
 
@@ -83,13 +117,24 @@ def estimate_statistics(
     """
     if not samples or any(sample.ndim != 2 or not sample.size for sample in samples):
         raise ValueError("expected one or more images (y, x) to estimate statistics from")
-    statistics = initial_statistics(samples)
-    if diameter_px is not None:
-        statistics = replace(statistics, diameter_px=float(diameter_px))
+    first = initial_statistics(samples)
+    statistics = first if diameter_px is None else replace(first, diameter_px=float(diameter_px))
     for _ in range(ROUNDS):
         contrast, diameter = _found(samples, statistics)
         statistics = replace(statistics, contrast=contrast, diameter_px=diameter_px or diameter)
-    return statistics
+    if not contrast:
+        return statistics
+    sizes = _sizes(samples, replace(first, contrast=contrast))
+    if diameter_px is None and sizes.alike and not USUAL[0] < sizes.typical / diameter < USUAL[1]:
+        statistics = replace(statistics, diameter_px=sizes.typical)
+    mixed = sizes.large > MIXED * statistics.diameter_px
+    statistics = replace(
+        statistics,
+        large_px=sizes.large if mixed else 0.0,
+        long_px=sizes.long if sizes.alike == "width" else 0.0,
+        alike="width" if mixed and sizes.alike else sizes.alike,
+    )
+    return replace(statistics, contrast=_found(samples, statistics)[0])
 
 
 def _found(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> tuple[float, float]:
@@ -97,8 +142,7 @@ def _found(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> tup
     lights, areas = [], []
     for image in images:
         levels, labels, used = _work(image, statistics, (0, 0))
-        least = _least_area(statistics)
-        labels = number_objects(labels, used, least, 1, (0, 0), labels.shape)
+        labels = number_objects(labels, used, _least_area(statistics), 1, (0, 0), labels.shape)
         lights.append(brightness_of(labels, levels, (0, 0), CUT_QUANTILE)[1:])
         areas.append(np.bincount(labels.ravel())[1:])
     light, area = np.concatenate(lights), np.concatenate(areas)
@@ -108,6 +152,56 @@ def _found(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> tup
     diameter = statistics.bin_factor * float(np.median(np.sqrt(area[likely] * 4 / np.pi)))
     grey = typical * statistics.threshold / LEVELS_PER_THRESHOLD
     return grey, float(np.clip(diameter, *DIAMETER_RANGE))
+
+
+class Sizes(NamedTuple):
+    """Typical and large diameter, greatest length, and in what the regions are alike, if at all."""
+
+    typical: float
+    large: float
+    long: float
+    alike: str
+
+
+def _sizes(images: Sequence[np.ndarray], guess: DetectionStatistics) -> Sizes:
+    """Return the sizes of regions at half maximum, in pixels of the images.
+
+    A diameter is that of the area, or the width if that is less: clumps and rods do not count as
+    large objects. A share of small diameters that are equal tells that all are, clumps aside.
+    """
+    wide = replace(guess, large_px=SEARCH * guess.diameter_px)
+    found = np.concatenate([_half_maxima(image, wide) for image in images])
+    if not len(found):
+        return Sizes(guess.diameter_px, 0.0, 0.0, "")
+    size = np.minimum(found[:, 0], WIDTH_FACTOR * found[:, 1] + 1)
+    real = size >= SMALLEST * weighted_quantile(size, size**2, 0.5)
+    size, (by_area, _, length, solidity) = size[real], found[real].T
+    small, typical = np.quantile(size, (0.1, TYPICAL_QUANTILE), method="lower")
+    near, whole = np.abs(size / typical - 1) < EQUAL_WIDTHS - 1, solidity >= WHOLE
+    large = weighted_quantile(size[whole], size[whole] ** 2, LARGE_QUANTILE) if whole.any() else 0.0
+    discs = np.quantile((by_area / size)[near], 0.3) < ROUND  # the others may be clumps
+    limit = EQUAL_DISCS if discs else EQUAL_WIDTHS
+    alike = len(size) >= MIN_REGIONS and typical < limit * small
+    ends = wide.bin_factor * np.array([typical, large, length[near].max()])
+    low, high = DIAMETER_RANGE
+    return Sizes(
+        float(np.clip(ends[0], low, high)),
+        float(min(ends[1], high)),
+        float(ends[2]),
+        ("discs" if discs else "width") if alike else "",
+    )
+
+
+def _half_maxima(image: np.ndarray, wide: DetectionStatistics) -> np.ndarray:
+    """Return diameter by area, width, length and solidity of the parts above half maximum."""
+    levels, regions, boxes, areas = _regions(image, wide, (0, 0))
+    rules = _rules(wide)._replace(largest_ring=np.inf)
+    fill_rings(levels, regions, boxes, areas, 0.0, rules)
+    core = scipy.ndimage.binary_fill_holes(core_of(regions, levels, rules))
+    _, parts = cv2.connectedComponents(core.astype(np.uint8), connectivity=4)
+    boxes = boxes_of(parts, parts.max())
+    solidity = measure_shapes(parts, boxes)[:, SHAPES.index("solidity")]
+    return np.column_stack([sizes_of(parts, boxes), solidity])
 
 
 def detect(
@@ -140,12 +234,29 @@ def _work(
     image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
 ) -> tuple[np.ndarray, Labels, int]:
     """Return levels, labels on the working grid, and how many labels were used."""
-    factor = statistics.bin_factor
-    levels = statistics.levels(_bin(image, factor, origin))
+    levels, regions, boxes, areas = _regions(image, statistics, origin)
+    rules, least, core = _rules(statistics), _least_area(statistics), regions > 0
+    for _ in range(PASSES):
+        fill_rings(levels, regions, boxes, areas, least, rules)
+        labels, last = split_regions(levels, regions, boxes, core, LIGHT, rules)
+        regions[labels == 0] = 0
+        core = core_of(labels, levels, rules)
+    merge_regions(labels, levels, regions, boxes, last, rules)
+    used = int(last[-1])
+    if statistics.alike == "discs":
+        used = split_discs(labels, levels, used, DISC_FACTOR, rules)
+    return levels, labels, used
+
+
+def _regions(
+    image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
+) -> tuple[np.ndarray, Labels, np.ndarray, np.ndarray]:
+    """Return levels, and numbers, boxes and areas of the regions above the threshold."""
+    levels = statistics.levels(_bin(image, statistics.bin_factor, origin))
     mask = (levels >= LEVELS_PER_THRESHOLD).astype(np.uint8)
-    _, regions, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    rules = _rules(statistics.diameter_px / factor)
-    return levels, *split_regions(levels, regions, _with_margin(boxes, mask.shape), LIGHT, rules)
+    _, regions, found, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = found[:, cv2.CC_STAT_AREA].astype(np.int64)
+    return levels, regions, _with_margin(found, mask.shape), areas
 
 
 def _least_area(statistics: DetectionStatistics) -> float:
@@ -177,19 +288,33 @@ def _with_margin(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([np.maximum(top - 1, 0), np.maximum(left - 1, 0), *ends], axis=1)
 
 
-def _rules(diameter: float) -> Rules:
-    """Return how regions are split for a diameter in working pixels."""
+def _rules(statistics: DetectionStatistics) -> Rules:
+    """Return how regions are split."""
+    diameter = statistics.diameter_px / statistics.bin_factor
+    large = statistics.large_px / statistics.bin_factor
+    alike = bool(statistics.alike)
     return Rules(
         radius=diameter / 2,
-        cap=DISTANCE_CAP,
+        cap=DISTANCE_CAP * max(1.0, 0.5 * large / diameter),
         depth_weight=DISTANCE_WEIGHT,
         steps=float(SEED_STEPS),
         smoothing=half_gaussian(SEED_SIGMA * diameter, 3.0),
         apart=_half_widths(PEAK_DISTANCE * diameter),
+        dip=(DIP_ALIKE if alike else DIP) * SEED_STEPS,
         quantile=CUT_QUANTILE,
         cut=CUT_FRACTION,
+        core=CORE_FRACTION,
+        neck=NECK,
+        slack=SLACK_ALIKE if alike else 0.0,
+        bridge=BRIDGE_ALIKE if alike else BRIDGE,
+        solidity=SOLIDITY,
+        rod_solidity=ROD_SOLIDITY,
+        rod_width=ROD_WIDTH,
+        rod_members=2 if alike else 3,
         largest_hole=np.pi / 4 * diameter**2,
-        passes=PASSES,
+        largest_ring=LARGEST_RING * np.pi / 4 * max(large, diameter) ** 2,
+        wall=WALL,
+        opening=OPENING,
     )
 
 

@@ -34,10 +34,21 @@ class Rules(NamedTuple):
     steps: float  # of the landscape, per unit
     smoothing: NDArray[np.float32]  # weights of the Gaussian from its centre outwards
     apart: NDArray[np.int64]  # half widths of the disc in which a seed is the highest, by row
+    dip: float  # of the landscape, in steps: peaks between which it falls less are one
     quantile: float
     cut: float  # fraction of its own brightness at which an object ends
-    largest_hole: float
-    passes: int
+    core: float  # fraction of it above which the second pass measures depth
+    neck: float  # depth of the saddle over that of the lower peak from which neighbours are one
+    slack: float  # added to the depth of the saddle, because distances of pixels are coarse
+    bridge: float  # light of the saddle over that of the darker one, likewise
+    solidity: float  # of both together, likewise
+    rod_solidity: float  # of several in a row
+    rod_width: float  # of such a row, in widths of its widest member
+    rod_members: int  # of such a row
+    largest_hole: float  # area
+    largest_ring: float  # area of a hole whose wall has one width
+    wall: float  # least width of a ring's wall over its greatest
+    opening: float  # radius of a ring's hole over half the width of its wall
 
 
 def half_gaussian(sigma: float, reach: float) -> NDArray[np.float32]:
@@ -231,29 +242,59 @@ def neighbour(at, side, rows, columns):  # type: ignore[no-untyped-def] # pragma
 
 
 @compiled
-def flood(height, mask, labels):  # type: ignore[no-untyped-def] # pragma: no cover
+def flood(height, mask, labels, dip):  # type: ignore[no-untyped-def] # pragma: no cover
     """Grow labels in place over the mask by a watershed, from high to low.
 
-    A queue for each height, first in, first out; pixels higher than the water join its level.
+    A queue for each height, first in, first out; pixels higher than the water join its level. Where
+    the water of two peaks meets less than `dip` below the lower one, they become one.
     """
     rows, columns = mask.shape
     top = height.max()
     first = np.full(top - height.min() + 1, -1, np.int32)
     last = np.empty(first.size, np.int32)
     following = np.empty(rows * columns, np.int32)
+    dry = np.ones(rows * columns, np.bool_)
     levels, inside, flat = height.ravel(), mask.ravel(), labels.ravel()
+    root = np.arange(labels.max() + 1)
+    peak = np.full(root.size, first.size)
     for at in range(flat.size):
         if flat[at] > 0:
             join(first, last, following, top - levels[at], at)
+            peak[flat[at]] = min(peak[flat[at]], top - levels[at])
     for level in range(first.size):
         while first[level] >= 0:
             at = first[level]
-            first[level] = following[at]
+            first[level], dry[at] = following[at], False
             for side in range(4):
                 to = neighbour(at, side, rows, columns)
-                if to >= 0 and inside[to] and flat[to] == 0:
+                if to < 0 or not inside[to]:
+                    continue
+                if flat[to] == 0:
                     flat[to] = flat[at]
                     join(first, last, following, max(top - levels[to], level), to)
+                elif flat[to] != flat[at] and not dry[to]:
+                    unite(root, peak, flat[at], flat[to], level - dip)
+    for at in range(flat.size):
+        flat[at] = root_of(root, flat[at])
+
+
+@compiled
+def root_of(root, label):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return the label that stands for all that are one with this one."""
+    while root[label] != label:
+        root[label] = root[root[label]]
+        label = root[label]
+    return label
+
+
+@compiled
+def unite(root, peak, one, two, limit):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Make two labels one if a peak is nearer to the water than the dip; the higher one stays."""
+    one, two = root_of(root, one), root_of(root, two)
+    if (peak[one], one) > (peak[two], two):
+        one, two = two, one
+    if one != two and peak[two] > limit:
+        root[two] = one
 
 
 @compiled
@@ -373,64 +414,351 @@ def trim(labels, levels, corner, rules):  # type: ignore[no-untyped-def] # pragm
 
 
 @compiled
-def fill_holes(labels, foreign, most):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Fill holes of at most so many pixels that one label encloses, in place.
-
-    `foreign` marks pixels of other regions: a hole with one of these is not filled.
-    """
+def fill_holes(labels, others, most):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Fill holes of at most so many pixels that one label encloses, in place."""
     rows, columns = labels.shape
-    flat, outside = labels.ravel(), foreign.ravel()
-    stack, seen = np.empty(flat.size, np.int32), np.zeros(flat.size, np.bool_)
-    for start in range(flat.size):
-        if flat[start] or seen[start]:
-            continue
-        seen[start], stack[0], size, done, rim = True, start, 1, 0, 0
-        while done < size:
-            at = stack[done]
-            done += 1
+    pixels, first = holes_of(labels > 0, others)
+    flat = labels.ravel()
+    for k in range(first.size - 1):
+        hole, rim = pixels[first[k] : first[k + 1]], 0
+        for at in hole:
             for side in range(4):
-                to = neighbour(at, side, rows, columns)
-                if to < 0 or outside[at]:
-                    rim = -1  # open, or not its own
-                elif flat[to]:
-                    rim = flat[to] if rim == 0 or rim == flat[to] else -1
-                elif not seen[to]:
-                    seen[to], stack[size] = True, to
-                    size += 1
-        if rim > 0 and size <= most:
-            for k in range(size):
-                flat[stack[k]] = rim
+                label = flat[neighbour(at, side, rows, columns)]
+                if label and rim != label:
+                    rim = label if rim == 0 else -1
+        if rim > 0 and hole.size <= most:
+            for at in hole:
+                flat[at] = rim
 
 
 @compiled
-def split_regions(levels, regions, boxes, light, rules):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Return the objects (y, x) of all regions, and how many labels were used.
+def split_regions(levels, regions, boxes, core, light, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return the objects (y, x) of all regions, and the last label of each; the first is 0.
 
-    `boxes` are (top, left, bottom, right) of the regions 1 to n, one pixel wider than these.
+    `boxes` are (top, left, bottom, right) of the regions 1 to n, one pixel wider than these. Depth
+    is that below the rim of `core`.
     """
-    out, used = np.zeros(regions.shape, np.int32), 0
+    out, last = np.zeros(regions.shape, np.int32), np.zeros(boxes.shape[0] + 1, np.int32)
     for number in range(1, boxes.shape[0] + 1):
-        box = boxes[number - 1]
-        corner = (box[0], box[1])
-        window = regions[box[0] : box[2], box[1] : box[3]]
-        mask = window == number
-        labels = np.zeros(mask.shape, np.int32)
-        for _ in range(rules.passes):
-            height = landscape_of(mask, levels, corner, light, rules)
-            labels = seeds_of(height, mask, rules.apart)
-            flood(height, mask, labels)
-            if not trim(labels, levels, corner, rules):
-                break
-            mask = labels > 0
-        fill_holes(labels, (window > 0) & (window != number), rules.largest_hole)
+        top, left, bottom, right = boxes[number - 1]
+        mask = regions[top:bottom, left:right] == number
+        deep = mask & core[top:bottom, left:right]
+        height = landscape_of(deep, levels, (top, left), light, rules)
+        labels = seeds_of(height, mask, rules.apart)
+        flood(height, mask, labels, rules.dip)
+        trim(labels, levels, (top, left), rules)
         most = 0
         for y in range(labels.shape[0]):
             for x in range(labels.shape[1]):
                 if labels[y, x] > 0:
-                    out[box[0] + y, box[1] + x] = labels[y, x] + used
+                    out[top + y, left + x] = labels[y, x] + last[number - 1]
                     most = max(most, labels[y, x])
-        used += most
-    return out, used
+        last[number] = last[number - 1] + most
+    return out, last
+
+
+@compiled
+def core_of(labels, levels, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return where (y, x) an object has more than a fraction of its own brightness."""
+    bright = brightness_of(labels, levels, (0, 0), rules.quantile)
+    core = np.empty(labels.shape, np.bool_)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            core[y, x] = labels[y, x] and levels[y, x] >= rules.core * bright[labels[y, x]]
+    return core
+
+
+@compiled
+def holes_of(mask, others):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return the pixels of the holes of a mask, one hole after the other, and where each begins.
+
+    A hole with a pixel of `others`, or one that reaches the edge of the window, is none.
+    """
+    rows, columns = mask.shape
+    inside, outside = mask.ravel(), others.ravel()
+    pixels, seen = np.empty(inside.size, np.int32), np.zeros(inside.size, np.bool_)
+    first, number, size = np.zeros(inside.size // 2 + 2, np.int32), 0, 0
+    for start in range(inside.size):
+        if inside[start] or seen[start]:
+            continue
+        begun, done, closed = size, size, True
+        seen[start], pixels[size] = True, start
+        size += 1
+        while done < size:
+            at = pixels[done]
+            done += 1
+            closed &= not outside[at]
+            for side in range(4):
+                to = neighbour(at, side, rows, columns)
+                if to < 0:
+                    closed = False
+                elif not inside[to] and not seen[to]:
+                    seen[to], pixels[size] = True, to
+                    size += 1
+        if closed:
+            number += 1
+            first[number] = size
+        else:
+            size = begun
+    return pixels, first[: number + 1]
+
+
+@compiled
+def fill_rings(levels, regions, boxes, areas, least, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Fill the holes of rings in place: the region grows, the hole gets the light of the wall.
+
+    Regions smaller than `least` are dirt: they may lie in a hole, and vanish.
+    """
+    for number in range(1, boxes.shape[0] + 1):
+        top, left, bottom, right = boxes[number - 1]
+        window = regions[top:bottom, left:right]
+        mask, others = window == number, np.zeros(window.shape, np.bool_)
+        for y in range(window.shape[0]):
+            for x in range(window.shape[1]):
+                others[y, x] = not mask[y, x] and areas[window[y, x]] >= least and window[y, x]
+        pixels, first = holes_of(mask, others)
+        if first.size == 1:
+            continue
+        filled = mask.copy()
+        for at in pixels[: first[-1]]:
+            filled.ravel()[at] = True
+        depth = squared_depth(filled, int(np.ceil(4 * rules.radius)))
+        bright = brightness_of(mask.astype(np.int32), levels, (top, left), rules.quantile)[1]
+        for k in range(first.size - 1):
+            hole = pixels[first[k] : first[k + 1]]
+            if is_ring(hole, mask, depth, rules):
+                for at in hole:
+                    y, x = divmod(at, mask.shape[1])
+                    window[y, x] = number
+                    levels[top + y, left + x] = bright
+
+
+@compiled
+def is_ring(hole, mask, depth, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return whether a hole is large for its wall, and the wall of one width all around.
+
+    `depth` is the squared distance to what lies outside of the mask with its holes filled.
+    """
+    if hole.size > rules.largest_ring:
+        return False
+    rows, columns = mask.shape
+    widths, size = np.empty(4 * hole.size, np.int32), 0
+    inside, deep = mask.ravel(), depth.ravel()
+    for at in hole:
+        for side in range(4):
+            to = neighbour(at, side, rows, columns)
+            if inside[to]:
+                widths[size] = deep[to]
+                size += 1
+    thin = sqrt(nth_smallest(widths[:size], size // 10))
+    thick = sqrt(nth_smallest(widths[:size], size - 1 - size // 10))
+    return thin >= rules.wall * thick and sqrt(hole.size / pi) >= rules.opening * thick / 2
+
+
+@compiled
+def edges_of(labels, window, depth, number):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return neighbouring labels, depth and light of the saddle between: (edge, 4).
+
+    The saddle is the highest pair of pixels on both sides of the border. Edges are in the raster
+    order of the pair's first contact.
+    """
+    rows, columns = labels.shape
+    first = np.full(number + 1, -1, np.int32)
+    edges, following, size = np.empty((64, 4), np.int32), np.empty(64, np.int32), 0
+    for y in range(rows):
+        for x in range(columns):
+            for down in range(2):
+                row, column = y + down, x + 1 - down
+                if row == rows or column == columns:
+                    continue
+                one, two = labels[y, x], labels[row, column]
+                if one == two or one == 0 or two == 0:
+                    continue
+                low, high = min(one, two), max(one, two)
+                edge = first[low]
+                while edge >= 0 and edges[edge, 1] != high:
+                    edge = following[edge]
+                if edge < 0:
+                    if size == following.size:
+                        edges = np.concatenate((edges, np.empty_like(edges)))
+                        following = np.concatenate((following, np.empty_like(following)))
+                    edge, size = size, size + 1
+                    edges[edge, 0], edges[edge, 1], edges[edge, 2], edges[edge, 3] = low, high, 0, 0
+                    following[edge], first[low] = first[low], edge
+                light = min(window[y, x], window[row, column])
+                edges[edge, 2] = max(edges[edge, 2], min(depth[y, x], depth[row, column]))
+                edges[edge, 3] = max(edges[edge, 3], light)
+    return edges[:size]
+
+
+@compiled
+def solidity_of(labels, group, number, left, right):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return area over hull area of all labels of a group; `left` and `right` are scratch rows."""
+    area, left[:], right[:] = 0, FAR, -FAR
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            if labels[y, x] and group[labels[y, x]] == number:
+                area += 1
+                left[y], right[y] = min(left[y], x), x
+    return area / hull_area(left, right)
+
+
+@compiled
+def width_of(labels, group, number):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return the minor axis of the ellipse with the second moments of a group of labels."""
+    area = down = across = square_down = square_across = mixed = 0
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            if labels[y, x] and group[labels[y, x]] == number:
+                area += 1
+                down += y
+                across += x
+                square_down += y * y
+                square_across += x * x
+                mixed += y * x
+    return axes_of(area, down, across, square_down, square_across, mixed)[1]
+
+
+@compiled
+def axes_of(area, down, across, square_down, square_across, mixed):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return major and minor axis, and direction, of the ellipse with these moments.
+
+    The moments are sums of 1, y, x, y * y, x * x, y * x over pixels: integers. A pixel alone has
+    axes of length 0. Formulas are those of `skimage.measure.regionprops`.
+    """
+    tall = square_down * area - down * down  # central moments times the squared area
+    wide = square_across * area - across * across
+    tilt = mixed * area - down * across
+    spread = sqrt(float(tall - wide) ** 2 + 4 * float(tilt) ** 2)
+    major = 4 * sqrt((tall + wide + spread) / 2) / area
+    minor = 4 * sqrt(max((tall + wide - spread) / 2, 0.0)) / area
+    turn = 0.5 * atan2(2.0 * tilt, float(tall - wide))
+    if tall == wide:
+        turn = pi / 4 if tilt > 0 else -pi / 4
+    return major, minor, turn
+
+
+@compiled
+def candidates(edges, peak, bright, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return which pairs have a saddle nearly as deep and as bright as their lesser peak."""
+    found = np.empty(edges.shape[0], np.bool_)
+    for k in range(found.size):
+        one, two, depth, light = edges[k]
+        deep = sqrt(depth) + rules.slack >= rules.neck * sqrt(min(peak[one], peak[two]))
+        found[k] = deep and light >= rules.bridge * min(bright[one], bright[two])
+    return found
+
+
+@compiled
+def merge_whole(labels, edges, likely, peak, group, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Unite all labels that likely pairs connect if they form a rod: convex, and nowhere wider
+    than the widest of them."""
+    left, right = np.empty(labels.shape[0], np.int64), np.empty(labels.shape[0], np.int64)
+    linked = np.arange(group.size)
+    for k in range(edges.shape[0]):
+        if likely[k]:
+            one, two = root_of(linked, edges[k, 0]), root_of(linked, edges[k, 1])
+            linked[max(one, two)] = min(one, two)
+    members, widest = np.zeros(group.size, np.int32), np.zeros(group.size)
+    for label in range(1, group.size):
+        linked[label] = root_of(linked, label)
+        members[linked[label]] += 1
+        widest[linked[label]] = max(widest[linked[label]], 2 * sqrt(peak[label]))
+    for label in range(1, group.size):
+        keep = members[label] >= rules.rod_members
+        keep = keep and width_of(labels, linked, label) <= rules.rod_width * widest[label]
+        if not keep or solidity_of(labels, linked, label, left, right) < rules.rod_solidity:
+            members[label] = 0
+    for label in range(1, group.size):
+        if members[linked[label]] > 1:
+            group[label] = linked[label]
+
+
+@compiled
+def merge_window(labels, levels, corner, number, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Merge neighbouring labels 1 to n of a window in place where they look like one object.
+
+    All that are connected if they are convex together, then pairs, the most convex ones first; of
+    equal ones the first in raster order.
+    """
+    depth = squared_depth(labels > 0, int(np.ceil(rules.cap * rules.radius)))
+    bright = brightness_of(labels, levels, corner, rules.quantile)
+    window = levels[corner[0] : corner[0] + labels.shape[0], corner[1] :]
+    edges, group = edges_of(labels, window, depth, number), np.arange(number + 1)
+    peak = np.zeros(number + 1, np.int32)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            peak[labels[y, x]] = max(peak[labels[y, x]], depth[y, x])
+    merge_whole(labels, edges, candidates(edges, peak, bright, rules), peak, group, rules)
+    regroup(labels, edges, group, peak, bright)
+    solid = np.full(edges.shape[0], -1.0)  # -1: not known
+    while True:
+        judge_pairs(labels, edges, number, candidates(edges, peak, bright, rules), solid)
+        best = np.argmax(solid) if solid.size else 0
+        if solid.size == 0 or solid[best] < rules.solidity:
+            return
+        one, two = edges[best, 0], edges[best, 1]
+        group[two] = one
+        regroup(labels, edges, group, peak, bright)
+        for k in range(edges.shape[0]):
+            if edges[k, 0] == one or edges[k, 1] == one:
+                solid[k] = -1
+
+
+@compiled
+def judge_pairs(labels, edges, number, likely, solid):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Write the solidity of the pairs for which it is not known, 0 for unlikely ones."""
+    left, right = np.empty(labels.shape[0], np.int64), np.empty(labels.shape[0], np.int64)
+    for k in range(solid.size):
+        one, two = edges[k, 0], edges[k, 1]
+        if one == two or not likely[k]:
+            solid[k] = 0
+        elif solid[k] < 0:
+            pair = np.zeros(number + 1, np.int64)
+            pair[one] = pair[two] = 1
+            solid[k] = solidity_of(labels, pair, 1, left, right)
+
+
+@compiled
+def regroup(labels, edges, group, peak, bright):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Give labels the number of their group, and groups the greatest peak and brightness."""
+    for label in range(1, group.size):
+        one = group[label]
+        peak[one], bright[one] = max(peak[one], peak[label]), max(bright[one], bright[label])
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            labels[y, x] = group[labels[y, x]]
+    for k in range(edges.shape[0]):
+        edges[k, 0], edges[k, 1] = group[edges[k, 0]], group[edges[k, 1]]
+
+
+@compiled
+def merge_regions(labels, levels, regions, boxes, last, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Merge labels of each region, and fill the holes that one label encloses, in place.
+
+    `last` is the last label of each region; the first is 0.
+    """
+    for region in range(1, boxes.shape[0] + 1):
+        top, left, bottom, right = boxes[region - 1]
+        if last[region] == last[region - 1]:
+            continue
+        whole = labels[top:bottom, left:right]
+        own = np.zeros(whole.shape, np.int32)
+        others = np.zeros(whole.shape, np.bool_)
+        for y in range(own.shape[0]):
+            for x in range(own.shape[1]):
+                if last[region - 1] < whole[y, x] <= last[region]:
+                    own[y, x] = whole[y, x] - last[region - 1]
+                else:
+                    others[y, x] = whole[y, x] > 0
+        number = last[region] - last[region - 1]
+        if number > 1:
+            merge_window(own, levels, (top, left), number, rules)
+        fill_holes(own, others, rules.largest_hole)
+        for y in range(own.shape[0]):
+            for x in range(own.shape[1]):
+                if own[y, x]:
+                    whole[y, x] = own[y, x] + last[region - 1]
 
 
 @compiled
@@ -542,17 +870,10 @@ def measure_shape(inside, out):  # type: ignore[no-untyped-def] # pragma: no cov
                 square_down += y * y
                 square_across += x * x
                 mixed += y * x
-    tall = square_down * area - down * down  # central moments times the squared area
-    wide = square_across * area - across * across
-    tilt = mixed * area - down * across
-    spread = sqrt(float(tall - wide) ** 2 + 4 * float(tilt) ** 2)
-    great, small = (tall + wide + spread) / 2, max((tall + wide - spread) / 2, 0.0)
+    major, minor, turn = axes_of(area, down, across, square_down, square_across, mixed)
     out[0], out[1] = area, sqrt(4 * area / pi)
-    out[2] = sqrt(1 - small / great) if great > 0 else 0.0
-    out[3] = area / hull_area(left, right)
-    out[4] = 0.5 * atan2(2.0 * tilt, float(tall - wide))
-    if tall == wide:
-        out[4] = pi / 4 if tilt > 0 else -pi / 4
+    out[2] = sqrt(1 - (minor / major) ** 2) if major > 0 else 0.0
+    out[3], out[4] = area / hull_area(left, right), turn
     out[5] = np.rint(down / area * CENTROID_STEPS) / CENTROID_STEPS
     out[6] = np.rint(across / area * CENTROID_STEPS) / CENTROID_STEPS
 
@@ -689,3 +1010,107 @@ def measure_lights(labels, light, depth, boxes, disc, background):  # type: igno
         around = light[top : bottom + reach, left : right + reach]
         lights[k, 3] = ground_around(wide, around, k + 1, disc, background)
     return lights
+
+
+@compiled
+def sizes_of(labels, boxes):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return diameter by area, width, and length of the labels 1 to n; widths are inscribed."""
+    sizes = np.zeros((boxes.shape[0], 3))
+    for k in range(boxes.shape[0]):
+        top, left, bottom, right = boxes[k]
+        if top >= bottom:
+            continue
+        inside = np.zeros((bottom - top + 2, right - left + 2), np.bool_)
+        area = 0
+        for y in range(top, bottom):
+            for x in range(left, right):
+                inside[y - top + 1, x - left + 1] = labels[y, x] == k + 1
+                area += labels[y, x] == k + 1
+        depth = squared_depth(inside, min(inside.shape))
+        sizes[k, 0], sizes[k, 1] = sqrt(4 * area / pi), 2 * sqrt(depth.max()) - 1
+        sizes[k, 2] = sqrt((bottom - top) ** 2 + (right - left) ** 2)
+    return sizes
+
+
+@compiled
+def seeds_at(core, least, seeds, stack):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Number the connected parts that are at least so deep, in place; return how many they are."""
+    depth = squared_depth(core, int(least) + 2)
+    flat, deep, number = seeds.ravel(), depth.ravel(), 0
+    for at in range(flat.size):
+        flat[at] = -1 if deep[at] >= least * least else 0
+    for at in range(flat.size):
+        if flat[at] == -1:
+            number += 1
+            spread_label(seeds, at, number, stack)
+    return number
+
+
+@compiled
+def grow_evenly(seeds, mask):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Grow labels over a mask, step by step, in place; return the least and greatest area."""
+    rows, columns = mask.shape
+    queue, size, flat, inside = np.empty(mask.size, np.int32), 0, seeds.ravel(), mask.ravel()
+    areas = np.zeros(seeds.max() + 1, np.int64)
+    for at in range(flat.size):
+        if flat[at]:
+            queue[size] = at
+            size += 1
+    done = 0
+    while done < size:
+        at = queue[done]
+        done += 1
+        areas[flat[at]] += 1
+        for side in range(4):
+            to = neighbour(at, side, rows, columns)
+            if to >= 0 and inside[to] and flat[to] == 0:
+                flat[to] = flat[at]
+                queue[size] = to
+                size += 1
+    return areas[1:].min(), areas[1:].max()
+
+
+@compiled
+def split_disc(mask, levels, bright, area, radius):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return the discs in a mask, 1 to n, at the first cut that gives parts of about one area.
+
+    All are 0 if there is no such cut. `area` and `radius` are those of a typical disc.
+    """
+    seeds, stack = np.zeros(mask.shape, np.int32), np.empty(mask.size, np.int32)
+    whole = mask.sum()
+    for cut in (0.5, 0.6, 0.7, 0.8, 0.9):
+        core = mask & (levels >= cut * bright)
+        for share in (0.3, 0.4, 0.5, 0.6, 0.7):
+            number = seeds_at(core, share * radius, seeds, stack)
+            if number > 1 and 0.7 * area <= whole / number <= 1.6 * area:
+                low, high = grow_evenly(seeds, mask)
+                if low * number >= 0.6 * whole and high * number <= 1.4 * whole:
+                    return seeds
+    seeds[:] = 0
+    return seeds
+
+
+@compiled
+def split_discs(labels, levels, used, factor, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Split objects much larger than a disc into discs, in place; return the last label."""
+    boxes, last, area = boxes_of(labels, used), used, pi * rules.radius**2
+    bright = brightness_of(labels, levels, (0, 0), rules.quantile)
+    for number in range(1, used + 1):
+        top, left, bottom, right = boxes[number - 1]
+        if top >= bottom:
+            continue
+        mask = np.zeros((bottom - top + 2, right - left + 2), np.bool_)
+        own = np.zeros(mask.shape, np.int32)
+        for y in range(top, bottom):
+            for x in range(left, right):
+                mask[y - top + 1, x - left + 1] = labels[y, x] == number
+                own[y - top + 1, x - left + 1] = levels[y, x]
+        if mask.sum() < factor * area:
+            continue
+        parts = split_disc(mask, own, bright[number], area, rules.radius)
+        for y in range(top, bottom):
+            for x in range(left, right):
+                if parts[y - top + 1, x - left + 1] > 1:
+                    labels[y, x] = last + parts[y - top + 1, x - left + 1] - 1
+        last += max(parts.max() - 1, 0)
+    return last

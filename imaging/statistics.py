@@ -23,6 +23,7 @@ LEVEL_OFFSET = 16 * LEVELS_PER_THRESHOLD  # room for levels below the background
 SMOOTHING_SIGMA = 0.09  # suppresses nucleoli and noise
 SMOOTHING_REACH = 3.0  # in sigmas
 BACKGROUND_WINDOW = 1.4  # of the opening that estimates haze; wider than an object
+LARGE_WINDOW = 1.1  # of the same opening, in diameters of large objects
 CLUMP = 2.0  # how far an object with touching neighbours may extend beyond the core
 
 THRESHOLD_FRACTION = 0.2  # of the contrast: fainter objects are mostly debris
@@ -57,7 +58,13 @@ class DetectionStatistics:
     contrast : float
         Typical grey level of objects above the background; 0 if the samples are empty.
     diameter_px : float
-        Typical equivalent diameter of an object, in pixels.
+        Typical equivalent diameter of an object, in pixels; of rods the width.
+    large_px : float
+        Diameter of large objects; 0 if sizes are not mixed.
+    long_px : float
+        Length of the longest objects; 0 if they are no rods.
+    alike : str
+        "discs" if all objects are discs of one diameter, "width" if they have one width, else "".
 
     Raises
     ------
@@ -69,6 +76,9 @@ class DetectionStatistics:
     noise: float
     contrast: float
     diameter_px: float
+    large_px: float = 0.0
+    long_px: float = 0.0
+    alike: str = ""
 
     def __post_init__(self) -> None:
         values = (self.background, self.noise, self.contrast, self.diameter_px)
@@ -91,14 +101,21 @@ class DetectionStatistics:
     @property
     def halo_px(self) -> int:
         """Width of the halo around a core: the clump of an object, and the range of filters."""
-        return self.filter_reach_px + ceil(CLUMP * self.diameter_px)
+        clump = CLUMP * max(self.diameter_px, self.large_px)
+        return self.filter_reach_px + ceil(max(clump, self.diameter_px + self.long_px))
 
     @property
     def filter_reach_px(self) -> int:
         """Width of the margin of a region in which filters lack their neighbourhood."""
         diameter = self.diameter_px / self.bin_factor
-        filters = ceil(SMOOTHING_REACH * SMOOTHING_SIGMA * diameter) + _window(diameter)
+        filters = ceil(SMOOTHING_REACH * SMOOTHING_SIGMA * diameter) + self._window
         return self.bin_factor * (filters + 1)
+
+    @property
+    def _window(self) -> int:
+        """Width of the opening that estimates haze, in working pixels."""
+        width = max(BACKGROUND_WINDOW * self.diameter_px, LARGE_WINDOW * self.large_px)
+        return 2 * round(width / self.bin_factor / 2) + 1
 
     def levels(self, binned: np.ndarray) -> np.ndarray:
         """Return light above the local background, uint16, in fractions of the threshold."""
@@ -108,12 +125,8 @@ class DetectionStatistics:
         soft = np.empty_like(light)
         smooth(light, half_gaussian(SMOOTHING_SIGMA * diameter, SMOOTHING_REACH), soft)
         steps = np.clip(np.rint(soft, out=soft) + LEVEL_OFFSET, 0, 65535).astype(np.uint16)
-        window = np.ones((_window(diameter),) * 2, np.uint8)
+        window = np.ones((self._window,) * 2, np.uint8)
         return steps - cv2.morphologyEx(steps, cv2.MORPH_OPEN, window)
-
-
-def _window(diameter: float) -> int:
-    return 2 * round(BACKGROUND_WINDOW * diameter / 2) + 1
 
 
 def initial_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
@@ -185,8 +198,11 @@ def typical_light(light: np.ndarray, area: np.ndarray) -> tuple[float, np.ndarra
 
 def weighted_median(values: np.ndarray, weights: np.ndarray, default: float) -> float:
     """Return the first value that reaches half of the weight; the default if there is none."""
-    if not values.size:
-        return default
+    return weighted_quantile(values, weights, 0.5) if values.size else default
+
+
+def weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
+    """Return the first value that reaches a share of the weight."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order]) if weights.any() else np.arange(1.0, values.size + 1)
-    return float(values[order][np.searchsorted(reached, reached[-1] / 2)])
+    return float(values[order][np.searchsorted(reached, reached[-1] * quantile)])

@@ -34,7 +34,7 @@ class Predictor(Protocol):
         """Return the values of the journal event."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelStatistics(DetectionStatistics):
     """Statistics of a scan for a user's model.
 
@@ -63,7 +63,8 @@ class ModelStatistics(DetectionStatistics):
 def statistics_from(event: Mapping[str, Any]) -> DetectionStatistics:
     """Return the statistics in a journal event, bit for bit as they were written."""
     kind = ModelStatistics if "reach_px" in event else DetectionStatistics
-    values: dict[str, Any] = {each.name: event[each.name] for each in fields(kind)}
+    names = (each.name for each in fields(kind))  # an earlier version wrote fewer
+    values: dict[str, Any] = {name: event[name] for name in names if name in event}
     if "normalisation" in values:
         values["normalisation"] = tuple(values["normalisation"])
     return kind(**values)

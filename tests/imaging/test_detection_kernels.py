@@ -80,7 +80,7 @@ def test_flooding_is_the_watershed_of_scikit_image(seed: int) -> None:
     seeds[~mask] = 0
 
     labels = seeds.copy()
-    flood(height, mask, labels)
+    flood(height, mask, labels, 0.0)
 
     expected = skimage.segmentation.watershed(-height, seeds, mask=mask)
     np.testing.assert_array_equal(labels, expected)
@@ -96,8 +96,8 @@ def test_flooding_does_not_depend_on_the_window() -> None:
     labels *= 1 + np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
     part = labels[20:60, 30:70].copy()
 
-    flood(height, mask, labels)
-    flood(height[20:60, 30:70].copy(), mask[20:60, 30:70].copy(), part)
+    flood(height, mask, labels, 0.0)
+    flood(height[20:60, 30:70].copy(), mask[20:60, 30:70].copy(), part, 0.0)
 
     np.testing.assert_array_equal(part, labels[20:60, 30:70])
 
