@@ -203,6 +203,8 @@ class Settings(BaseModel):
     """correct lateral drift between planes"""
     predictor: Annotated[str, RESULTS, Unit("SPEC")] = "classic"
     """detector, see docs/predictors.md"""
+    polarity: Annotated[Literal["auto", "bright", "dark"], RESULTS, Unit("NAME")] = "auto"
+    """objects: auto, bright or dark"""
     diameter_um: Annotated[float | None, RESULTS, UM] = Field(None, gt=0, le=10_000)
     """typical object diameter; estimated if left out"""
 
@@ -290,6 +292,11 @@ class Settings(BaseModel):
     def _agree(self) -> Self:
         if self.microscope == "micromanager" and self.field_px:
             raise ValueError("field_px: expected none with a camera, got one; use roi_px, binning")
+        if self.polarity != "auto" and self.predictor != "classic":
+            raise ValueError(
+                f"polarity: expected auto with the predictor {self.predictor}, got "
+                f"{self.polarity}; models see the images as they are: leave it out"
+            )
         if len(set(self.microscopes)) < len(self.microscopes):
             raise ValueError("microscopes: expected different ones, got one twice; remove it")
         stage, focus = self.stage_limits_um, self.focus_limits_um

@@ -104,7 +104,8 @@ def execute(
         if settings.configurations:  # real microscopes are queried by Ray
             stack.enter_context(ray_running(settings))
         setup = resolve_setup(settings)
-        predictor = open_separately(settings.predictor, setup.dtype, settings.task_timeout_s)
+        spec, limit_s = settings.predictor, settings.task_timeout_s
+        predictor = open_separately(spec, setup.dtype, limit_s, settings.polarity)
         folder = folder if folder and resume else choose_folder(folder)
         stack.enter_context(run_lock(folder))
         stack.enter_context(live_view(folder.resolve(), live))

@@ -959,10 +959,11 @@ def ground_around(labels, light, number, disc, default):  # type: ignore[no-unty
 
 
 @compiled
-def measure_light(labels, light, depth, number, background, out):  # type: ignore[no-untyped-def] # pragma: no cover
+def measure_light(labels, light, depth, number, ground, out):  # type: ignore[no-untyped-def] # pragma: no cover
     """Write mean and greatest light of a label, and the median of its heights, weighted by light.
 
-    Heights that are not finite are ignored; nan if none is finite.
+    Heights that are not finite are ignored; nan if none is finite. `ground` is the background, and
+    the sign of the light of objects.
     """
     heights = np.empty(labels.size, np.float64)
     weights = np.empty(labels.size, np.float64)
@@ -976,7 +977,7 @@ def measure_light(labels, light, depth, number, background, out):  # type: ignor
             count += 1
             if np.isfinite(depth[y, x]):
                 heights[size] = depth[y, x]
-                weights[size] = max(float(light[y, x]) - background, 0.0)
+                weights[size] = max(ground[1] * (float(light[y, x]) - ground[0]), 0.0)
                 size += 1
     if size and weights[:size].max() == 0:
         weights[:size] = 1
@@ -997,14 +998,15 @@ def measure_shapes(labels, boxes):  # type: ignore[no-untyped-def] # pragma: no 
 
 
 @compiled
-def measure_lights(labels, light, depth, boxes, disc, background):  # type: ignore[no-untyped-def] # pragma: no cover
+def measure_lights(labels, light, depth, boxes, disc, background, sign):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return mean light, greatest light, height and light of the rim of the labels 1 to n."""
     lights = np.empty((boxes.shape[0], 4))
     reach = disc.size // 2
     for k in range(boxes.shape[0]):
         top, left, bottom, right = boxes[k]
         own = labels[top:bottom, left:right], light[top:bottom, left:right]
-        measure_light(*own, depth[top:bottom, left:right], k + 1, background, lights[k])
+        ground = (background, sign)
+        measure_light(*own, depth[top:bottom, left:right], k + 1, ground, lights[k])
         top, left = max(top - reach, 0), max(left - reach, 0)
         wide = labels[top : bottom + reach, left : right + reach]
         around = light[top : bottom + reach, left : right + reach]

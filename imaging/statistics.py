@@ -45,6 +45,15 @@ MEDIAN_OF_NORMAL = 0.6745  # median of |x| for x of deviation 1
 STABILISER = 10.0  # in noise: log light is flat below it
 
 
+# Nuclei have an asymmetry of -0.9 and less, dark objects on a bright ground 1.0.
+BRIGHT, DARK, UNCLEAR = "bright", "dark", "polarity"
+CLEAR_ASYMMETRY = 0.5
+MODE_DEVIATIONS = 0.507  # width of the interval that holds a fifth of a normal distribution
+FAR_DEVIATIONS = 5.0  # from the mode: pixels that belong to something
+MIN_SHARE = 5e-4  # of such pixels: fewer say nothing
+ENDS = 1e-3  # share of pixels at either end that does not count as the range
+
+
 @dataclass(frozen=True)
 class DetectionStatistics:
     """Statistics of the objects of one scan.
@@ -65,6 +74,10 @@ class DetectionStatistics:
         Length of the longest objects; 0 if they are no rods.
     alike : str
         "discs" if all objects are discs of one diameter, "width" if they have one width, else "".
+    polarity : str
+        "bright" or "dark": what objects are on their background.
+    findings : tuple of str
+        Why the counts should be looked at; the codes of `scan.findings`.
 
     Raises
     ------
@@ -79,12 +92,19 @@ class DetectionStatistics:
     large_px: float = 0.0
     long_px: float = 0.0
     alike: str = ""
+    polarity: str = BRIGHT
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         values = (self.background, self.noise, self.contrast, self.diameter_px)
         sound = all(map(isfinite, values)) and min(self.noise, self.diameter_px) > 0
         if not sound or self.contrast < 0:
             raise ValueError(f"expected finite statistics, noise and diameter above 0, got {self}")
+
+    @property
+    def sign(self) -> int:
+        """1 if objects are brighter than the background, -1 if they are darker."""
+        return -1 if self.polarity == DARK else 1
 
     @property
     def bin_factor(self) -> int:
@@ -121,7 +141,7 @@ class DetectionStatistics:
         """Return light above the local background, uint16, in fractions of the threshold."""
         diameter = self.diameter_px / self.bin_factor
         scale = np.float32(LEVELS_PER_THRESHOLD / self.threshold)
-        light = (binned.astype(np.float32) - np.float32(self.background)) * scale
+        light = (binned.astype(np.float32) - np.float32(self.background)) * (self.sign * scale)
         soft = np.empty_like(light)
         smooth(light, half_gaussian(SMOOTHING_SIGMA * diameter, SMOOTHING_REACH), soft)
         steps = np.clip(np.rint(soft, out=soft) + LEVEL_OFFSET, 0, 65535).astype(np.uint16)
@@ -143,22 +163,51 @@ def initial_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
     return DetectionStatistics(background, noise, contrast, diameter / BLOB_EXCESS)
 
 
+def polarity_of(images: Sequence[np.ndarray]) -> str:
+    """Return "bright" or "dark" by what lies on the ground, "polarity" if it is neither or both.
+
+    The ground is the most frequent grey level. Objects are dark if what differs from it is darker,
+    and if it lies in the upper half of the range: no camera's offset does.
+    """
+    smooth = [scipy.ndimage.gaussian_filter(image.astype(np.float32), 1.0) for image in images]
+    ordered = np.sort(np.concatenate([image.ravel() for image in smooth]))
+    ground, width = _shortest(ordered)
+    spread = max(width / MODE_DEVIATIONS, FLOOR_OF_FLOATS)
+    far = (ordered - ground) / spread
+    above, below = (np.maximum(side - FAR_DEVIATIONS, 0) for side in (far, -far))
+    if np.count_nonzero(above + below) < MIN_SHARE * far.size:
+        return BRIGHT
+    asymmetry = (below.sum() - above.sum()) / (below.sum() + above.sum())
+    low, high = ordered[[int(ENDS * far.size), -1 - int(ENDS * far.size)]]
+    if asymmetry < -CLEAR_ASYMMETRY:
+        return BRIGHT
+    return DARK if asymmetry > CLEAR_ASYMMETRY and 2 * ground > low + high else UNCLEAR
+
+
 def _mode(values: np.ndarray) -> float:
     """Return the centre of the shortest interval that contains `MODE_SHARE` of the values."""
-    ordered = np.sort(values)
+    return _shortest(np.sort(values))[0]
+
+
+def _shortest(ordered: np.ndarray) -> tuple[float, float]:
+    """Return median and width of the shortest interval that contains `MODE_SHARE` of the values."""
     share = max(1, int(ordered.size * MODE_SHARE))
     widths = ordered[share - 1 :] - ordered[: ordered.size - share + 1]
     start = int(np.argmin(widths))
-    return float(np.median(ordered[start : start + share]))
+    return float(np.median(ordered[start : start + share])), float(widths[start])
 
 
 def _noise(values: np.ndarray, background: float) -> float:
     """Return the deviation of the pixels darker than the background: none is an object."""
     darker = background - values[values < background].astype(np.float64)
     spread = float(np.median(darker)) / MEDIAN_OF_NORMAL if darker.size else 0.0
+    return max(spread, noise_floor(values), FLOOR_OF_FLOATS)
+
+
+def noise_floor(values: np.ndarray) -> float:
+    """Return the noise that rounding to integers or to float32 leaves."""
     whole = np.issubdtype(values.dtype, np.integer)
-    floor = FLOOR_OF_INTEGERS if whole else FLOOR_OF_FLOATS * float(np.abs(values).max())
-    return max(spread, floor, FLOOR_OF_FLOATS)
+    return FLOOR_OF_INTEGERS if whole else FLOOR_OF_FLOATS * float(np.abs(values).max())
 
 
 def _blobs(image: np.ndarray) -> np.ndarray:

@@ -65,6 +65,7 @@ def statistics_from(event: Mapping[str, Any]) -> DetectionStatistics:
     kind = ModelStatistics if "reach_px" in event else DetectionStatistics
     names = (each.name for each in fields(kind))  # an earlier version wrote fewer
     values: dict[str, Any] = {name: event[name] for name in names if name in event}
-    if "normalisation" in values:
-        values["normalisation"] = tuple(values["normalisation"])
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value)
     return kind(**values)

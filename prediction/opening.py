@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imaging.detection import AUTO
 from prediction import Predictor
 from prediction.bioimage_model import open_bioimage_model
 from prediction.classic import Classic
@@ -13,7 +14,7 @@ from prediction.user_code import open_user_code
 NETWORKS = {"onnx": open_onnx, "bioimageio": open_bioimage_model}
 
 
-def open_predictor(spec: str, dtype: np.dtype) -> Predictor:
+def open_predictor(spec: str, dtype: np.dtype, polarity: str = AUTO) -> Predictor:
     """Open and test the predictor that a valid setting names.
 
     Parameters
@@ -23,6 +24,8 @@ def open_predictor(spec: str, dtype: np.dtype) -> Predictor:
         second map may follow the path as "?maps=boundary" (the default) or "?maps=distance".
     dtype : dtype
         Of the images.
+    polarity : str
+        For "classic": "bright", "dark" or "auto".
 
     Raises
     ------
@@ -33,4 +36,4 @@ def open_predictor(spec: str, dtype: np.dtype) -> Predictor:
     if kind in NETWORKS:
         path, _, second_map = rest.partition("?maps=")
         return NETWORKS[kind](spec, Path(path).absolute(), second_map or "boundary")
-    return open_user_code(spec, dtype) if rest else Classic()
+    return open_user_code(spec, dtype) if rest else Classic(polarity)

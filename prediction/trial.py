@@ -28,7 +28,9 @@ EXPECTED, HINT = "a model that can be opened", "see docs/predictors.md"
 SLOW_S = 10.0  # after which the user is told what is waited for
 
 
-def open_separately(spec: str, dtype: np.dtype, limit_s: float) -> Predictor:
+def open_separately(
+    spec: str, dtype: np.dtype, limit_s: float, polarity: str = "auto"
+) -> Predictor:
     """Open and test the predictor that a valid setting names; the built-in one without a process.
 
     Parameters
@@ -39,6 +41,8 @@ def open_separately(spec: str, dtype: np.dtype, limit_s: float) -> Predictor:
         Of the images.
     limit_s : float
         Seconds that opening may take.
+    polarity : str
+        Of the built-in predictor.
 
     Raises
     ------
@@ -46,7 +50,7 @@ def open_separately(spec: str, dtype: np.dtype, limit_s: float) -> Predictor:
         If it cannot be used, for any reason.
     """
     if spec == "classic":
-        return open_predictor(spec, dtype)
+        return open_predictor(spec, dtype, polarity)
     with tempfile.TemporaryDirectory(prefix="stripe-scan-") as name:
         answer, said = Path(name, "answer"), Path(name, "said")
         with said.open("wb") as errors, _process(spec, dtype, answer, errors.fileno()) as process:

@@ -21,6 +21,7 @@ from scan.events import (
     Begun,
     Captured,
     Damaged,
+    Described,
     Detected,
     Event,
     FieldEvent,
@@ -37,6 +38,7 @@ from scan.events import (
     Stressed,
     Throttled,
 )
+from scan.findings import text_of
 
 SUMMARY = "summary.json"
 MIN_BOUND_S = 1e-3  # no scan is faster
@@ -59,6 +61,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "fields": _fields(ever, last),
         "objects": predicted.objects if predicted else None,
         "digest": predicted.digest if predicted else None,
+        "specimen": _specimen(ever.last(Described)),
         "z_positions": _z_positions(ever.last(Focused)),
         "retries": _retries(ever),
         "timing": _timing(last),
@@ -92,6 +95,13 @@ def _named(event: Event | None, *names: str) -> dict[str, Any]:
 def _z_positions(focused: Focused | None) -> dict[str, Any]:
     found = _named(focused, "sampled", "kept", "rejected", "surface", "residual_um")
     return found | ({"rejected": list(found["rejected"])} if "rejected" in found else {})
+
+
+def _specimen(described: Described | None) -> dict[str, Any]:
+    """What detection goes by; a run of an earlier version says less."""
+    known = described.statistics if described else {}
+    found = {name: known[name] for name in ("polarity", "diameter_px", "findings") if name in known}
+    return found | ({"findings": list(found["findings"])} if "findings" in found else {})
 
 
 def _fields(ever: EventIndex, last: EventIndex) -> dict[str, Any]:
@@ -251,6 +261,8 @@ def format_summary(summary: Summary) -> list[str]:
         *_times(summary),
         *_stress(summary),
         *_faults(summary),
+        *_dark(summary["specimen"]),
+        *(f"check the counts: {doubt}" for doubt in doubts(summary)),
         *(
             f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
             for lost in summary["fields"]["lost"]
@@ -280,6 +292,16 @@ def _focus(focus: Mapping[str, Any]) -> list[str]:
     more = len(focus["rejected"]) - len(rejected)
     rest = [f"    and {more} more, in {SUMMARY}"] if more else []
     return [f"focus: {kept}, {focus['surface']}, {residual}", *rejected, *rest]
+
+
+def _dark(specimen: Mapping[str, Any]) -> list[str]:
+    """What was counted, where it is not what users expect."""
+    return ["objects are darker than the ground"] if specimen.get("polarity") == "dark" else []
+
+
+def doubts(summary: Summary) -> list[str]:
+    """Return what makes the counts of a run doubtful, as texts."""
+    return [text_of(code) for code in summary["specimen"].get("findings", ())]
 
 
 def _times(summary: Summary) -> list[str]:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from benchmarks import object_scenes as scenes
 from imaging.detection import detect, estimate_statistics, measure
 from imaging.statistics import DetectionStatistics
+from scan.findings import FINDINGS
 
 CORE_PX = 128
 Objects = dict[bytes, tuple[bytes, ...]]
@@ -94,3 +96,74 @@ def test_field_borders_leave_no_trace_on_any_kind(kind: str) -> None:
 
     assert sum(map(len, fields)) == len(whole) > 8
     assert {key: row for part in fields for key, row in part.items()} == whole
+
+
+@pytest.mark.parametrize("diameter", [10.0, 24.0])
+def test_dark_objects_are_those_of_the_negative(diameter: float) -> None:
+    """Dark objects on a bright ground are told from the samples and found as bright ones would."""
+    image, truth = scenes.dark_discs(7, diameter, 240)
+    negative = 65535 - image
+
+    statistics, opposite = estimate_statistics([image]), estimate_statistics([negative])
+
+    assert (statistics.polarity, opposite.polarity) == ("dark", "bright")
+    assert matched(truth, detect(image, statistics)) == truth.max()
+    found, expected = detect(image, statistics), detect(negative, opposite)
+    np.testing.assert_array_equal(found, expected)
+    tables = [measure(found, each, image, s)
+              for each, s in ((image, statistics), (negative, opposite))]  # fmt: skip
+    for name in ("area", "z_um", "score"):
+        np.testing.assert_allclose(tables[0][name], tables[1][name], rtol=1e-3, err_msg=name)
+
+
+def test_polarity_can_be_given() -> None:
+    """A given polarity is used whatever the samples show."""
+    image, _ = scenes.dark_discs(7, 20, 200)
+
+    assert estimate_statistics([image], polarity="bright").polarity == "bright"
+
+
+def patches(*, dark: bool) -> np.ndarray:
+    """Patches of any shape on a ground, all bright or as many bright as dark ones."""
+    generator = np.random.default_rng(7)
+    noise = ndimage.gaussian_filter(generator.normal(size=(256, 256)), 3.0)
+    noise /= noise.std()
+    light = (noise > 0.7) - 1.0 * (dark & (noise < -0.7))
+    return np.asarray(3000 + 2000 * light + generator.normal(0, 20, noise.shape), np.uint16)
+
+
+def cells_side_by_side() -> np.ndarray:
+    """Bright discs of different light that leave little ground."""
+    generator = np.random.default_rng(7)
+    rows, columns = np.mgrid[:240, :240]
+    light = generator.uniform(1000, 3000, (10, 10))[rows // 24, columns // 24]
+    far = np.hypot(rows % 24 - 11.5, columns % 24 - 11.5)
+    return np.asarray(
+        np.where(far < 11, light, 200) + generator.normal(0, 20, far.shape), np.uint16
+    )
+
+
+DOUBTFUL: dict[str, Callable[[], np.ndarray]] = {
+    "few": lambda: scenes.clumps(7, "pair", "ball", 30, 160)[0],
+    "textured": lambda: patches(dark=False),
+    "polarity": lambda: patches(dark=True),
+    "confluent": cells_side_by_side,
+    "saturated": lambda: np.minimum(scenes.clumps(7, "pair", "ball", 20, 300)[0], 2047),
+}
+
+
+@pytest.mark.parametrize("code", DOUBTFUL)
+def test_samples_that_are_no_separate_objects_are_told(code: str) -> None:
+    """Statistics carry a code for each doubt."""
+    assert code in estimate_statistics([DOUBTFUL[code]()], polarity="auto").findings
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_separate_objects_raise_no_doubt(kind: str) -> None:
+    """Scenes that are counted right carry no code, but for too few objects."""
+    assert set(estimate_statistics([KINDS[kind]()[0]]).findings) <= {"few"}
+
+
+def test_every_doubt_has_a_text() -> None:
+    """The codes that statistics can carry are those that the summary explains."""
+    assert set(DOUBTFUL) == set(FINDINGS)
