@@ -2,6 +2,7 @@
 
 With `--data FOLDER` (holding `images/` and `labels/` of the same names, TIFF) on real nuclei too,
 as they are and enlarged; every image is a scan of its own. Without it on synthetic scenes only.
+Then scenes of one kind each: clumps, rods, sizes, rings, dark objects.
 With `--stacks N` instead: z-stacks rendered from N of these images, each object at its own depth,
 and what is found in them fused, in single planes and in the maximum projection.
 Columns: F1 by overlap (IoU above 0.5) and by centroid (within half a diameter), count error summed
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rendering import z_stack
 
+from benchmarks import object_scenes
 from benchmarks.conditions import print_conditions
 from imaging.detection import detect, estimate_statistics, measure
 from imaging.stacking import focus_stack
@@ -42,9 +44,14 @@ SCENES = (  # objects in a field, light of the brightest, scale
     (15, 400, 1.0), (15, 80, 1.0), (15, 4000, 1.0), (5, 400, 1.0), (60, 400, 1.0), (15, 400, 0.5),
     (15, 400, 3.0),
 )  # fmt: skip
-SIZES = (20, 40, 60, 100)  # diameters for the speed table
+SIZES = (20, 25, 40, 60, 100)  # diameters for the speed table
+REPEATS = 5  # of each, the median counts
 CORES = (128, 192, 256)  # pixels
 PLANES = (9, 15)  # of the z-stacks
+DIAMETERS = (8, 12, 16, 22, 30, 45, 60)
+RODS = ((1, 10), (2, 9), (3, 16), (4, 12), (5, 9), (6, 10))  # aspect, width
+RINGS = ((24, 4), (34, 1.5), (34, 6), (50, 10), (80, 8))  # diameter, wall
+RATIOS = (2, 3, 4, 5, 6)
 
 
 def ours(image: np.ndarray) -> np.ndarray:
@@ -153,21 +160,63 @@ def print_finds(name: str, scenes: list[Scene]) -> None:
         print(row(f"{name}: {finder}", scenes, FINDERS[finder]), flush=True)
 
 
+def kinds(seed: int) -> Iterator[tuple[str, list[Scene]]]:
+    """Scenes of one kind each, over sizes; every scene is a scan of its own."""
+    for profile in object_scenes.PROFILES:
+        for clump in object_scenes.CLUMPS:
+            yield (
+                f"{profile} discs, {clump}",
+                [
+                    object_scenes.clumps(seed + k, clump, profile, d, min(768, max(256, 12 * d)))
+                    for k, d in enumerate(DIAMETERS)
+                ],
+            )
+    for textured in (False, True):
+        name = "textured" if textured else "smooth"
+        yield (
+            f"{name} rods of 1:1 to 1:6",
+            [object_scenes.rods(seed + k, *rod, textured=textured) for k, rod in enumerate(RODS)],
+        )
+        yield (
+            f"{name} discs of two sizes, 1:2 to 1:6",
+            [
+                object_scenes.sizes(seed + k, ratio, textured=textured)
+                for k, ratio in enumerate(RATIOS)
+            ],
+        )
+    yield "rings", [object_scenes.rings(seed + k, *ring) for k, ring in enumerate(RINGS)]
+    yield "dark discs", [object_scenes.dark_discs(seed + k, d) for k, d in enumerate(DIAMETERS)]
+
+
+def print_kinds(seed: int) -> None:
+    """F1 by overlap and count error of each kind."""
+    print(f"\n{'kinds':46} {'truth':>6} {'F1 iou':>6} {'count':>7}")
+    for name, scenes in kinds(seed):
+        f1, wrong = f1_and_count_error(scenes, [ours(image) for image, _ in scenes])
+        truth = sum(count(labels) for _, labels in scenes)
+        print(f"  {name:44} {truth:6} {f1:6.3f} {wrong:7.1%}", flush=True)
+
+
 def print_speed(seed: int) -> None:
-    print(f"\n{'s/MP, one thread, statistics given':46} {'found':>6} {'detect':>7} {'measure':>7}")
+    """CPU seconds a megapixel on one thread; statistics are given."""
+    print(f"\n{'s/MP, one thread':46} {'found':>6} {'detect':>7} {'measure':>7} {'all':>7}")
     for diameter in SIZES:
         scale = diameter / 34
-        number = round(15 * (1024 / 450 / scale) ** 2)
+        number = 118 if diameter == 25 else round(15 * (1024 / 450 / scale) ** 2)
         image, _ = synthetic_scene(np.random.default_rng(seed), 1024, number, 400, scale)
-        statistics = estimate_statistics([image])
-        begun = time.process_time()
-        labels = detect(image, statistics)
-        between = time.process_time()
-        measure(labels, image, image, statistics)
-        ended = time.process_time()
-        spent = np.array([between - begun, ended - between]) / (image.size / 1e6)
+        statistics, depth = estimate_statistics([image]), image.astype(np.float32)
+        spent = []
+        for _ in range(REPEATS):
+            begun = time.process_time()
+            labels = detect(image, statistics)
+            between = time.process_time()
+            measure(labels, image, depth, statistics)
+            spent.append((between - begun, time.process_time() - between))
+        seconds = np.median(spent, axis=0) / (image.size / 1e6)
         name = f"  objects of {diameter} px"
-        print(f"{name:46} {labels.max():6} {spent[0]:7.3f} {spent[1]:7.3f}")
+        print(
+            f"{name:46} {labels.max():6} {seconds[0]:7.3f} {seconds[1]:7.3f} {seconds.sum():7.3f}"
+        )
 
 
 def owned(
@@ -293,9 +342,12 @@ def main() -> None:
         print_finds(f"real nuclei x {factor}", list(real_scenes(options.data, factor)))
     if options.beads:
         print(f"\nbeads found: {count(ours(tifffile.imread(options.beads)))}")
+    print_kinds(options.seed)
     print_speed(options.seed)
     print(f"\n{'borders':46} {'whole':>6} {'differ':>7}")
     print_borders("synthetic", list(synthetic_scenes(options.seed, options.rounds, 30, 400, 1)))
+    for name, scenes in kinds(options.seed):
+        print_borders(name, scenes[2:4])
     if options.data:
         print_borders("real nuclei", list(real_scenes(options.data, 1)))
 

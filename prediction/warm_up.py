@@ -5,17 +5,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from imaging.detection import measure
+from imaging.detection import detect, estimate_statistics, measure
 from prediction import Predictor
 
 
 def compile_kernels(predictor: Predictor, dtype: np.dtype[Any]) -> None:
-    """Stack and detect once in a small stack, of which one plane is sharp."""
+    """Stack and detect once in a small stack of discs, of which one plane is sharp."""
     from imaging.stacking import focus_stack
 
-    grain = np.random.default_rng(0).normal(100, 20, (256, 256))
+    rows, columns = np.mgrid[:256, :256] % 32 - 16
+    grain = np.random.default_rng(0).normal(100, 10, (256, 256))
+    grain[np.hypot(rows, columns) < 5] += 100
     frames = np.stack([cv2.GaussianBlur(grain, (0, 0), blur) for blur in (3, 0.5, 3)])
     image = focus_stack(frames.astype(dtype)).image
-    statistics = predictor.estimate_statistics([image], 10.0)
+    statistics = predictor.estimate_statistics([image], None)
     labels = predictor.detect(image, statistics, (0, 0))
     measure(labels, image, np.zeros(image.shape, np.float32), statistics)
+    detect(image, estimate_statistics([image], 64.0))  # large objects are binned
