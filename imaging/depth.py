@@ -8,16 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging import kernels
+from imaging.haze import outshining
 
-ENERGY_SIGMA_BLOCKS = 1.0  # reduces noise of single blocks; wider would smear steps
 DEPTH_SIGMA_BLOCKS = 1.0
 BORROW_SIGMA_BLOCKS = (6.0, 24.0)  # range in which empty blocks find confident neighbours
 COARSE = 4  # far neighbours are averaged on a grid this much coarser
 CONFIDENCE_FLOOR = 0.3  # noise alone lets the best of 15 planes exceed their mean by about 0.2
 CONFIDENCE_CAP = 8.0  # such a peak is certain; a bright rim has no more weight
-# The light of a sharp object spreads in planes out of focus and has energy there: less than this
-# fraction of the object's, as far as the blur reaches, up to so many blocks.
-HAZE, HAZE_REACH_BLOCKS = 0.03, 12
+# The light of a sharp object spreads in planes out of focus and has energy there: rarely more than
+# this fraction of the object's, within so many times the visible reach of its blur.
+HAZE, CONE = 0.1, 1.2
+# A block with less certainty than this shows nothing of its own. It follows the stronger ones around
+# it if they have this share of the strength of what outshines it; else that is far away.
+HIDDEN, FOLLOW = 0.01, 0.1
+# A step must be certain, since haze taken for a step gives halos: blocks are weighed so against all
+# that the blur of any plane reaches, up to so many blocks.
+STEP_HAZE, HAZE_REACH_BLOCKS = 1.0, 12
 # Gaussian blur in px per plane that gives a curvature of log energy, on texture of all scales,
 # measured for 0.7 to 2 px; two standard deviations contain the visible part.
 MIN_BLUR_PX, BLUR_PX_PER_CURVATURE, BLUR_REACH = 0.25, 0.5, 2.0
@@ -38,7 +44,9 @@ class BlockDepth(NamedTuple):
     peak : float32
         The same before smoothing.
     confidence : float32
-        0 (no contrast) to 64.
+        0 (no contrast) to 64; low where the peak may be haze.
+    step_confidence : float32
+        The same for steps, low near anything stronger.
     floor : float32
         Minimum energy over planes: that of noise, where the block is out of focus.
     curvature : float
@@ -48,6 +56,7 @@ class BlockDepth(NamedTuple):
     depth: Blocks
     peak: Blocks
     confidence: Blocks
+    step_confidence: Blocks
     floor: Blocks
     curvature: float
 
@@ -56,11 +65,6 @@ def blur_reach(curvature: float, planes: Any) -> Any:
     """Return how far light spreads, in blocks, this many planes out of focus."""
     blur_px = MIN_BLUR_PX + BLUR_PX_PER_CURVATURE * curvature
     return BLUR_REACH * blur_px * planes / kernels.BLOCK_PX
-
-
-def smooth_energy(energy: Blocks) -> None:
-    """Smooth the energies (y, x) of one plane in place."""
-    cv2.GaussianBlur(energy, (5, 5), ENERGY_SIGMA_BLOCKS, dst=energy)
 
 
 def block_depth(energy: NDArray[np.float32]) -> BlockDepth:
@@ -80,10 +84,17 @@ def block_depth(energy: NDArray[np.float32]) -> BlockDepth:
     inner = (best > 0) & (best < len(energy) - 1)
     offset, bend = _parabola(around - floor)
     peak = np.asarray(best + np.where(inner, offset, 0), np.float32)
-    curvature = _typical(bend, height - floor, inner & (confidence > 0))
-    confidence *= not_haze(height - floor, blur_reach(curvature, len(energy) - 1))
-    depth = np.clip(_smooth(peak, confidence, len(energy)), 0, len(energy) - 1)
-    return BlockDepth(depth.astype(np.float32), peak, confidence, floor, curvature)
+    signal = height - floor
+    curvature = _typical(bend, signal, inner & (confidence > 0))
+    wide = not_haze(signal, blur_reach(curvature, len(energy) - 1), STEP_HAZE)
+    cone = outshining(signal, best, len(energy), CONE * blur_reach(curvature, 1))
+    own = _certainty(signal, HAZE * cone)
+    confidence *= own
+    depth = _smooth(peak, confidence, len(energy))
+    _follow_stronger(depth, own < HIDDEN, peak, confidence * signal, cone)
+    depth = np.clip(depth, 0, len(energy) - 1)
+    certain = confidence * wide
+    return BlockDepth(depth.astype(np.float32), peak, confidence, certain, floor, curvature)
 
 
 def _confidence(height: Blocks, mean: Blocks) -> Blocks:
@@ -91,14 +102,19 @@ def _confidence(height: Blocks, mean: Blocks) -> Blocks:
     return np.asarray(np.square(np.clip(contrast, 0, CONFIDENCE_CAP)), np.float32)
 
 
-def not_haze(signal: Blocks, reach: float, step: int = 1) -> Blocks:
+def not_haze(signal: Blocks, reach: float, haze: float = 0.03, step: int = 1) -> Blocks:
     """Return 1 for blocks as strong as their surroundings, down to 0 for possible haze of these.
 
-    `reach` is in blocks; `step` is the number of elements of `signal` per block.
+    `reach` is in blocks, `haze` the share of an object's energy that its haze may have; `step` is
+    the number of elements of `signal` per block.
     """
     size = 2 * step * min(ceil(reach), HAZE_REACH_BLOCKS) + 1
     strongest = cv2.dilate(signal, np.ones((size, size), np.uint8))
-    return np.asarray(np.square(signal / np.maximum(signal + HAZE * strongest, 1e-6)), np.float32)
+    return _certainty(signal, haze * strongest)
+
+
+def _certainty(signal: Blocks, haze: Any) -> Blocks:
+    return np.asarray(np.square(signal / np.maximum(signal + haze, 1e-6)), np.float32)
 
 
 def _parabola(around: NDArray[np.float32]) -> tuple[Blocks, Blocks]:
@@ -133,6 +149,17 @@ def _smooth(peak: Blocks, confidence: Blocks, planes: int) -> Blocks:
     known = confidence.sum()
     middle = weighted[..., 0].sum() / known if known > 0 else (planes - 1) / 2
     return np.asarray(_mix(depth, (np.full_like(peak, middle), np.ones_like(peak)))[0])
+
+
+def _follow_stronger(
+    depth: Blocks, hidden: NDArray[np.bool_], peak: Blocks, strength: Blocks, cone: Blocks
+) -> None:
+    """Give hidden blocks the depth of the stronger ones around them; these have halos otherwise."""
+    if hidden.any():
+        weighted = np.stack([peak * strength, strength], axis=-1)
+        stronger, known = _mean(cv2.GaussianBlur(weighted, (5, 5), DEPTH_SIGMA_BLOCKS))
+        hidden &= known > FOLLOW * cone
+        depth[hidden] = stronger[hidden]
 
 
 def _mean(weighted: NDArray[Any]) -> Weighted:

@@ -13,6 +13,9 @@ import numpy as np
 BLOCK_PX = 8  # small enough for cell-sized relief, large enough to average shot noise
 BAND_REACH_PX = 3  # of the box of seven pixels that splits off fine detail
 FOUR, HALF, EIGHTH = np.float32(4), np.float32(0.5), np.float32(1 / BLOCK_PX)
+# A Gaussian of one block, and how many times its own energy a block may get from a neighbour.
+TAPS = tuple(np.float32(tap) for tap in (0.40262, 0.24420, 0.05449))
+CAP = np.float32(4)
 
 # Sums may be reordered for the processor; NaN and infinity keep their meaning.
 compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
@@ -69,6 +72,46 @@ def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no co
                 for x in range(width):
                     total[x] = 0
         above, here, below = here, below, above
+
+
+@compiled
+def mix_capped(row, near, far, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Smooth along five elements; of a neighbour counts at most CAP times the centre.
+
+    `near` and `far` hold the neighbours at one and two steps, each in pairs.
+    """
+    for x in range(out.size):
+        here = row[x]
+        cap = CAP * here
+        one, other = near[0][x], near[1][x]
+        one, other = one if one < cap else cap, other if other < cap else cap
+        total = TAPS[0] * here + TAPS[1] * (one + other)
+        one, other = far[0][x], far[1][x]
+        one, other = one if one < cap else cap, other if other < cap else cap
+        out[x] = total + TAPS[2] * (one + other)
+
+
+@compiled
+def smooth_energy(energy):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Smooth the energies (y, x) of one plane in place: a Gaussian whose strong values leak less.
+
+    A block next to one with thousands of times its energy would else peak where that one does.
+    """
+    rows, columns = energy.shape
+    smooth = np.empty((rows, columns), np.float32)
+    wide = np.empty(columns + 4, np.float32)
+    for y in range(rows):
+        copy_row(energy[y], wide[2 : columns + 2])
+        wide[0] = wide[1] = wide[2]
+        wide[columns + 2] = wide[columns + 3] = wide[columns + 1]
+        near = (wide[1 : columns + 1], wide[3 : columns + 3])
+        far = (wide[:columns], wide[4 : columns + 4])
+        mix_capped(energy[y], near, far, smooth[y])
+    last = rows - 1
+    for y in range(rows):
+        near = (smooth[max(y - 1, 0)], smooth[min(y + 1, last)])
+        far = (smooth[max(y - 2, 0)], smooth[min(y + 2, last)])
+        mix_capped(smooth[y], near, far, energy[y])
 
 
 @compiled

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging import kernels
-from imaging.depth import BlockDepth, block_depth, smooth_energy
+from imaging.depth import BlockDepth, block_depth
 from imaging.steps import fuse_steps
 
 DTYPES = (np.uint8, np.uint16, np.float32)
@@ -119,7 +119,7 @@ def block_energy(frames: Frames) -> NDArray[np.float32]:
     energy = np.empty((len(frames), rows, columns), np.float32)
     for plane, result in zip(read_only_contiguous(frames), energy, strict=True):
         kernels.block_energy(plane, result)
-        smooth_energy(result)
+        kernels.smooth_energy(result)
     if np.issubdtype(frames.dtype, np.integer):
         energy += LAPLACIAN_NOISE * ROUNDING_VARIANCE  # else dust in a saturated block is certain
     return energy

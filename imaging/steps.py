@@ -58,7 +58,7 @@ def fuse_steps(
 
 def step_blocks(blocks: BlockDepth) -> NDArray[np.bool_]:
     """Return the blocks (y, x) that the blur of a step reaches."""
-    clear = blocks.confidence > CLEAR
+    clear = blocks.step_confidence > CLEAR
     around = np.ones((3, 3), np.uint8)
     high = cv2.dilate(np.where(clear, blocks.peak, 0), around)
     low = cv2.erode(np.where(clear, blocks.peak, np.float32(np.inf)), around)
@@ -134,7 +134,7 @@ def _fused(stacks: Sequence[Array], reach: float) -> tuple[list[Bands], Array, A
         total += energy
         sharpest[stronger] = plane
     reliable = best[DEPTH_BAND] > DEPTH_CONTRAST * (total / len(stacks[0]))
-    reliable &= not_haze(best[DEPTH_BAND], reach, BLOCK_PX >> DEPTH_BAND) > NOT_HAZE
+    reliable &= not_haze(best[DEPTH_BAND], reach, step=BLOCK_PX >> DEPTH_BAND) > NOT_HAZE
     specks = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)  # no larger than the window of the energy
     without_specks = cv2.morphologyEx(reliable.astype(np.uint8), cv2.MORPH_OPEN, specks)
     return kept, cv2.medianBlur(sharpest, WINDOW_PX), without_specks

@@ -244,24 +244,32 @@ def test_empty_background_takes_the_depth_of_objects() -> None:
 
 
 def test_energy_agrees_with_a_plain_implementation() -> None:
-    """Inside the frame, block energies equal those of a few lines of numpy."""
+    """Block energies equal those of a few lines of numpy, inside the frame."""
     plane = np.random.default_rng(5).integers(0, 4000, (64, 64)).astype(np.uint16)
     binned = plane.astype(np.float64).reshape(32, 2, 32, 2).sum(axis=(1, 3))
-    bend = np.zeros_like(binned)
-    bend[1:-1, 1:-1] = (
-        4 * binned[1:-1, 1:-1]
-        - binned[:-2, 1:-1]
-        - binned[2:, 1:-1]
-        - binned[1:-1, :-2]
-        - binned[1:-1, 2:]
-    )
-    blocks = np.square(bend).reshape(8, 4, 8, 4).sum(axis=(1, 3)).astype(np.float32)
-    expected = cv2.GaussianBlur(blocks, (5, 5), 1.0)
+    bend = cv2.filter2D(binned, -1, np.array([[0, -1, 0], [-1, 4, -1], [0, -1, 0]], float))
+    expected = np.square(bend).reshape(8, 4, 8, 4).sum(axis=(1, 3))
 
-    energy = block_energy(plane[None])[0]
+    energy = np.empty((8, 8), np.float32)
+    kernels.block_energy(read_only_contiguous(plane), energy)
 
-    # blocks whose Gaussian (4 blocks wide) never meets the border, which is padded otherwise
-    np.testing.assert_allclose(energy[4, 4], expected[4, 4], rtol=0.02)
+    np.testing.assert_allclose(energy[1:-1, 1:-1], expected[1:-1, 1:-1], rtol=1e-5)
+
+
+def test_energies_are_smoothed_but_strong_ones_leak_little() -> None:
+    """Even energies get a Gaussian; next to a thousand times its own a block at most quadruples."""
+    generator = np.random.default_rng(6)
+    even = generator.uniform(1, 2, (12, 12)).astype(np.float32)
+    expected = cv2.GaussianBlur(even, (5, 5), 1.0, borderType=cv2.BORDER_REPLICATE)
+    uneven = np.ones((12, 12), np.float32)
+    uneven[5, 5] = 1000
+
+    kernels.smooth_energy(even)
+    kernels.smooth_energy(uneven)
+
+    np.testing.assert_allclose(even, expected, rtol=1e-4)
+    assert (np.delete(uneven, 5 * 12 + 5) < 4).all()
+    assert uneven[5, 5] > 100
 
 
 def test_the_order_of_bytes_makes_no_difference() -> None:
