@@ -20,7 +20,7 @@ from imaging.detection import DetectionStatistics, measure
 from imaging.focus import crops
 from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_core, scan_numbers
 from imaging.pyramid import mean_pyramid, nearest_pyramid
-from imaging.zpositions import z_positions
+from imaging.zpositions import depth_um, z_positions
 from prediction import Predictor
 from prediction.warm_up import compile_kernels
 from results.digest import digest_of
@@ -87,26 +87,21 @@ def estimate_statistics(
 @ray.remote(num_cpus=1, max_retries=0)
 def stack_batch(job: StackJob, frames: Array) -> StackRecord:
     """Focus-stack one batch (z, y, x) and write its core of the mosaic, image and height."""
-    return StackRecord(*_timed(stack, job, frames, limit_s=job.limit_s))
+    (checksums, flicker), work = _timed(stack, job, frames, limit_s=job.limit_s)
+    return StackRecord(checksums, work, flicker)
 
 
-def stack(job: StackJob, frames: Array) -> tuple[int, int]:
-    """Write the focus stack of a batch; returns the checksums of image and depth."""
+def stack(job: StackJob, frames: Array) -> tuple[tuple[int, int], float]:
+    """Write the focus stack of a batch; returns the checksums of image and depth, and flicker."""
     from imaging.alignment import align
     from imaging.stacking import focus_stack
 
     stacked = focus_stack(align(frames) if job.align else frames)
     rows, columns = job.field.core_in_frame()
     image = _write_core(job, STACKED, stacked.image[rows, columns])
-    depth = _write_core(job, DEPTH, _heights(stacked.depth[rows, columns], job.z_um))
+    depth = _write_core(job, DEPTH, depth_um(stacked.depth[rows, columns], job.z_um))
     burn(job.burn_s)
-    return image, depth
-
-
-def _heights(depth: NDArray[np.float32], z_um: tuple[float, ...]) -> NDArray[np.float32]:
-    """Depth in planes as height in um; planes are equally spaced."""
-    step_um = z_um[1] - z_um[0] if len(z_um) > 1 else 0.0
-    return (z_um[0] + step_um * depth).astype(np.float32)
+    return (image, depth), stacked.flicker
 
 
 def _write_core(job: StackJob | DetectionJob, name: str, pixels: Array) -> int:

@@ -133,9 +133,9 @@ class ScanLoop:
         """A field lies in the mosaic: detect in each field whose neighbours are all there."""
         self.state.mark_stacked(stack.job.field)
         self._submit_detections(stack.job.field)
-        facts = {"in_flight": self.state.credits.taken, "checksums": record.checksums}
-        facts |= {"asked_s": stack.captured.complete_s, **vars(record.work)}
-        self._log(events.Stacked, stack.job.field, **facts)
+        facts: dict[str, Any] = {"checksums": record.checksums, "flicker": record.flicker}
+        facts |= {"asked_s": stack.captured.complete_s, "in_flight": self.state.credits.taken}
+        self._log(events.Stacked, stack.job.field, **facts, **vars(record.work))
 
     def _submit_detections(self, *settled: Field) -> None:
         if self._statistics is None or self._run.stop.requested:

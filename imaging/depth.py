@@ -18,8 +18,8 @@ CONFIDENCE_CAP = 8.0  # such a peak is certain; a bright rim has no more weight
 # The light of a sharp object spreads in planes out of focus and has energy there: rarely more than
 # this fraction of the object's, within so many times the visible reach of its blur.
 HAZE, CONE = 0.1, 1.2
-# A block with less certainty than this shows nothing of its own. It follows the stronger ones around
-# it if they have this share of the strength of what outshines it; else that is far away.
+# A block with less certainty than this shows nothing of its own. It follows the stronger ones
+# around it if they have this share of the strength of what outshines it; else that is far away.
 HIDDEN, FOLLOW = 0.01, 0.1
 # A step must be certain, since haze taken for a step gives halos: blocks are weighed so against all
 # that the blur of any plane reaches, up to so many blocks.

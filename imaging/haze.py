@@ -74,7 +74,7 @@ def sweep_cone(sources, best, planes, reach, around):  # type: ignore[no-untyped
     """Spread the strongest light from plane to plane, and note it where blocks peak.
 
     `planes` is negative from the last to the first, `reach` is that on the first plane and what
-    each plane adds. Squares and crosses in turn make octagons. Padded by nothing, since energies are positive.
+    each plane adds. Squares and crosses in turn make octagons.
     """
     rows, columns = sources.shape
     lit = np.zeros((rows + 2, columns + 2), np.float32)

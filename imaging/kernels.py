@@ -44,11 +44,24 @@ def bin_row(upper, lower, out):  # type: ignore[no-untyped-def] # pragma: no cov
 
 
 @compiled
-def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Sum the squared 4-neighbour Laplacian of the 2x2-binned plane over blocks of 8x8 pixels."""
+def add_areas(glow, light):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Add up runs of columns, of whole blocks, and clear them."""
+    blocks = glow.size // 4
+    for x in range(glow.size):
+        light[x // 4 * light.size // blocks] += glow[x]
+        glow[x] = 0
+
+
+@compiled
+def block_energy(plane, energy, light):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Sum the squared 4-neighbour Laplacian of the 2x2-binned plane over blocks of 8x8 pixels.
+
+    `light` gets the sums of every fourth binned row over areas of the plane.
+    """
+    light[:] = 0
     last, width = plane.shape[0] - 1, 4 * energy.shape[1]
     ring = np.empty((3, width + 2), np.float32)
-    total = np.zeros(width, np.float32)
+    total, glow = np.zeros(width, np.float32), np.zeros(width, np.float32)
     above, here, below = 0, 1, 2
     for row in range(-1, 4 * energy.shape[0]):
         following = row + 1
@@ -71,6 +84,10 @@ def block_energy(plane, energy):  # type: ignore[no-untyped-def] # pragma: no co
                     energy[row // 4, block] = (four[0] + four[1]) + (four[2] + four[3])
                 for x in range(width):
                     total[x] = 0
+                    glow[x] += ring[here, x + 1]
+                area = row // 4 * light.shape[0] // energy.shape[0]
+                if (row // 4 + 1) * light.shape[0] // energy.shape[0] > area:
+                    add_areas(glow, light[area])
         above, here, below = here, below, above
 
 

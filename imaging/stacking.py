@@ -3,6 +3,7 @@
 Sharpness is measured in blocks, depth is smooth, and each pixel blends the two planes nearest to
 its depth. So every plane is read once for the energy, and two are read for the blend.
 
+0. light    planes that flicker are brought to one light; others are used as they are
 1. energy   squared Laplacian of the 2x2-binned plane, summed over blocks of 8x8 pixels
 2. depth    plane of greatest energy per block, refined by a parabola; empty blocks interpolate
 3. blend    depth interpolated to pixels, linear between the two nearest planes
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from imaging import kernels
 from imaging.depth import BlockDepth, block_depth
+from imaging.flicker import AREAS, even_out, find_flicker
 from imaging.steps import fuse_steps
 
 DTYPES = (np.uint8, np.uint16, np.float32)
@@ -36,10 +38,15 @@ Depth = NDArray[np.float32]
 
 
 class FocusStack(NamedTuple):
-    """A fused image (y, x) or (y, x, c) in the stack's dtype and its depth (y, x) in planes."""
+    """A fused image (y, x) or (y, x, c) in the stack's dtype and its depth (y, x) in planes.
+
+    `flicker` is how much the planes differed in light before they were brought to one light, root
+    mean square; 0 if they were used as they are.
+    """
 
     image: NDArray[np.generic]
     depth: Depth
+    flicker: float = 0.0
 
 
 def focus_stack(frames: Frames, channel: int | None = None) -> FocusStack:
@@ -56,7 +63,8 @@ def focus_stack(frames: Frames, channel: int | None = None) -> FocusStack:
     Returns
     -------
     FocusStack
-        The image keeps the dtype and stays within the stack's range around every pixel (24 px);
+        The image keeps the dtype and stays within the stack's range around every pixel (24 px),
+        after planes that flicker were brought to one light;
         depth is float32 from 0 to z - 1.
 
     Raises
@@ -68,14 +76,14 @@ def focus_stack(frames: Frames, channel: int | None = None) -> FocusStack:
     frames = frames.astype(frames.dtype.newbyteorder("="), copy=False)
     check_frames(frames, channel)
     if frames.ndim == 3:
-        (image,), depth = _fuse([read_only_contiguous(frames)])
-        return FocusStack(image, depth)
+        (image,), depth, flicker = _fuse([read_only_contiguous(frames)])
+        return FocusStack(image, depth, flicker)
     channels = [read_only_contiguous(frames[..., c]) for c in range(frames.shape[3])]
     focus_channel = (
         channels[channel] if channel is not None else read_only_contiguous(_focus_channel(frames))
     )
-    (_, *images), depth = _fuse([focus_channel, *channels])
-    return FocusStack(np.stack(images, axis=-1), depth)
+    (_, *images), depth, flicker = _fuse([focus_channel, *channels])
+    return FocusStack(np.stack(images, axis=-1), depth, flicker)
 
 
 def check_frames(frames: Frames, channel: int | None = None) -> None:
@@ -99,29 +107,45 @@ def _focus_channel(frames: Frames) -> Frames:
     return np.asarray(mixed.astype(frames.dtype))
 
 
-def _fuse(stacks: list[Frames]) -> tuple[list[Frames], Depth]:
-    """Fuse several stacks (z, y, x) by the depth of the first."""
+def _fuse(stacks: list[Frames]) -> tuple[list[Frames], Depth, float]:
+    """Fuse several stacks (z, y, x) by the depth of the first; all with its flicker."""
     depth = np.zeros(stacks[0].shape[1:], np.float32)
     if len(stacks[0]) == 1:
-        return [stack[0].copy() for stack in stacks], depth
-    blocks = block_depth(block_energy(stacks[0]))
+        return [stack[0].copy() for stack in stacks], depth, 0.0
+    energy, light = _measured(stacks[0])
+    flicker = find_flicker(stacks[0], light)
+    if flicker:
+        stacks = [read_only_contiguous(even_out(stack, flicker)) for stack in stacks]
+        energy *= np.square(flicker.gain)[:, None, None]
+    blocks = block_depth(_with_rounding(energy, stacks[0].dtype))
     images = [np.empty(stack.shape[1:], stack.dtype) for stack in stacks]
     for stack, image in zip(stacks, images, strict=True):
         kernels.blend(stack, blocks.depth, rounding(stack), image, depth)
         sharpen(image, blocks, depth)
     fuse_steps(stacks, blocks, images, depth)
-    return images, depth
+    return images, depth, flicker.amount if flicker else 0.0
 
 
 def block_energy(frames: Frames) -> NDArray[np.float32]:
     """Return the focus energy (z, ceil(y / 8), ceil(x / 8)): squared Laplacians by block."""
+    return _with_rounding(_measured(frames)[0], frames.dtype)
+
+
+def _measured(frames: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the energy of blocks and the light of areas, in one pass over the pixels."""
     rows, columns = (-(-size // kernels.BLOCK_PX) for size in frames.shape[1:])
     energy = np.empty((len(frames), rows, columns), np.float32)
-    for plane, result in zip(read_only_contiguous(frames), energy, strict=True):
-        kernels.block_energy(plane, result)
+    light = np.empty((len(frames), AREAS, AREAS), np.float32)
+    for plane, result, areas in zip(read_only_contiguous(frames), energy, light, strict=True):
+        kernels.block_energy(plane, result, areas)
         kernels.smooth_energy(result)
-    if np.issubdtype(frames.dtype, np.integer):
-        energy += LAPLACIAN_NOISE * ROUNDING_VARIANCE  # else dust in a saturated block is certain
+    return energy, light
+
+
+def _with_rounding(energy: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[np.float32]:
+    """Add the noise of rounding in place; else dust in a saturated block is certain."""
+    if np.issubdtype(dtype, np.integer):
+        energy += LAPLACIAN_NOISE * ROUNDING_VARIANCE
     return energy
 
 

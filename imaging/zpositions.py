@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imaging.surface import FocusSurface, fit_surface
 from scan.errors import FocusError
@@ -79,3 +80,9 @@ def _no_focus(peaks: Peaks) -> FocusError:
     got = f"none in {len(peaks)}; the first: {next(iter(peaks.values())).reason}"
     hint = "check lamp and specimen, or set focus_center_um and focus_range_um"
     return FocusError("find_z_positions", expected, got, hint)
+
+
+def depth_um(depth: NDArray[np.float32], z_um: Sequence[float]) -> NDArray[np.float32]:
+    """Return depth in planes as height in um; planes are equally spaced."""
+    step_um = z_um[1] - z_um[0] if len(z_um) > 1 else 0.0
+    return (z_um[0] + step_um * depth).astype(np.float32)

@@ -10,13 +10,15 @@ from prediction import Predictor
 
 
 def compile_kernels(predictor: Predictor, dtype: np.dtype[Any]) -> None:
-    """Stack and detect once in a small stack of discs, of which one plane is sharp."""
+    """Stack and detect once in a small stack of discs, of which one plane is sharp and two are
+    brighter."""
     from imaging.stacking import focus_stack
 
     rows, columns = np.mgrid[:256, :256] % 32 - 16
     grain = np.random.default_rng(0).normal(100, 10, (256, 256))
     grain[np.hypot(rows, columns) < 5] += 100
-    frames = np.stack([cv2.GaussianBlur(grain, (0, 0), blur) for blur in (3, 0.5, 3)])
+    planes = ((3, 1.0), (0.5, 1.1), (3, 1.0), (3, 1.1))  # blur in px and light
+    frames = np.stack([light * cv2.GaussianBlur(grain, (0, 0), blur) for blur, light in planes])
     image = focus_stack(frames.astype(dtype)).image
     statistics = predictor.estimate_statistics([image], None)
     labels = predictor.detect(image, statistics, (0, 0))

@@ -43,6 +43,7 @@ from scan.findings import text_of
 SUMMARY = "summary.json"
 MIN_BOUND_S = 1e-3  # no scan is faster
 MAX_LISTED_SAMPLES = 6  # a large scan has hundreds; the file has all of them
+FLICKER = 0.03  # of the light: from here on, people are told
 Summary = dict[str, Any]
 
 
@@ -63,6 +64,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "digest": predicted.digest if predicted else None,
         "specimen": _specimen(ever.last(Described)),
         "z_positions": _z_positions(ever.last(Focused)),
+        "flicker": _flicker(ever.of(Stacked)),
         "retries": _retries(ever),
         "timing": _timing(last),
         "dispatch_ms": _dispatch(last),
@@ -116,6 +118,13 @@ def _fields(ever: EventIndex, last: EventIndex) -> dict[str, Any]:
         "lost": [_named(event, "stripe", "field", "reason") for event in lost],
         "resumed": sum(resumed.stacked) if resumed else 0,
     }
+
+
+def _flicker(stacked: Sequence[Stacked]) -> dict[str, float]:
+    """Count fields whose planes differed in light by more than 3 %; the greatest difference."""
+    last = {event.place: event.flicker for event in stacked}
+    above = sum(flicker > FLICKER for flicker in last.values())
+    return {"fields": above, "max": round(max(last.values(), default=0.0), 4)}
 
 
 def _retries(ever: EventIndex) -> dict[str, int]:
@@ -263,6 +272,7 @@ def format_summary(summary: Summary) -> list[str]:
         *_faults(summary),
         *_dark(summary["specimen"]),
         *(f"check the counts: {doubt}" for doubt in doubts(summary)),
+        *_uneven(summary),
         *(
             f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
             for lost in summary["fields"]["lost"]
@@ -348,3 +358,13 @@ def _faults(summary: Summary) -> list[str]:
     damaged = summary["damaged_lines"]
     parts += [f"{damaged} x damaged line in the journal"] if damaged else []
     return [", ".join(parts)] if parts else []
+
+
+def _uneven(summary: Summary) -> list[str]:
+    """One line if the light flickered between planes; empty if it was steady."""
+    flicker = summary["flicker"]
+    if not flicker["fields"]:
+        return []
+    counts = f"{flicker['fields']} of {summary['fields']['stacked']} fields"
+    most = f"{100 * flicker['max']:.0f} % at most"
+    return [f"light flickers between the planes of {counts} ({most}); evened out, check the lamp"]

@@ -246,12 +246,17 @@ class Captured(FieldEvent):
 
 
 class Stacked(FieldEvent, Work):
-    """A field's core was written to the mosaics; checksums of image and depth."""
+    """A field's core was written to the mosaics; checksums of image and depth.
+
+    `flicker` is the difference in light between its planes, root mean square; earlier versions did
+    not measure it.
+    """
 
     event: Literal["stacked"] = "stacked"
     asked_s: Number
     in_flight: Count
     checksums: tuple[Count, ...]
+    flicker: Annotated[float, Field(ge=0, le=1e15)] = 0.0
 
 
 class Detected(FieldEvent, Work):

@@ -44,10 +44,14 @@ class WorkRecord:
 
 @dataclass(frozen=True)
 class StackRecord:
-    """A field's core lies in the mosaics of the image and of depth, with these checksums."""
+    """A field's core lies in the mosaics of the image and of depth, with these checksums.
+
+    `flicker` is the difference in light between its planes, root mean square; 0 if there was none.
+    """
 
     checksums: tuple[int, int]
     work: WorkRecord
+    flicker: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from results.summary import MAX_LISTED_SAMPLES, format_summary, summarise
-from scan.events import Damaged, Finished, Focused
+from scan.events import Damaged, Finished, Focused, Stacked
 from tests.results.scans import events_of_a_scan, resumed_scan
 
 
@@ -104,3 +104,19 @@ def test_a_resumed_run_has_its_own_times_and_all_faults() -> None:
     assert summary["timing"]["startup"] == 3.0
     assert summary["timing"]["answer"] == 1.0
     assert "2 fields from before" in "\n".join(format_summary(summary))
+
+
+@pytest.mark.parametrize(("flicker", "told"), [(0.02, 0), (0.05, 1)])
+def test_flicker_above_three_percent_is_told_once(flicker: float, told: int) -> None:
+    """However many fields flicker there is one line, with their number and the greatest."""
+    events = [
+        event.model_copy(update={"flicker": flicker}) if isinstance(event, Stacked) else event
+        for event in events_of_a_scan()
+    ]
+    summary = summarise(events)
+
+    lines = [line for line in format_summary(summary) if "flickers" in line]
+
+    assert len(lines) == told
+    assert all("2 of 2 fields (5 % at most)" in line for line in lines)
+    assert summary["flicker"] == {"fields": 2 * told, "max": flicker}

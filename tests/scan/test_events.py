@@ -24,6 +24,7 @@ from tests.scan.samples import sample
 STACKED = {
     "time": 2.0, "event": "stacked", "stripe": 0, "field": 3, "camera": 0, "asked_s": 1.0,
     "began_s": 1.1, "ended_s": 1.2, "cpu_s": 0.1, "in_flight": 2, "checksums": [7, 8],
+    "flicker": 0.0,
 }  # fmt: skip
 LINES: dict[str, dict[str, object]] = {
     "a field": STACKED,
