@@ -5,8 +5,6 @@ above and one below the object. A block whose own peak lies inside a cone is wei
 object; beside the cone it keeps its peak, however strong the object is.
 """
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -33,29 +31,40 @@ def outshining(signal: Blocks, best: NDArray[np.int32], planes: int, reach: floa
         How far light spreads in blocks, for each plane out of focus.
     """
     strongest = cv2.dilate(signal, SOURCE_WINDOW)
+    inside = (slice(1, -1), slice(1, -1))
+    sources, around = np.zeros((2, *(size + 2 for size in signal.shape)), np.float32)
+    peaks = np.full(sources.shape, -1, np.int32)
+    np.copyto(sources[inside], signal, where=signal >= SOURCE * strongest)
+    peaks[inside] = best
     growth = np.array((MARGIN, reach), np.float32)
-    sources: Any = np.where(signal >= SOURCE * strongest, signal, np.float32(0))
-    around = np.zeros_like(signal)
     for upward in (1, -1):
-        sweep_cone(sources, best, upward * planes, growth, around)
-    return around
+        sweep_cone(sources, peaks, upward * planes, growth, around)
+    return around[inside]
 
 
 @compiled
-def dilate_row(above, row, below, corners, out):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Write the maximum of 3x3 elements, or of the cross without corners, of a padded row."""
-    for x in range(out.size):
-        middle = row[x + 1]
-        middle = row[x] if row[x] > middle else middle
-        middle = row[x + 2] if row[x + 2] > middle else middle
-        middle = above[x + 1] if above[x + 1] > middle else middle
-        out[x] = below[x + 1] if below[x + 1] > middle else middle
+def dilate(light, corners, width, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Write the maximum of 3x3 elements, or of the cross without corners.
+
+    All rows are one run, of `width` elements each; the frame around them, of one element, stays 0.
+    """
+    size = light.size - 2 * width - 2
+    row, result = light[width : width + size + 2], out[width + 1 : width + 1 + size]
+    above, below = light[: size + 2], light[2 * width : 2 * width + size + 2]
+    for x in range(size):
+        most = row[x + 1]
+        most = row[x] if row[x] > most else most
+        most = row[x + 2] if row[x + 2] > most else most
+        most = above[x + 1] if above[x + 1] > most else most
+        result[x] = below[x + 1] if below[x + 1] > most else most
     if corners:
-        for x in range(out.size):
-            middle = above[x] if above[x] > above[x + 2] else above[x + 2]
-            middle = below[x] if below[x] > middle else middle
-            middle = below[x + 2] if below[x + 2] > middle else middle
-            out[x] = middle if middle > out[x] else out[x]
+        for x in range(size):
+            most = above[x] if above[x] > above[x + 2] else above[x + 2]
+            most = below[x] if below[x] > most else most
+            most = below[x + 2] if below[x + 2] > most else most
+            result[x] = most if most > result[x] else result[x]
+    for end in range(width, out.size, width):
+        out[end - 1] = out[end] = 0
 
 
 @compiled
@@ -73,20 +82,15 @@ def read_and_add(best, plane, source, lit, around):  # type: ignore[no-untyped-d
 def sweep_cone(sources, best, planes, reach, around):  # type: ignore[no-untyped-def] # pragma: no cover
     """Spread the strongest light from plane to plane, and note it where blocks peak.
 
-    `planes` is negative from the last to the first, `reach` is that on the first plane and what
-    each plane adds. Squares and crosses in turn make octagons.
+    Arrays have a frame of one element. `planes` is negative from the last to the first, `reach` is
+    that on the first plane and what each plane adds. Squares and crosses in turn make octagons.
     """
-    rows, columns = sources.shape
-    lit = np.zeros((rows + 2, columns + 2), np.float32)
-    spare = np.zeros((rows + 2, columns + 2), np.float32)
-    most, grown = max(rows, columns), 0
+    lit, spare = np.zeros(sources.size, np.float32), np.zeros(sources.size, np.float32)
+    width, most, grown = sources.shape[1], max(sources.shape), 0
     for step in range(abs(planes)):
         plane = step if planes > 0 else -planes - 1 - step
         while grown < min(int(reach[0] + np.float32(step) * reach[1]), most):
             grown += 1
-            for y in range(1, rows + 1):
-                out = spare[y, 1 : columns + 1]
-                dilate_row(lit[y - 1], lit[y], lit[y + 1], grown % 2 == 0, out)
+            dilate(lit, grown % 2 == 0, width, spare)
             lit, spare = spare, lit
-        for y in range(rows):
-            read_and_add(best[y], plane, sources[y], lit[y + 1, 1 : columns + 1], around[y])
+        read_and_add(best.ravel(), plane, sources.ravel(), lit, around.ravel())
