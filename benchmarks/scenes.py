@@ -82,6 +82,46 @@ def steps(seed: int, size: int, planes: int, blur: float, electrons: float) -> S
     return Scene(camera, (OFFSET + GAIN * sharp).astype(np.float32), height, known)
 
 
+@dataclass(frozen=True)
+class Bright:
+    """A z-stack of dim ground beside bright discs, and its truth.
+
+    Attributes
+    ----------
+    frames : (z, y, x) uint16
+    ground : (y, x) float32
+        The ground alone, in focus, in grey levels.
+    away : (y, x) float32
+        Pixels from the nearest disc, 0 within.
+    """
+
+    frames: NDArray[np.uint16]
+    ground: Floats
+    away: Floats
+
+
+def bright_discs(seed: int, size: int, radius: float, light: float, apart: float) -> Bright:
+    """Discs of `light` grey levels, `apart` planes above a ground of 1,000 with fine detail.
+
+    Light adds up, the camera saturates at 65,535; 15 planes, blur grows by 1.4 px per plane.
+    """
+    generator = np.random.default_rng(seed)
+    ground = (1000 + 120 * _smooth(generator, size, 1.2)).astype(np.float32)
+    discs = np.zeros((size, size), np.float32)
+    for row in range(64, size - 32, 128):
+        for column in range(64, size - 32, 128):
+            centre = tuple(np.int32((np.array((column, row)) + generator.uniform(-12, 12, 2)) * 16))
+            cv2.circle(discs, centre, int(radius * 16), 1.0, -1, cv2.LINE_AA, 4)
+    frames = []
+    for plane in range(15):
+        sigmas = (float(np.hypot(LENS_SIGMA_PX, 1.4 * (plane - z))) for z in (3, 3 + apart))
+        lit = _blur(ground, next(sigmas)) + _blur(light * discs, next(sigmas))
+        frames.append(lit + generator.normal(0, 1, lit.shape) * np.sqrt(lit / 2 + 25))
+    away = cv2.distanceTransform((discs <= 0).astype(np.uint8), cv2.DIST_L2, 5)
+    camera = np.clip(np.rint(frames), 0, 65535).astype(np.uint16)
+    return Bright(camera, _blur(ground, LENS_SIGMA_PX), np.asarray(away, np.float32))
+
+
 def relief(generator: np.random.Generator, size: int, planes: int) -> Floats:
     """A smooth surface between the second plane and the last but one."""
     bumps = _smooth(generator, size, size / 5)

@@ -26,7 +26,7 @@ from skimage.metrics import structural_similarity
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from peers import peers
-from scenes import Scene, brightfield, fluorescence, steps
+from scenes import OFFSET, Scene, bright_discs, brightfield, fluorescence, steps
 
 from benchmarks.conditions import print_conditions
 from imaging import kernels
@@ -203,6 +203,78 @@ def goals(kind: str, found: list[dict[str, Score]]) -> Iterator[str]:
     yield f"depth error, root mean square: median {np.median([a.depth for a in ours]):.3f} planes"
 
 
+RINGS = ((5, 10), (10, 20), (20, 40), (40, 60))  # px outside discs
+BRIGHT = (OURS, "Laplacian pyramid, 5x5 energy", "maximum projection")
+
+
+def compare_highlights(seeds: list[int], size: int) -> None:
+    """Correlation of the ground's detail around spots that are 20 to 60 times as bright."""
+
+    def alike(image: Frames, ground: Frames, ring: NDArray[np.bool_]) -> float:
+        fine = [i - cv2.GaussianBlur(i, (0, 0), 3) for i in (np.float32(image), ground)]
+        return float(np.corrcoef(fine[0][ring], fine[1][ring])[0, 1])
+
+    print(
+        "| highlights: correlation of detail at | " + " | ".join(f"{a} to {b} px" for a, b in RINGS)
+    )
+    for name in (*BRIGHT, "ground's own plane"):
+        found = []
+        for seed in seeds:
+            for light in (20_000, 60_000):
+                scene = bright_discs(seed, size, 4, light, 5)
+                image = METHODS[name](scene.frames) if name in METHODS else scene.frames[3]
+                found.append([alike(image, scene.ground, ring) for ring in rings(scene.away)])
+        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in np.mean(found, axis=0)))
+    print(flush=True)
+
+
+def compare_halos(seeds: list[int], size: int) -> None:
+    """Mean error of the ground 5 to 10 px outside saturated discs at several distances."""
+    apart = (0, 4, 8)
+    print("| halos: grey levels 5 to 10 px outside | " + " | ".join(f"{a} planes" for a in apart))
+    for name in BRIGHT:
+        errors = []
+        for planes in apart:
+            scenes = [bright_discs(seed, size, 12, 80_000, planes) for seed in seeds]
+            ring = [next(rings(scene.away)) for scene in scenes]
+            errors.append(
+                np.mean([
+                    (METHODS[name](s.frames).astype(float) - s.ground)[r].mean()
+                    for s, r in zip(scenes, ring, strict=True)
+                ])
+            )  # fmt: skip
+        print(f"| {name} | " + " | ".join(f"{error:+.0f}" for error in errors))
+    print(flush=True)
+
+
+def rings(away: Frames) -> Iterator[NDArray[np.bool_]]:
+    for near, far in RINGS:
+        yield (away > near) & (away < far)
+
+
+def compare_flicker(seeds: list[int], size: int) -> None:
+    """PSNR with a lamp of which every plane has its own light."""
+    amounts = (0.0, 0.05, 0.1)
+    print("| flicker: PSNR dB | " + " | ".join(f"{amount:.0%}" for amount in amounts))
+    for kind, (make, electrons) in KINDS.items():
+        scenes = [make(seed, size, n, 1.2, electrons) for seed in seeds for n in PLANES]
+        found = [
+            np.mean([flickering(scene, amount, k) for k, scene in enumerate(scenes)])
+            for amount in amounts
+        ]
+        print(f"| {kind} | " + " | ".join(f"{value:.2f}" for value in found))
+    print(flush=True)
+
+
+def flickering(scene: Scene, amount: float, seed: int) -> float:
+    """PSNR of ours after the best common light, with each plane's light multiplied."""
+    gains = 1 + amount * np.random.default_rng(seed).normal(size=(len(scene.frames), 1, 1))
+    frames = np.clip(np.rint(OFFSET + (scene.frames - OFFSET) * gains), 0, 65535).astype(np.uint16)
+    light, truth = focus_stack(frames).image - OFFSET, scene.sharp - OFFSET
+    fitted = OFFSET + light * ((light * truth).sum() / np.square(light).sum())
+    return score(fitted, scene).psnr
+
+
 # ---------------------------------------------------------------------------------- pictures
 
 
@@ -248,14 +320,20 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="edge of the scenes in pixels")
     parser.add_argument("--pictures", type=Path, help="folder for pictures, instead of figures")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="folders of planes")
+    parser.add_argument("--only-light", action="store_true", help="highlights, halos, flicker")
     call = parser.parse_args()
     cv2.setNumThreads(1)
     if call.pictures:
         draw(call.pictures, call.data)
         return
     print_conditions(seeds=call.seeds, opencv=cv2.__version__, threads=1)
-    compare_speed(call.rounds, call.seeds[0])
-    compare_quality(call.seeds, call.size)
+    if not call.only_light:
+        compare_speed(call.rounds, call.seeds[0])
+    compare_highlights(call.seeds, call.size)
+    compare_halos(call.seeds, call.size)
+    compare_flicker(call.seeds, call.size)
+    if not call.only_light:
+        compare_quality(call.seeds, call.size)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ HAZE, CONE = 0.1, 1.2
 HIDDEN, FOLLOW = 0.01, 0.1
 # A step must be certain, since haze taken for a step gives halos: blocks are weighed so against all
 # that the blur of any plane reaches, up to so many blocks.
-STEP_HAZE, HAZE_REACH_BLOCKS = 1.0, 12
+STEP_HAZE, HAZE_REACH_BLOCKS = 0.6, 12
 # Gaussian blur in px per plane that gives a curvature of log energy, on texture of all scales,
 # measured for 0.7 to 2 px; two standard deviations contain the visible part.
 MIN_BLUR_PX, BLUR_PX_PER_CURVATURE, BLUR_REACH = 0.25, 0.5, 2.0
