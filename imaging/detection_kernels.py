@@ -432,17 +432,30 @@ def fill_holes(labels, others, most):  # type: ignore[no-untyped-def] # pragma: 
 
 
 @compiled
-def split_regions(levels, regions, boxes, core, light, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+def large_regions(regions, boxes, fine, coarse):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return which regions are deeper than the geometric mean of the radii of two rules."""
+    large = np.zeros(boxes.shape[0], np.bool_)
+    if coarse.radius > fine.radius:
+        for k in range(large.size):
+            top, left, bottom, right = boxes[k]
+            mask = regions[top:bottom, left:right] == k + 1
+            deepest = squared_depth(mask, int(coarse.radius) + 1).max()
+            large[k] = deepest > fine.radius * coarse.radius
+    return large
+
+
+@compiled
+def split_regions(levels, regions, boxes, core, light, fine, coarse, large):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return the objects (y, x) of all regions, and the last label of each; the first is 0.
 
     `boxes` are (top, left, bottom, right) of the regions 1 to n, one pixel wider than these. Depth
-    is that below the rim of `core`.
+    is that below the rim of `core`. Regions that are `large` are split by the coarse rules.
     """
     out, last = np.zeros(regions.shape, np.int32), np.zeros(boxes.shape[0] + 1, np.int32)
     for number in range(1, boxes.shape[0] + 1):
         top, left, bottom, right = boxes[number - 1]
         mask = regions[top:bottom, left:right] == number
-        deep = mask & core[top:bottom, left:right]
+        deep, rules = mask & core[top:bottom, left:right], coarse if large[number - 1] else fine
         height = landscape_of(deep, levels, (top, left), light, rules)
         labels = seeds_of(height, mask, rules.apart)
         flood(height, mask, labels, rules.dip)

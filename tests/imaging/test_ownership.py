@@ -33,7 +33,7 @@ def scene(shape: tuple[int, int], seed: int) -> np.ndarray:
     return image
 
 
-@settings(max_examples=40)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_fields_together_equal_the_whole_mosaic(stripes: int, fields: int, seed: int) -> None:
     """Cores and rows of all fields make up the labels and the table of the mosaic in one piece."""
