@@ -210,22 +210,31 @@ class Focused(Event):
 
 
 class Described(Event, Work):
-    """The specimen was described: the statistics that detection uses; the last two of a model."""
+    """The specimen was described: the statistics that detection uses; the last two of a model.
+
+    Those from `large_px` to `findings` are missing in runs of earlier versions.
+    """
 
     event: Literal["described"] = "described"
     background: Number
     noise: Positive
     contrast: Annotated[Number, Field(ge=0)]
     diameter_px: Positive
+    large_px: Annotated[Number, Field(ge=0)] = 0.0
+    long_px: Annotated[Number, Field(ge=0)] = 0.0
+    alike: Literal["", "discs", "width"] = ""
+    polarity: Literal["bright", "dark"] = "bright"
+    findings: tuple[Text, ...] = ()
     reach_px: Count | None = None
     normalisation: tuple[Number, ...] | None = None
 
     @property
     def statistics(self) -> dict[str, Any]:
         """The statistics by name."""
-        more = ("reach_px", "normalisation") if self.reach_px is not None else ()
-        names = ("background", "noise", "contrast", "diameter_px", *more)
-        return {name: getattr(self, name) for name in names}
+        of_model = {"reach_px", "normalisation"} if self.reach_px is None else set()
+        others = {*Event.model_fields, *Work.model_fields, *of_model}
+        names = set(Described.model_fields) - others
+        return {name: getattr(self, name) for name in sorted(names)}
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

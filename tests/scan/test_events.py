@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 
 import pytest
 
+from imaging.statistics import DetectionStatistics
+from prediction import ModelStatistics
 from scan.events import (
     Begun,
     Damaged,
     Described,
+    Event,
     Finished,
     Focused,
     Lost,
+    Predicted,
     RayStarted,
     Retried,
     Stacked,
+    WarmedUp,
     parse,
 )
+from scan.records import AnswerRecord, WorkRecord
 from tests.scan.samples import sample
 
 STACKED = {
@@ -26,16 +33,20 @@ STACKED = {
     "began_s": 1.1, "ended_s": 1.2, "cpu_s": 0.1, "in_flight": 2, "checksums": [7, 8],
     "flicker": 0.0,
 }  # fmt: skip
+STATISTICS = {
+    "background": 100.0, "noise": 5.0, "contrast": 3.5, "diameter_px": 30.0, "large_px": 90.0,
+    "long_px": 0.0, "alike": "", "polarity": "dark", "findings": ["few"],
+}  # fmt: skip
 LINES: dict[str, dict[str, object]] = {
     "a field": STACKED,
     "keys that are left out": {"time": 1.0, "event": "retried", "step": "focus", "reason": "?"},
     "statistics by name": {
         "time": 1.0, "event": "described", "began_s": 1.0, "ended_s": 2.0, "cpu_s": 1.0,
-        "background": 100.0, "noise": 5.0, "contrast": 3.5, "diameter_px": 30.0,
+        **STATISTICS,
     },
     "statistics of a model": {
         "time": 1.0, "event": "described", "began_s": 1.0, "ended_s": 2.0, "cpu_s": 1.0,
-        "background": 100.0, "noise": 5.0, "contrast": 3.5, "diameter_px": 30.0,
+        **STATISTICS,
         "reach_px": 64, "normalisation": [0.5],
     },
 }  # fmt: skip
@@ -87,9 +98,7 @@ def test_unknown_keys_are_ignored() -> None:
 
     assert stacked == Stacked(**{k: v for k, v in STACKED.items() if k != "event"})
     assert isinstance(described, Described)
-    assert described.statistics == {
-        "background": 100.0, "noise": 5.0, "contrast": 3.5, "diameter_px": 30.0
-    }  # fmt: skip
+    assert described.statistics == STATISTICS | {"findings": ("few",)}
 
 
 def test_reasons_are_one_line() -> None:
@@ -107,3 +116,17 @@ def test_keys_added_later_have_defaults() -> None:
     """The shortest lines that were ever written are still read."""
     assert parse('{"event": "finished", "status": "complete"}') == Finished(status="complete")
     assert parse('{"event": "retried", "step": "stack"}') == Retried(step="stack")
+
+
+@pytest.mark.parametrize(
+    ("record", "event"),
+    [
+        (DetectionStatistics, Described),
+        (ModelStatistics, Described),
+        (WorkRecord, WarmedUp),
+        (AnswerRecord, Predicted),
+    ],
+)
+def test_the_journal_holds_all_that_a_record_says(record: type, event: type[Event]) -> None:
+    """What a run is resumed from is written: no field of a record is dropped in silence."""
+    assert {field.name for field in fields(record)} <= set(event.model_fields)

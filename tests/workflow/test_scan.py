@@ -8,7 +8,6 @@ import random
 import re
 import sys
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,9 @@ from driver import run, setup
 from imaging.alignment import align
 from imaging.detection import detect
 from imaging.stacking import focus_stack
-from imaging.statistics import DetectionStatistics
 from microscope.opening import open_microscope, prepare, specimen_of
 from microscope.simulated import SimulatedMicroscope
+from prediction import statistics_from
 from prediction.classic import Classic
 from results.digest import digest_of
 from results.store import create_mosaics
@@ -259,7 +258,7 @@ def test_tasks_may_finish_in_any_order(slide: Path, tmp_path: Path) -> None:
         tasks.stack_batch._function(StackJob(str(tmp_path), field, z_um, align=False), frames)
     for field in reversed(shuffled):
         job = DetectionJob(str(tmp_path), field, plan.surroundings(field), plan.pixel_size_um)
-        tasks.detect_objects._function(job, Classic(), statistics_of(described))
+        tasks.detect_objects._function(job, Classic(), statistics_from(described))
     tasks.predict_scan._function(str(tmp_path), [(f.stripe, f.field) for f in shuffled])
 
     assert digest_of(tmp_path) == digest_of(slide)
@@ -291,14 +290,7 @@ def in_one_piece(folder: Path) -> np.ndarray:
     """The labels of the run's mosaic, searched in one piece with the run's own statistics."""
     mosaic = zarr.open_group(folder / "stacked.ome.zarr", mode="r")["0"][:]
     (described,) = events_in(folder, "described")
-    return detect(mosaic, statistics_of(described))
-
-
-def statistics_of(described: dict[str, Any]) -> DetectionStatistics:
-    """The statistics of the journal."""
-    return DetectionStatistics(
-        **{field.name: described[field.name] for field in fields(DetectionStatistics)}
-    )
+    return detect(mosaic, statistics_from(described))
 
 
 def test_overlapping_borders_leave_no_trace(slide: Path) -> None:
