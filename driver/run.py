@@ -124,12 +124,11 @@ def execute(
         require_cpus()
         credits = credits_of(setup)
         placements = capture_placements(setup.settings, setup.plan.cameras)
-        folder = folder.resolve()
         if not (folder / SETTINGS_FILE).exists():
             write_atomically(folder / SETTINGS_FILE, setup.settings.to_toml())
         with Journal(folder / JOURNAL, listener) as journal:
             run = Run(
-                setup, predictor, location_of(folder), checkpoint, journal, credits, stop,
+                setup, predictor, location_of(folder.resolve()), checkpoint, journal, credits, stop,
                 placements,
             )  # fmt: skip
             write_header(run, up_s, began_s or up_s)
