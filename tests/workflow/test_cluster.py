@@ -368,7 +368,9 @@ def test_hosts_that_stack_are_replaced(digest: str, laboratory: Laboratory) -> N
     laboratory.microscope.disconnect()
     time.sleep(SHORT_CUT_S)
     laboratory.microscope.reconnect()
-    wait_until(lambda: len(captured_not_stacked(folder)) >= 3)  # more than both hosts stack
+    wait_for_events(folder, "warmed", 2)  # so both hosts stack
+    wait_for_events(folder, "stacked", 1)
+    wait_until(lambda: len(captured_not_stacked(folder)) >= 3)  # more than both at a time
     silent.disconnect()
     dead.kill_processes()
     joined = laboratory.add_compute(cpus=2)

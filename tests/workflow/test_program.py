@@ -29,6 +29,7 @@ from tests.workflow.left import summary_of
 ROOT = Path(__file__).parents[2]
 LONGER = ["--stripes", "2", "--fields", "6", "--planes", "7", "--field-px", "192"]
 LONGER += ["--exposure-ms", "40", "--focus-samples", "1"]
+SLOW = ["--stage-speed-um-per-ms", "0.05"]  # a second from field to field; the images are the same
 FIRST = ("cluster/watchdog", "cluster/screen", "scan/errors", "scan/text")  # before all packages
 
 
@@ -279,7 +280,7 @@ def test_a_killed_driver_is_resumed(calm: dict[str, Any], tmp_path: Path) -> Non
     """While a scan runs its folder is refused to others; begun on one CPU, killed in its middle and
     resumed on two, it ends with the same digest, and captures no field again that was on disk."""
     folder = tmp_path / "run"
-    with started(folder, "--num-cpus", "1") as run:
+    with started(folder, "--num-cpus", "1", *SLOW) as run:
         until(run, "stacked")
         refused = main.main(["--plain", "--resume", str(folder)])
         run.kill()
