@@ -12,14 +12,13 @@ from contextlib import contextmanager
 
 import ray
 
-from cluster.watchdog import end_driver
+from cluster.watchdog import HINT, end_driver
 from scan.errors import ScanError
 
 HEAD, RAYLET = "its head", "its process on this computer"
 CHECK_S = 0.5
 SILENT_S = 4.0  # a head on another computer may be cut off for a moment
 GRACE_S = 2.0  # for the driver to notice; it may be blocked
-HINT = "see Ray's logs in session_latest of its temporary folder, and resume the run"
 
 Address = tuple[str, int]
 
@@ -50,7 +49,9 @@ class Liveness:
                 self._answered_s[name] = now_s
             elif answer is False or now_s - self._answered_s[name] > SILENT_S:
                 got = "nothing" if answer is None else "a connection refused"
-                self._gone = ScanError("Ray", f"{name} to answer", got, HINT)
+                self._gone = ScanError(
+                    "Ray", f"{name} to answer", got, f"{HINT}, and resume the run"
+                )
         return self._gone
 
     def require(self) -> None:
