@@ -265,12 +265,12 @@ def _sizes(images: Sequence[np.ndarray], guess: DetectionStatistics) -> Sizes:
 
 def _half_maxima(image: np.ndarray, wide: DetectionStatistics) -> np.ndarray:
     """Return diameter by area, width, length and solidity of the parts above half maximum."""
-    levels, regions, boxes, areas = _regions(image, wide, (0, 0))
-    rules = _rules(wide)._replace(largest_ring=np.inf)
+    levels, regions, boxes, areas = regions_of(image, wide, (0, 0))
+    rules = rules_of(wide)._replace(largest_ring=np.inf)
     fill_rings(levels, regions, boxes, areas, 0.0, rules)
     core = scipy.ndimage.binary_fill_holes(core_of(regions, levels, rules))
     _, parts = cv2.connectedComponents(core.astype(np.uint8), connectivity=4)
-    boxes = boxes_of(parts, parts.max())
+    boxes = boxes_of(parts, int(parts.max()))
     solidity = measure_shapes(parts, boxes)[:, SHAPES.index("solidity")]
     return np.column_stack([sizes_of(parts, boxes), solidity])
 
@@ -305,10 +305,10 @@ def _work(
     image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
 ) -> tuple[np.ndarray, Labels, int]:
     """Return levels, labels on the working grid, and how many labels were used."""
-    levels, regions, boxes, areas = _regions(image, statistics, origin)
-    rules, least, core = _rules(statistics), _least_area(statistics), regions > 0
+    levels, regions, boxes, areas = regions_of(image, statistics, origin)
+    rules, least, core = rules_of(statistics), _least_area(statistics), regions > 0
     large_px = max(statistics.diameter_px, statistics.large_px)
-    coarse = _rules(statistics, large_px)
+    coarse = rules_of(statistics, large_px)
     for again in range(PASSES):
         fill_rings(levels, regions, boxes, areas, least, rules)
         if not again:
@@ -324,7 +324,7 @@ def _work(
     return levels, labels, used
 
 
-def _regions(
+def regions_of(
     image: np.ndarray, statistics: DetectionStatistics, origin: tuple[int, int]
 ) -> tuple[np.ndarray, Labels, np.ndarray, np.ndarray]:
     """Return levels, and numbers, boxes and areas of the regions above the threshold."""
@@ -364,7 +364,7 @@ def _with_margin(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([np.maximum(top - 1, 0), np.maximum(left - 1, 0), *ends], axis=1)
 
 
-def _rules(statistics: DetectionStatistics, diameter_px: float | None = None) -> Rules:
+def rules_of(statistics: DetectionStatistics, diameter_px: float | None = None) -> Rules:
     """Return how regions are split, of the typical diameter or another."""
     diameter = (diameter_px or statistics.diameter_px) / statistics.bin_factor
     large = statistics.large_px / statistics.bin_factor
@@ -434,7 +434,7 @@ def measure(
     labels = np.array(labels, np.int32, order="C")
     light, depth = _as_floats(image), _as_floats(depth_um)
     disc, sign = _half_widths(RIM_WIDTH * statistics.diameter_px), statistics.sign
-    boxes = boxes_of(labels, labels.max())
+    boxes = boxes_of(labels, int(labels.max()))
     table = {"label": np.arange(1, len(boxes) + 1)} | {f"bbox-{k}": boxes[:, k] for k in range(4)}
     *shapes, down, across = measure_shapes(labels, boxes).T
     table |= zip(SHAPES, shapes, strict=True)

@@ -728,8 +728,8 @@ def judge_pairs(labels, edges, number, likely, solid):  # type: ignore[no-untype
             solid[k] = 0
         elif solid[k] < 0:
             pair = np.zeros(number + 1, np.int64)
-            pair[one] = pair[two] = 1
-            solid[k] = solidity_of(labels, pair, 1, left, right)
+            pair[one] = pair[two] = one
+            solid[k] = solidity_of(labels, pair, one, left, right)
 
 
 @compiled

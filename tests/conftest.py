@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 import cluster.environment  # noqa: F401  (before Ray, which reads it)
@@ -20,6 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest modules first."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_sessionstart() -> None:
+    """Compile before the first test, shared among the processes of a parallel session."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from prediction.classic import Classic
+        from prediction.warm_up import compile_kernels
+
+        compile_kernels(Classic(), np.dtype(np.uint16))
 
 
 @pytest.fixture(scope="session")
