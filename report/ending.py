@@ -70,21 +70,27 @@ def end_run(
 
 
 def close_run(folder: Path, error: BaseException) -> Ending:
-    """End the run of a process that died, perhaps after its last event."""
+    """Say why the process of a run died, and end the run; it may have written its last event."""
     with run_lock(folder):
         ended = isinstance(read_journal(folder / JOURNAL)[-1], Finished)
         if not ended:
+            print_error(error)  # now: views of a large run take seconds
             with Journal(folder / JOURNAL) as journal:
                 journal.write(Finished(status=journal_failure(journal, error)))
-        return end_run(folder, None if ended else error)
+        return end_run(folder)
+
+
+def print_error(error: BaseException | None) -> None:
+    """Print what ended a run: one line, or the traceback of a fault of the program's own."""
+    if isinstance(error, ScanError):
+        print(error, file=sys.stderr)
+    elif isinstance(error, Exception):
+        traceback.print_exception(error)
 
 
 def print_ending(ending: Ending) -> int:
     """Print how a run ended, its folder last; returns the exit code."""
-    if isinstance(ending.error, ScanError):
-        print(ending.error, file=sys.stderr)
-    elif isinstance(ending.error, Exception):
-        traceback.print_exception(ending.error)
+    print_error(ending.error)
     print(*map(one_line, format_summary(ending.summary)), sep="\n")
     status, location = ending.summary["status"], quote(ending.location)
     if ending.unwritten:

@@ -421,7 +421,7 @@ def test_a_batch_is_stacked_where_it_lies(laboratory: Laboratory) -> None:
         laboratory.start_microscope()
 
     # Ray prefers a host until half of its slots are taken: workers that still start take them.
-    paced = ["--stripes", "1", "--fields", "8", "--exposure-ms", "150"]
+    paced = ["--stripes", "1", "--fields", "12", "--exposure-ms", "150"]
     code, output = end_of(start_scan(laboratory, folder, *paced))
 
     assert code == 0, output
