@@ -5,16 +5,17 @@ only, ties go to the first pixel in raster order, and every sum has one order (n
 compiler must not reorder sums or fuse products). So an object has the same bits in every window of
 the mosaic that contains it.
 
-All loops are in one file because the cache on disk, next to it, does not notice changes of a
+All loops are in one file because compiled code that is kept on disk does not notice changes of a
 function that is called from another file.
 """
 
 from math import atan2, nan, pi, sqrt
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from imaging.code_cache import compiler
 
 UP, LEFT, RIGHT, DOWN = range(4)
 FAR = 1 << 30  # larger than any coordinate
@@ -22,7 +23,7 @@ CENTROID_STEPS = 1024  # centroids are multiples of 1/1024 px: exact in float64 
 # What `measure_shapes` measures, in the order of its result; then row and column of the centroid.
 SHAPES = ("area", "equivalent_diameter_area", "eccentricity", "solidity", "orientation")
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+compiled = compiler(error_model="numpy")
 
 
 class Rules(NamedTuple):

@@ -4,11 +4,12 @@ Every loop reads one row of one plane sequentially: a second stream costs more t
 Constants are float32, since one float64 makes a whole loop float64. Rows must be contiguous for
 the compiler: rows that are unpacked, or cut from a wider array, are not. Comparisons are written
 out, since `min` and `max` handle NaN; so are copies of rows, since assignment to a slice takes
-seconds to compile. Compiled code is cached on disk next to this file.
+seconds to compile. Compiled code is kept on disk.
 """
 
-import numba
 import numpy as np
+
+from imaging.code_cache import compiler
 
 BLOCK_PX = 8  # small enough for cell-sized relief, large enough to average shot noise
 BAND_REACH_PX = 3  # of the box of seven pixels that splits off fine detail
@@ -18,7 +19,7 @@ TAPS = tuple(np.float32(tap) for tap in (0.40262, 0.24420, 0.05449))
 CAP = np.float32(4)
 
 # Sums may be reordered for the processor; NaN and infinity keep their meaning.
-compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+compiled = compiler(fastmath={"contract", "reassoc", "nsz"})
 
 
 @compiled

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from filelock import FileLock, Timeout
 
+from imaging.code_cache import cache_folder
 from imaging.compiling import detection_parts
 from imaging.detection import detect, estimate_statistics, measure
 from prediction import Predictor
@@ -75,6 +76,6 @@ def _run(part: Callable[[], object], lock: str, timeout_s: float) -> bool:
 
 
 def _locks() -> Path:
-    """Return where the processes of a user lock the parts of this copy of the program."""
-    folder = hashlib.sha256(str(Path(__file__).resolve().parent).encode()).hexdigest()[:16]
+    """Return where the processes that share compiled code lock its parts."""
+    folder = hashlib.sha256(str(cache_folder()).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"stripe-scan-{os.getuid()}-{folder}"

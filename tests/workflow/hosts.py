@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from cluster.environment import RAY_ENVIRONMENT
+from imaging.code_cache import cache_folder
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -61,6 +62,9 @@ class Host:
         self.name, self.address = name, address
         self._network = network
         self._environment = RAY_ENVIRONMENT | FAST_DETECTION | LEAN | {"HOME": str(network.local)}
+        self._environment["NUMBA_CACHE_DIR"] = str(
+            cache_folder()
+        )  # compiling is not what is tested
         self._unshared, self._process = _unshare(
             "--net", "--mount", "--uts", "--pid", "--mount-proc"
         )
