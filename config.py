@@ -53,9 +53,11 @@ OLD_NAMES = {"approach_um": "backlash_um"}  # still read, in settings files and 
 
 MAX_FIELDS = 1_000_000  # a hundred slides at 20x; the plan of more takes minutes
 
+FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:name
+SCAN_PREDICTORS = rf"population|{FUNCTION}"
 PREDICTORS = (
     r"classic|(onnx|bioimageio):\s*[^?\s\x00-\x1f][^?\x00-\x1f]*(\?maps=(boundary|distance))?"
-    r"|(?!classic:)[A-Za-z_][\w.]*:[A-Za-z_]\w*"  # package.module:factory
+    rf"|(?!classic:){FUNCTION}"
 )
 
 
@@ -203,6 +205,8 @@ class Settings(BaseModel):
     """correct lateral drift between planes"""
     predictor: Annotated[str, RESULTS, Unit("SPEC")] = "classic"
     """detector, see docs/predictors.md"""
+    scan_predictor: Annotated[str | None, RESULTS, Unit("SPEC"), FREE_ON_RESUME] = None
+    """extends the whole table, see docs/predictors.md"""
     polarity: Annotated[Literal["auto", "bright", "dark"], RESULTS, Unit("NAME")] = "auto"
     """objects: auto, bright or dark"""
     diameter_um: Annotated[float | None, RESULTS, UM] = Field(None, gt=0, le=10_000)
@@ -220,7 +224,7 @@ class Settings(BaseModel):
         600.0, gt=0, le=86_400
     )
     """seconds after which a stacking or detection task counts as hung"""
-    saturated_limit: Annotated[float, FAULTS] = Field(0.5, gt=0, le=1)
+    saturated_limit: Annotated[float, FAULTS, FILE_ONLY] = Field(0.5, gt=0, le=1)
     """saturated fraction of a plane allowed"""
 
     address: Annotated[Line | None, RAY, Unit("ADDR"), FREE_ON_RESUME] = None
@@ -231,7 +235,7 @@ class Settings(BaseModel):
     """CPUs of the local Ray (default: all)"""
     object_store_mb: Annotated[int, RAY, MB, FREE_ON_RESUME] = Field(1024, ge=80)
     """object store of the local Ray"""
-    store_fraction: Annotated[float, RAY, FREE_ON_RESUME] = Field(0.6, gt=0, le=0.8)
+    store_fraction: Annotated[float, RAY, FILE_ONLY, FREE_ON_RESUME] = Field(0.6, gt=0, le=0.8)
     """fraction of it that batches may fill"""
 
     stress: Annotated[bool, STRESS, FREE_ON_RESUME] = False
@@ -244,6 +248,13 @@ class Settings(BaseModel):
     def _known_predictor(cls, spec: str) -> str:
         if not re.fullmatch(PREDICTORS, spec):
             raise ValueError("classic, onnx:FILE, bioimageio:FOLDER or package.module:factory")
+        return spec
+
+    @field_validator("scan_predictor")
+    @classmethod
+    def _known_scan_predictor(cls, spec: str | None) -> str | None:
+        if spec is not None and not re.fullmatch(SCAN_PREDICTORS, spec):
+            raise ValueError("population or package.module:function")
         return spec
 
     @model_validator(mode="before")

@@ -130,7 +130,7 @@ class Workflow(RemoteCalls):
                 return detect.remote(job, self.predictor, statistics), None
             case PredictScan(detected):
                 predict = tasks.predict_scan.options(**options)
-                return predict.remote(self.run.location, detected), None
+                return predict.remote(self.run.location, detected, self.run.scan_predictor), None
             case WarmUp(after):
                 size = self.run.prefault_bytes
                 return tasks.warm_up.remote(self.predictor, setup.dtype, size, *after), None

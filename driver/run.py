@@ -19,7 +19,8 @@ from driver.setup import resolve_setup
 from driver.signals import Stop
 from microscope.opening import Setup
 from prediction import Predictor
-from prediction.trial import open_separately
+from prediction.scan_predictor import ScanPredictor
+from prediction.trial import open_separately, try_scan_predictor
 from report.ending import Ending, end_run, journal_failure
 from report.live import live_view
 from results.files import write_atomically
@@ -50,6 +51,12 @@ class Run:
     credits: Credits
     stop: Stop
     placements: Sequence[Mapping[str, Any]]  # Ray options of each capture actor
+
+    @property
+    def scan_predictor(self) -> ScanPredictor | None:
+        """What predicts from the table of the whole scan."""
+        spec = self.setup.settings.scan_predictor
+        return ScanPredictor(spec, str(Path.cwd())) if spec else None
 
     @property
     def prefault_bytes(self) -> int:
@@ -106,6 +113,7 @@ def execute(
         setup = resolve_setup(settings)
         spec, limit_s = settings.predictor, settings.task_timeout_s
         predictor = open_separately(spec, setup.dtype, limit_s, settings.polarity)
+        try_scan_predictor(settings.scan_predictor, limit_s)
         folder = folder if folder and resume else choose_folder(folder)
         stack.enter_context(run_lock(folder))
         stack.enter_context(live_view(folder.resolve(), live))

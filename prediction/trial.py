@@ -13,11 +13,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from prediction import Predictor
 from prediction.opening import open_predictor
+from prediction.scan_predictor import POPULATION, open_scan_predictor
 from scan.errors import UserMistake
 from scan.text import describe, one_line
 
@@ -51,26 +53,38 @@ def open_separately(
     """
     if spec == "classic":
         return open_predictor(spec, dtype, polarity)
+    opened: Predictor = _opened(limit_s, spec, str(dtype))
+    return opened
+
+
+def try_scan_predictor(spec: str | None, limit_s: float) -> None:
+    """Import what a valid setting names, in a process of its own; UserMistake if that fails."""
+    if spec and spec != POPULATION:
+        _opened(limit_s, spec)
+
+
+def _opened(limit_s: float, spec: str, *arguments: str) -> Any:
+    """Return what a process has opened."""
     with tempfile.TemporaryDirectory(prefix="stripe-scan-") as name:
         answer, said = Path(name, "answer"), Path(name, "said")
-        with said.open("wb") as errors, _process(spec, dtype, answer, errors.fileno()) as process:
+        with (
+            said.open("wb") as errors,
+            _process(errors.fileno(), answer, spec, *arguments) as process,
+        ):
             _wait(process, spec, limit_s)
         if not answer.exists():
             raise UserMistake(spec, EXPECTED, _death(process.returncode, said), HINT)
         result = pickle.loads(answer.read_bytes())  # made by our own code, below
     if isinstance(result, UserMistake):
         raise result
-    opened: Predictor = result
-    return opened
+    return result
 
 
 @contextmanager
-def _process(
-    spec: str, dtype: np.dtype, answer: Path, errors: int
-) -> Iterator["subprocess.Popen[bytes]"]:
+def _process(errors: int, answer: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Start the process that opens a predictor; end it if it still runs at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "prediction.trial", spec, str(dtype), str(answer)],
+        [sys.executable, "-P", "-m", "prediction.trial", str(answer), *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, *sys.path)))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -110,11 +124,11 @@ def _death(code: int, said: Path) -> str:
     return f"a process that ended {how}" + (f": {last}" if last else "")
 
 
-def main(spec: str, dtype: str, answer: str) -> None:
-    """Open a predictor and write it, or the UserMistake, to a file."""
+def main(answer: str, spec: str, dtype: str | None = None) -> None:
+    """Open a predictor, without dtype a scan predictor; write it, or the UserMistake, to a file."""
     try:
-        result: Predictor | UserMistake = open_predictor(spec, np.dtype(dtype))
-        data = pickle.dumps(result)
+        opened = open_predictor(spec, np.dtype(dtype)) if dtype else open_scan_predictor(spec)
+        data = pickle.dumps(opened)
     except UserMistake as error:
         data = pickle.dumps(error)
     except BaseException as error:  # whatever a model's code raises

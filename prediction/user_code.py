@@ -42,7 +42,7 @@ class UserCode:
     ) -> DetectionStatistics:
         """Estimate the object size; the halo is the model's `halo_px`, or that of this size."""
         seen = estimate_statistics(samples, diameter_px)
-        with _as_user_error(self.spec):
+        with as_user_error(self.spec):
             reach_px = int(getattr(_user_function(self), "halo_px", seen.halo_px))
         return ModelStatistics(**vars(seen), reach_px=reach_px)
 
@@ -56,7 +56,7 @@ class UserCode:
         Labels of another shape, labels that are not integers, and any error of the function raise
         UserMistake.
         """
-        with _as_user_error(self.spec):
+        with as_user_error(self.spec):
             labels = np.asarray(_user_function(self)(image.copy()))
         if labels.shape != image.shape or labels.dtype.kind not in "iu":
             expected = f"integers of shape {image.shape}, 0 for background"
@@ -81,7 +81,7 @@ def _user_function(predictor: UserCode) -> Callable[[Array], Array]:
 
 
 @contextmanager
-def _as_user_error(spec: str) -> Iterator[None]:
+def as_user_error(spec: str, expected: str = "a model that labels images") -> Iterator[None]:
     """Convert any error of the user's code to a UserMistake that names the line.
 
     Also SystemExit and the like: they would end the process of a task, which looks like a crash.
@@ -94,7 +94,7 @@ def _as_user_error(spec: str) -> Iterator[None]:
         frames = [frame for frame in extract_tb(error.__traceback__) if "<" not in frame.filename]
         where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}"
         got = f"{describe(error)} ({where})"
-        raise UserMistake(f"predictor {spec}", "a model that labels images", got, HINT) from None
+        raise UserMistake(f"predictor {spec}", expected, got, HINT) from None
 
 
 def open_user_code(spec: str, dtype: np.dtype) -> UserCode:
@@ -102,7 +102,7 @@ def open_user_code(spec: str, dtype: np.dtype) -> UserCode:
     predictor, rng = UserCode(spec, str(Path.cwd())), np.random.default_rng(0)
     for brightest in (0, 200):
         predictor.labelled(rng.integers(0, brightest + 1, (TRIAL_PX, TRIAL_PX)).astype(dtype))
-    with _as_user_error(spec):
+    with as_user_error(spec):
         if int(getattr(_user_function(predictor), "halo_px", 0)) < 0:
             raise ValueError("halo_px is below 0")
     return predictor

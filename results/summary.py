@@ -61,6 +61,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "reason": failed.reason if failed else None,
         "fields": _fields(ever, last),
         "objects": predicted.objects if predicted else None,
+        "prediction": dict(predicted.facts) if predicted else {},
         "digest": predicted.digest if predicted else None,
         "specimen": _specimen(ever.last(Described)),
         "z_positions": _z_positions(ever.last(Focused)),
@@ -266,6 +267,7 @@ def format_summary(summary: Summary) -> list[str]:
     """Return the summary for people, a line each; lost fields come last, by name."""
     return [
         _result(summary),
+        *_prediction(summary["prediction"]),
         *_focus(summary["z_positions"]),
         *_times(summary),
         *_stress(summary),
@@ -287,6 +289,12 @@ def _result(summary: Summary) -> str:
     stacked = f" and the image of {more} more" if more > 0 else ""
     counts = f"{fields['detected']} of {fields['planned']} fields"
     return f"{summary['status']}: {counts}{stacked}{objects} in {wall_s:.1f} s"
+
+
+def _prediction(facts: Mapping[str, Any]) -> list[str]:
+    """What the scan predictor found, in a line."""
+    shown = (f"{n} {v:g}" if isinstance(v, float) else f"{n} {v}" for n, v in facts.items())
+    return [f"prediction: {', '.join(shown)}"] if facts else []
 
 
 def _focus(focus: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ the rows of all parts in the order of their labels, whichever task finished firs
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -46,8 +46,10 @@ def _as_csv(columns: Columns) -> str:
     return _joined(names, zip(*plain, strict=True))
 
 
-def _plain(value: float) -> float:
+def _plain(value: float | str) -> float | str:
     """A value with at most six decimals, which is finer than any measurement here."""
+    if isinstance(value, str):
+        return value
     return round(value, 6) if isinstance(value, float) else int(value)
 
 
@@ -57,9 +59,14 @@ def _joined(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def join_parts(folder: Location, fields: Sequence[tuple[int, int]]) -> int:
+def join_parts(
+    folder: Location,
+    fields: Sequence[tuple[int, int]],
+    extend: Callable[[Columns], Columns] = lambda table: {},
+) -> int:
     """Write the table of the whole scan from the parts of its fields; return its number of rows.
 
+    `extend` gets all columns as numbers and returns columns that are added to them.
     FileNotFoundError if the part of a field is missing.
     """
     storage = storage_at(folder)
@@ -72,7 +79,12 @@ def join_parts(folder: Location, fields: Sequence[tuple[int, int]]) -> int:
         header, *more = csv.reader(part.decode().splitlines())
         rows += more
     rows.sort(key=lambda row: int(row[0]))  # by label
-    storage.write_bytes(TABLE, _joined(header, rows).encode())
+    values = np.array(rows, float).reshape(len(rows), len(header))
+    added = extend(dict(zip(header, values.T, strict=True)))
+    more_values = zip(*(map(_plain, column.tolist()) for column in added.values()), strict=True)
+    if added:
+        rows = [[*row, *more] for row, more in zip(rows, more_values, strict=True)]
+    storage.write_bytes(TABLE, _joined([*header, *added], rows).encode())
     return len(rows)
 
 

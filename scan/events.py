@@ -330,6 +330,7 @@ class Predicted(Event):
     objects: Count
     answered_s: Number
     digest: Text
+    facts: Mapping[str, float | int | str] = {}  # pydantic copies it
 
 
 class Finished(Event):

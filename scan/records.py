@@ -1,5 +1,6 @@
 """The small values that travel between driver, actors and tasks. Frames travel as references."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scan.plan import Field, Span
@@ -70,6 +71,7 @@ class AnswerRecord:
     objects: int
     answered_s: float
     digest: str
+    facts: Mapping[str, float | int | str]  # of the scan predictor
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ class FakeCluster:
             case DetectObjects():
                 return DetectionRecord(3, (3, 4), WORK)
             case PredictScan(detected):
-                return AnswerRecord(3 * len(detected), 9.0, "digest")
+                return AnswerRecord(3 * len(detected), 9.0, "digest", {})
         raise AssertionError(step)
 
 

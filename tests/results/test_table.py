@@ -30,6 +30,23 @@ def test_parts_become_one_table_in_order(tmp_path: Path) -> None:
     assert count == 4
 
 
+def test_columns_are_added_to_the_whole_table(tmp_path: Path) -> None:
+    """A function of all columns as numbers, in the order of labels, adds columns of any kind."""
+    write_part(tmp_path, 0, 1, columns(20))
+    write_part(tmp_path, 0, 0, columns(10, 30))
+
+    join_parts(
+        tmp_path,
+        [(0, 1), (0, 0)],
+        lambda table: {"class": np.array(["a", "b, c", "d"]), "half": table["area"] / 2},
+    )
+
+    with (tmp_path / "objects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["a", "b, c", "d"]
+    assert [float(row["half"]) for row in rows] == [5, 10, 15]
+
+
 def test_a_scan_without_objects_has_a_header(tmp_path: Path) -> None:
     """No object is an answer too: a table with its columns and no row."""
     write_part(tmp_path, 0, 0, columns())

@@ -356,6 +356,7 @@ SNIPPETS = {
     "from imaging.stacking import focus_stack": "tests/imaging/test_stacking.py",
     "# my_stacking.py": "here",
     "# my_model.py": "here and tests/prediction/test_user_code.py",
+    "# my_scan.py": "tests/prediction/test_scan_predictor.py",
     "import napari": "tests/workflow/test_scan.py",
     "from config import Settings": "here",
 }
