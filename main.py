@@ -42,7 +42,7 @@ try:
     from driver.autofocus import run_autofocus
     from driver.loop import ScanLoop
     from driver.pending import PendingSteps
-    from driver.program import run_program
+    from command.program import run_program
     from driver.run import Run
     from driver.steps import (
         Capture, DetectObjects, Done, EstimateStatistics, Failed, FindZPositions, PredictScan,

@@ -5,8 +5,8 @@
 `autofocus`     focus sweeps
 `loop`          what follows when a step ends, and one policy for each kind of failure
 `run`           the life of a run: folder, checkpoint, Ray, workflow, summary
-`setup`, `checkpoint`                  what is scanned, and what earlier runs left of it
-`program`, `command_line`, `signals`   what `python main.py` does around a run
+`setup`, `checkpoint`   what is scanned, and what earlier runs left of it
+`signals`       what stops a run
 """
 
 import cluster.environment  # noqa: F401  (before Ray, which reads it)

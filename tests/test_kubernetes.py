@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from cluster.nodes import MICROSCOPE
 from cluster.workers import MAX_PREFAULT_BYTES
-from driver.command_line import parse
+from command.command_line import parse
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "kubernetes"

@@ -13,7 +13,8 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ("main.py", "actors.py", "tasks.py", "config.py")
 PACKAGES = (
-    "driver", "cluster", "scan", "microscope", "imaging", "prediction", "results", "report",
+    "command", "driver", "cluster", "scan", "microscope", "imaging", "prediction", "results",
+    "report",
 )  # fmt: skip
 PRODUCT = [ROOT / name for name in SCRIPTS]
 PRODUCT += [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]

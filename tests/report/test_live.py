@@ -24,8 +24,8 @@ import pytest
 from playwright.sync_api import Browser
 
 import main
+from command.command_line import parse
 from config import SettingsError
-from driver.command_line import parse
 from report.live import LOWEST_PRIORITY, live_view
 from scan.errors import UserMistake
 from tests.report.runs import FakeRun

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from command.command_line import parse
 from config import validate
-from driver.command_line import parse
 from imaging.pyramid import nearest_pyramid
 from main import main
 from report import preview

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import main
+from command.command_line import parse
 from config import Settings, SettingsError, validate
-from driver.command_line import parse
 from microscope.opening import prepare
 from microscope.replay import Recording
 from prediction.opening import open_predictor

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from command.command_line import build_parser, parse
 from config import FILE_ONLY, SETTINGS_FILE, VERSION, Settings, SettingsError, marked, validate
-from driver.command_line import build_parser, parse
 
 OPTIONS = [name for name in Settings.model_fields if name not in marked(FILE_ONLY)]
 

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from cluster import watchdog
+from command.command_line import parse
 from config import SettingsError
-from driver.command_line import parse
 from driver.run import Run, execute
 from driver.signals import Stop
 from report import write_again
