@@ -205,7 +205,7 @@ class Settings(BaseModel):
     """correct lateral drift between planes"""
     predictor: Annotated[str, RESULTS, Unit("SPEC")] = "classic"
     """detector, see docs/predictors.md"""
-    scan_predictor: Annotated[str | None, RESULTS, Unit("SPEC"), FREE_ON_RESUME] = None
+    scan_predictor: Annotated[str | None, RESULTS, Unit("FN"), FREE_ON_RESUME] = None
     """extends the whole table, see docs/predictors.md"""
     polarity: Annotated[Literal["auto", "bright", "dark"], RESULTS, Unit("NAME")] = "auto"
     """objects: auto, bright or dark"""

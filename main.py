@@ -128,9 +128,9 @@ class Workflow(RemoteCalls):
             case DetectObjects(job, statistics, _):
                 detect = tasks.detect_objects.options(name=f"detect {job.field.name}", **options)
                 return detect.remote(job, self.predictor, statistics), None
-            case PredictScan(detected):
+            case PredictScan(written, predictor):
                 predict = tasks.predict_scan.options(**options)
-                return predict.remote(self.run.location, detected, self.run.scan_predictor), None
+                return predict.remote(self.run.location, written, predictor), None
             case WarmUp(after):
                 size = self.run.prefault_bytes
                 return tasks.warm_up.remote(self.predictor, setup.dtype, size, *after), None

@@ -22,7 +22,7 @@ from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_c
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.zpositions import depth_um, z_positions
 from prediction import Predictor
-from prediction.scan_predictor import NOTHING, ScanPredictor
+from prediction.scan_predictor import ScanPredictor
 from prediction.warm_up import compile_kernels
 from results.digest import digest_of
 from results.store import (
@@ -35,7 +35,7 @@ from results.store import (
     shape_of,
     write_core,
 )
-from results.table import Columns, join_parts, write_part
+from results.table import join_parts, table_checksum, write_part
 from scan.clock import now_s
 from scan.focusing import FocusJob, FocusPeak, FocusResult
 from scan.plan import Field
@@ -147,23 +147,18 @@ def detect(
 
 @ray.remote(num_cpus=0, max_retries=0)
 def predict_scan(
-    folder: str, detected: Sequence[tuple[int, int]], predictor: ScanPredictor | None
+    folder: str, written: Mapping[tuple[int, int], tuple[int, ...]], predictor: ScanPredictor
 ) -> AnswerRecord:
-    """Make the answer of the whole scan from its stacked and detected fields: table and digest.
+    """Make the answer of the whole scan: its table, predictions from the table, its digest.
 
-    The scan predictor, if there is one, adds what only the whole table can tell.
+    `written` holds the checksums of image and depth, and where objects were detected, of labels
+    and rows, by stripe and field.
     """
-    facts: dict[str, float | int | str] = {}
-
-    def extend(table: Columns) -> Columns:
-        prediction = predictor.predict(table) if predictor else NOTHING
-        facts.update(prediction.facts)
-        return prediction.columns
-
-    objects = join_parts(folder, detected, extend)
+    detected = sorted(place for place, checksums in written.items() if len(checksums) > 2)
+    objects, facts = join_parts(folder, detected, predictor.predict)
     answered_s = now_s()
     fit_display_windows(folder)
-    return AnswerRecord(objects, answered_s, digest_of(folder), facts)
+    return AnswerRecord(objects, answered_s, digest_of(written, table_checksum(folder)), facts)
 
 
 # ----------------------------------------------------------------------------------- warm_up

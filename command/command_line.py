@@ -12,7 +12,7 @@ import config
 from config import Settings, SettingsError
 
 MAX_PORT = 65535
-FOLDERS = ("out", "resume", "report")
+FOLDERS = ("out", "resume", "report", "verify")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Invocation:
     out: Path | None
     resume: Path | None
     report: Path | None
+    verify: Path | None
     live: tuple[str, int] | None
     plain: bool
 
@@ -37,10 +38,10 @@ def parse(argv: Sequence[str], locally: Callable[[str], Path] = Path) -> Invocat
     named = {name: given.pop(name) for name in FOLDERS}
     live, plain = given.pop("live"), given.pop("plain")
     values |= {name: value for name, value in given.items() if value is not None}
-    if named["report"] and (values or live):
-        raise SettingsError(
-            "--report: expected no other option, got more; it reports a run as it is"
-        )
+    for name in ("report", "verify"):
+        if named[name] and (values or live):
+            hint = "it takes a run as it is"
+            raise SettingsError(f"--{name}: expected no other option, got more; {hint}")
     folders = {name: locally(text) if text else None for name, text in named.items()}
     resume = folders["resume"]
     settings = (
@@ -82,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     folder.add_argument(
         "--report", metavar="DIR", type=_name, help="write its report and trace again"
     )
+    folder.add_argument("--verify", metavar="DIR", type=_name, help="read all its results back")
     call.add_argument("--live", metavar="PORT", type=_address, help="serve the report as it grows")
     call.add_argument("--plain", action="store_true", help="no live display: one line per event")
     call.add_argument("-h", "--help", action="help", help="show this help")

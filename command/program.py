@@ -11,7 +11,7 @@ from config import SettingsError
 from driver.run import Run, execute
 from driver.signals import Stop
 from report import write_again
-from report.ending import EXIT_CODES, close_run, print_ending
+from report.ending import EXIT_CODES, close_run, print_differences, print_ending
 from report.progress import log_shown, progress
 from results.storage import location_of, storage_at
 from scan.errors import ScanError
@@ -51,6 +51,8 @@ def run_command(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: fl
                 write_again(call.report)
                 print(one_line(f"{location_of(call.report)}/report.html"))
                 return 0
+            if call.verify:
+                return print_differences(call.verify)
             ending = execute(
                 call.settings,
                 call.resume or call.out,

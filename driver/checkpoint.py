@@ -11,7 +11,7 @@ from results.files import readable
 from results.journal import JOURNAL, read_journal
 from results.storage import location_of
 from results.store import create_mosaics
-from results.verification import remove_temp_files, verify
+from results.verification import differences, remove_temp_files, verify
 from scan.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
@@ -22,14 +22,17 @@ def load_checkpoint(setup: Setup, predictor: Predictor, folder: Path) -> Checkpo
     now has another answer, and the folder is left unchanged then."""
     location = location_of(folder)
     with readable(location):
-        checkpoint = Checkpoint.of(read_journal(folder / JOURNAL), setup.plan)
+        events = read_journal(folder / JOURNAL)
+        checkpoint = Checkpoint.of(events, setup.plan)
         checkpoint.require_same_run(run_fingerprint(setup, predictor), location)
         remove_temp_files(folder)
         if checkpoint.focused or checkpoint.stacked:
             fields = len(checkpoint.stacked), len(setup.plan.fields)
             log.info("reading back %d of %d fields", *fields)
             create_mosaics(location, setup.plan, setup.dtype, setup.settings.origin_um)
-            verify(location, checkpoint)
+            checkpoint.complete = checkpoint.complete and not differences(location, events)
+            if not checkpoint.complete:
+                verify(location, checkpoint)
     return checkpoint
 
 

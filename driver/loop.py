@@ -19,6 +19,7 @@ from driver.steps import (
     Withdrawn,
 )
 from prediction import statistics_from
+from prediction.scan_predictor import ScanPredictor
 from scan import events
 from scan.clock import now_s
 from scan.errors import ScanError
@@ -47,6 +48,9 @@ class ScanLoop:
         self._plan, self._settings = run.setup.plan, run.setup.settings
         done = run.checkpoint.stacked, run.checkpoint.detected
         self.state = ScanState(self._plan, run.credits, *done)
+        self._written: dict[Field, tuple[int, ...]] = {
+            field: (*sums, *done[1].get(field, ())) for field, sums in done[0].items()
+        }
         self._statistics: Any = None
         self._throttled_since_s: dict[int, float] = {}
         self._closing = ExitStack()
@@ -132,6 +136,7 @@ class ScanLoop:
     def submit_detections(self, stack: StackBatch, record: StackRecord) -> None:
         """A field lies in the mosaic: detect in each field whose neighbours are all there."""
         self.state.mark_stacked(stack.job.field)
+        self._written[stack.job.field] = record.checksums
         self._submit_detections(stack.job.field)
         facts: dict[str, Any] = {"checksums": record.checksums, "flicker": record.flicker}
         facts |= {"asked_s": stack.captured.complete_s, "in_flight": self.state.credits.taken}
@@ -152,6 +157,7 @@ class ScanLoop:
         """The objects of a field lie on disk."""
         field = detect.job.field
         self.state.mark_detected(field)
+        self._written[field] += record.checksums
         facts = {"objects": record.objects, "checksums": record.checksums}
         self._log(events.Detected, field, asked_s=detect.asked_s, **facts, **vars(record.work))
 
@@ -163,9 +169,11 @@ class ScanLoop:
         self._submit_detections(*self.state.stacked)
 
     def predict(self) -> AnswerRecord:
-        """Make the answer of the whole scan from the fields that were detected."""
-        fields = sorted((field.stripe, field.field) for field in self.state.detected)
-        outcome = self._pending.run(PredictScan(fields))
+        """Make the answer of the whole scan from what was written for its fields."""
+        written = {(field.stripe, field.field): sums for field, sums in self._written.items()}
+        outcome = self._pending.run(
+            PredictScan(written, ScanPredictor(self._settings.scan_predictor))
+        )
         if isinstance(outcome, Failed):
             raise outcome.failure.error
         return outcome.result

@@ -19,7 +19,6 @@ from driver.setup import resolve_setup
 from driver.signals import Stop
 from microscope.opening import Setup
 from prediction import Predictor
-from prediction.scan_predictor import ScanPredictor
 from prediction.trial import open_separately, try_scan_predictor
 from report.ending import Ending, end_run, journal_failure
 from report.live import live_view
@@ -51,12 +50,6 @@ class Run:
     credits: Credits
     stop: Stop
     placements: Sequence[Mapping[str, Any]]  # Ray options of each capture actor
-
-    @property
-    def scan_predictor(self) -> ScanPredictor | None:
-        """What predicts from the table of the whole scan."""
-        spec = self.setup.settings.scan_predictor
-        return ScanPredictor(spec, str(Path.cwd())) if spec else None
 
     @property
     def prefault_bytes(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.failures import Failure
+from prediction.scan_predictor import ScanPredictor
 from scan.focusing import FocusJob, FocusPeak
 from scan.plan import Field
 from scan.records import CaptureRecord, DetectionJob, StackJob, SweepRecord
@@ -102,9 +103,10 @@ class DetectObjects:
 
 @dataclass(frozen=True)
 class PredictScan:
-    """Make the answer of the whole scan from the fields that were detected."""
+    """Make the answer of the whole scan from what tasks wrote: checksums by stripe and field."""
 
-    detected: Sequence[tuple[int, int]]
+    written: Mapping[tuple[int, int], tuple[int, ...]]
+    predictor: ScanPredictor
     name = "predict"
 
 

@@ -1,11 +1,11 @@
 """Predictions from the object table of a whole scan, made once at its end."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ EXPECTED = "a function of a table"
 HINT = "see docs/predictors.md, and resume the run"
 
 
-@dataclass(frozen=True)
-class ScanPrediction:
+class ScanPrediction(NamedTuple):
     """What a table says of its scan.
 
     Attributes
@@ -35,23 +34,20 @@ class ScanPrediction:
     facts: Mapping[str, Any]
 
 
-NOTHING = ScanPrediction({}, {})
-
-
 @dataclass(frozen=True)
 class ScanPredictor:
     """Calls the function that a setting names.
 
     Attributes
     ----------
-    spec : str
-        "population", or name of the module, a colon, name of the function.
+    spec : str or None
+        "population", or name of the module, a colon, name of the function; None predicts nothing.
     folder : str
         Added to the module search path.
     """
 
-    spec: str
-    folder: str
+    spec: str | None
+    folder: str = field(default_factory=os.getcwd)
 
     def predict(self, table: Table) -> ScanPrediction:
         """Call the function with copies of all columns.
@@ -63,6 +59,8 @@ class ScanPredictor:
         UserMistake
             If it fails, or returns something else.
         """
+        if self.spec is None:
+            return ScanPrediction({}, {})
         with as_user_error(self.spec, EXPECTED):
             made = _function(self)({name: np.array(values) for name, values in table.items()})
         if isinstance(made, ScanPrediction):
@@ -73,7 +71,7 @@ class ScanPredictor:
 
 def open_scan_predictor(spec: str) -> ScanPredictor:
     """Import the function that a valid setting names; UserMistake if it cannot be called."""
-    predictor = ScanPredictor(spec, str(Path.cwd()))
+    predictor = ScanPredictor(spec)
     with as_user_error(spec, EXPECTED):
         if not callable(_function(predictor)):
             raise TypeError("it cannot be called")
@@ -85,7 +83,7 @@ def _function(predictor: ScanPredictor) -> Callable[[dict[str, Array]], Any]:
         from prediction.population import classify
 
         return classify
-    module, _, name = predictor.spec.partition(":")
+    module, _, name = (predictor.spec or "").partition(":")
     if predictor.folder not in sys.path:
         sys.path.append(predictor.folder)
     function: Callable[[dict[str, Array]], Any] = getattr(importlib.import_module(module), name)

@@ -11,12 +11,14 @@ from typing import Any
 
 from report import write_views
 from report.trace import ray_events_of
-from results.journal import JOURNAL, Journal, read_journal
+from results.files import readable
+from results.journal import JOURNAL, EventIndex, Journal, read_journal
 from results.run_folder import run_lock
 from results.storage import location_of
 from results.summary import Summary, format_summary, save_summary, summarise
-from scan.errors import ScanError, StorageError
-from scan.events import CANCELLED, COMPLETE, FAILED, PARTIAL, Finished, RunFailed
+from results.verification import differences
+from scan.errors import InputError, ScanError, StorageError
+from scan.events import CANCELLED, COMPLETE, FAILED, PARTIAL, Begun, Finished, RunFailed
 from scan.text import message_of, one_line
 
 EXIT_CODES = {COMPLETE: 0, PARTIAL: 3, FAILED: 1, CANCELLED: 130}
@@ -86,6 +88,28 @@ def print_error(error: BaseException | None) -> None:
         print(error, file=sys.stderr)
     elif isinstance(error, Exception):
         traceback.print_exception(error)
+
+
+def print_differences(folder: Path) -> int:
+    """Read back what a run has written and print what differs; returns the exit code.
+
+    InputError if no run began there.
+    """
+    location = location_of(folder)
+    with readable(location):
+        events = read_journal(folder / JOURNAL)
+    if not EventIndex(events).of(Begun):
+        raise InputError(location, "a run folder", "one without a run", "name one that a run left")
+    different, digest = differences(location, events), summarise(events)["digest"]
+    for each in different:
+        print(one_line(f"differs: {each}"))
+    if different:
+        print(one_line(f"to mend it: python main.py --resume {quote(location)}"))
+    else:
+        print(
+            f"as it was written: digest {digest}" if digest else "as it was written: no answer yet"
+        )
+    return EXIT_CODES[FAILED if different else COMPLETE]
 
 
 def print_ending(ending: Ending) -> int:

@@ -22,14 +22,13 @@ from report.columns import Columns, Geometry, Place
 from report.preview import Preview
 from results.cpu_slots import dispatch_waits_ms
 from results.files import readable, require_regular_files, write_atomically
-from results.journal import JOURNAL, EventIndex, Kind, Tail
+from results.journal import JOURNAL, EventIndex, Kind, Tail, latest
 from results.storage import location_of, storage_at
 from results.store import STACKED
 from results.summary import (
     Summary,
     end_s,
     format_summary,
-    latest,
     slips_ms,
     summarise,
 )

@@ -7,7 +7,7 @@ each line has a checksum (`scan.lines`).
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import Self, TypeVar
 from config import is_file
 from results.files import not_written
 from scan.clock import now_s
-from scan.events import Event
+from scan.events import Begun, Event
 from scan.lines import LineReader, line_of
 
 JOURNAL = "events.jsonl"
@@ -66,6 +66,12 @@ class EventIndex:
     def last(self, kind: type[Kind]) -> Kind | None:
         """Return the last event of a kind, or None."""
         return next(reversed(self.of(kind)), None)
+
+
+def latest(events: Sequence[Event]) -> Sequence[Event]:
+    """Return the events of the last run into a folder."""
+    began = max((k for k, event in enumerate(events) if isinstance(event, Begun)), default=0)
+    return events[began:]
 
 
 class Journal:

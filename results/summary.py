@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from results.cpu_slots import cpu_tasks, dispatch_waits_ms
 from results.files import write_atomically
-from results.journal import JOURNAL, EventIndex, read_journal
+from results.journal import JOURNAL, EventIndex, latest, read_journal
 from scan.errors import StorageError
 from scan.events import (
     FAILED,
@@ -77,12 +77,6 @@ def summarise(events: Sequence[Event]) -> Summary:
         "damaged_lines": len(ever.of(Damaged)),
         "versions": dict(begun.versions) if begun else {},
     }
-
-
-def latest(events: Sequence[Event]) -> Sequence[Event]:
-    """Return the events of the last run into a folder."""
-    began = max((k for k, event in enumerate(events) if isinstance(event, Begun)), default=0)
-    return events[began:]
 
 
 def end_s(events: Sequence[Event]) -> float:

@@ -21,6 +21,7 @@ FIRST_COLUMNS = ("label", "stripe", "field", "x_um", "y_um", "z_um")
 LAST_COLUMNS = ("score", "touches_border")
 
 Columns = Mapping[str, NDArray[Any]]
+Facts = Mapping[str, float | int | str]
 
 
 def write_part(folder: Location, stripe: int, field: int, columns: Columns) -> int:
@@ -62,11 +63,12 @@ def _joined(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def join_parts(
     folder: Location,
     fields: Sequence[tuple[int, int]],
-    extend: Callable[[Columns], Columns] = lambda table: {},
-) -> int:
-    """Write the table of the whole scan from the parts of its fields; return its number of rows.
+    extend: Callable[[Columns], tuple[Columns, Facts]] = lambda table: ({}, {}),
+) -> tuple[int, Facts]:
+    """Write the table of the whole scan from the parts of its fields.
 
-    `extend` gets all columns as numbers and returns columns that are added to them.
+    `extend` gets all columns as numbers and returns columns that are added to them, and facts. The
+    number of rows is returned, and the facts.
     FileNotFoundError if the part of a field is missing.
     """
     storage = storage_at(folder)
@@ -80,12 +82,18 @@ def join_parts(
         rows += more
     rows.sort(key=lambda row: int(row[0]))  # by label
     values = np.array(rows, float).reshape(len(rows), len(header))
-    added = extend(dict(zip(header, values.T, strict=True)))
+    added, facts = extend(dict(zip(header, values.T, strict=True)))
     more_values = zip(*(map(_plain, column.tolist()) for column in added.values()), strict=True)
     if added:
         rows = [[*row, *more] for row, more in zip(rows, more_values, strict=True)]
     storage.write_bytes(TABLE, _joined([*header, *added], rows).encode())
-    return len(rows)
+    return len(rows), facts
+
+
+def table_checksum(folder: Location) -> int | None:
+    """Return the checksum of the table on disk; None if there is none."""
+    table = storage_at(folder).read_bytes(TABLE)
+    return None if table is None else crc32(table)
 
 
 def read_table(folder: Location, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:

@@ -1,13 +1,18 @@
-"""Check what an earlier run left in its folder before a resume relies on it."""
+"""Check what runs left in their folder: before a resume relies on it, and where a user asks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from results.digest import digest_of
+from results.journal import EventIndex, latest
 from results.storage import Location
 from results.store import DEPTH, LABELS, STACKED, checksum_of
-from results.table import part_checksum
+from results.table import TABLE, part_checksum, table_checksum
 from scan.checkpoint import Checkpoint
+from scan.events import Begun, Detected, Event, Predicted, Stacked
 from scan.plan import Field
 
+IMAGES = (STACKED, DEPTH, LABELS)  # in the order of checksums
 TEMPORARY = ("*.__lock", ".*.partial")  # names that tensorstore and write_atomically use
 
 
@@ -31,3 +36,37 @@ def verify(folder: Location, checkpoint: Checkpoint) -> None:
 
 def _core(folder: Location, name: str, field: Field) -> int | None:
     return checksum_of(f"{folder}/{name}", slice(*field.rows), slice(*field.columns))
+
+
+def differences(folder: Location, events: Sequence[Event]) -> list[str]:
+    """Read back all that runs have written; return the names of what differs.
+
+    Parameters
+    ----------
+    folder : path or URL
+    events : sequence of Event
+        The journal. If the last run did not end, the table is not compared: it is made last.
+    """
+    written, cuts = _written(events), EventIndex(events).of(Begun)[-1]
+    different = []
+    for (stripe, field), checksums in sorted(written.items()):
+        rows = slice(*cuts.row_cuts[stripe : stripe + 2])
+        columns = slice(*cuts.column_cuts[field : field + 2])
+        for name, checksum in zip(IMAGES, checksums, strict=False):  # rows are in the table
+            if checksum_of(f"{folder}/{name}", rows, columns) != checksum:
+                different.append(f"stripe {stripe} field {field} of {name}")
+    predicted = EventIndex(latest(events)).last(Predicted)
+    if predicted and digest_of(written, table_checksum(folder)) != predicted.digest:
+        different.append(TABLE)
+    return different
+
+
+def _written(events: Sequence[Event]) -> dict[tuple[int, int], tuple[int, ...]]:
+    """What the last tasks that wrote a field said of it."""
+    checksums: dict[tuple[int, int], tuple[int, ...]] = {}
+    for event in events:
+        if isinstance(event, Stacked):
+            checksums[event.place] = event.checksums
+        elif isinstance(event, Detected) and event.place in checksums:
+            checksums[event.place] = (*checksums[event.place][:2], *event.checksums)
+    return checksums

@@ -143,7 +143,7 @@ class FakeRun:
         """The answer and the summary."""
         events = read_journal(self.folder / JOURNAL)
         found = [event.place for event in EventIndex(events).of(Detected)]
-        objects = join_parts(self.folder, found)
+        objects, _ = join_parts(self.folder, found)
         self.journal.write(Predicted(objects=objects, answered_s=self.now_s, digest="d"))
         self.journal.write(Finished(status=status, peak_batches_in_flight=3, spilled_mb=0.0,
                                     driver_cpu_s=0.5))  # fmt: skip

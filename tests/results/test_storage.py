@@ -80,7 +80,7 @@ def test_pixels_and_rows_lie_in_either(place: str) -> None:
 
     np.testing.assert_array_equal(read_region(mosaic, *core), image)
     assert checksum_of(mosaic, *core) == written
-    assert join_parts(place, [(0, 0), (0, 1)]) == 2
+    assert join_parts(place, [(0, 0), (0, 1)]) == (2, {})
     assert read_table(place, ["label"])["label"].tolist() == [0, 1]
     remove_parts(place)
     with pytest.raises(FileNotFoundError):

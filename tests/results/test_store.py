@@ -16,7 +16,6 @@ import zarr
 from ome_zarr_models import open_ome_zarr
 
 from imaging.pyramid import mean_pyramid, nearest_pyramid
-from results.digest import digest_of
 from results.store import (
     DEPTH,
     LABELS,
@@ -28,7 +27,6 @@ from results.store import (
     read_region,
     write_core,
 )
-from results.table import TABLE
 from results.verification import remove_temp_files
 from scan.errors import StorageError
 from scan.layout import make_plan
@@ -46,6 +44,11 @@ def plan() -> ScanPlan:
 def create(folder: Path, plan: ScanPlan) -> None:
     """Empty mosaics for a plan."""
     create_mosaics(folder, plan, np.dtype(np.uint16))
+
+
+def pixels_of(folder: Path) -> bytes:
+    """All pixels of the mosaics on disk."""
+    return b"".join(zarr.open_group(folder / name, mode="r")["0"][:].tobytes() for name in IMAGES)
 
 
 def fill(folder: Path, plan: ScanPlan, order: list[int]) -> np.ndarray:
@@ -129,11 +132,10 @@ def test_an_empty_image_has_a_window(
 
 def test_windows_fit_the_pixels(tmp_path: Path, plan: ScanPlan) -> None:
     """The windows of image and depth span most of their pixels; they are valid, the same when they
-    are made again, and kept when the mosaics are created again. The digest does not change."""
+    are made again, and kept when the mosaics are created again. No pixel changes."""
     create(tmp_path, plan)
     truth = fill(tmp_path, plan, [0, 1, 2, 3, 4, 5])
-    (tmp_path / TABLE).touch()
-    before = digest_of(tmp_path)
+    before = pixels_of(tmp_path)
 
     fit_display_windows(tmp_path)
     windows = [window_of(tmp_path, name) for name in (STACKED, DEPTH)]
@@ -149,7 +151,7 @@ def test_windows_fit_the_pixels(tmp_path: Path, plan: ScanPlan) -> None:
     for name in IMAGES:
         yaozarrs.validate_zarr_store(str(tmp_path / name))
         assert open_ome_zarr(zarr.open_group(tmp_path / name, mode="r"))
-    assert digest_of(tmp_path) == before
+    assert pixels_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("value", [0, 700])
@@ -187,18 +189,16 @@ def test_cores_make_up_the_mosaic(tmp_path: Path, plan: ScanPlan) -> None:
 
 
 def test_the_order_of_writing_does_not_matter(tmp_path: Path, plan: ScanPlan) -> None:
-    """Cores written in another order, or twice, give the same digest; one changed row does not."""
-    digests = []
+    """Cores written in another order, or twice, give the same pixels."""
+    found = []
     for name, order in {"a": [0, 1, 2, 3, 4, 5], "b": [5, 3, 3, 1, 0, 2, 4]}.items():
         folder = tmp_path / name
         folder.mkdir()
         create(folder, plan)
         fill(folder, plan, order)
-        (folder / "objects.csv").write_text("label\n1\n")
-        digests.append(digest_of(folder))
-    (folder / "objects.csv").write_text("label\n2\n")
+        found.append(pixels_of(folder))
 
-    assert digests[0] == digests[1] != digest_of(folder)
+    assert found[0] == found[1] != bytes(len(found[0]))
 
 
 def test_equal_pixels_have_equal_checksums(tmp_path: Path, plan: ScanPlan) -> None:
@@ -244,14 +244,13 @@ def test_creating_again_keeps_the_pixels(tmp_path: Path, plan: ScanPlan) -> None
     """Mosaics that are there stay, pixel by pixel, also where an array's description is torn."""
     create(tmp_path, plan)
     fill(tmp_path, plan, list(range(6)))
-    (tmp_path / TABLE).touch()
-    before = digest_of(tmp_path)
+    before = pixels_of(tmp_path)
     for level in ("0", "1"):
         (tmp_path / DEPTH / level / "zarr.json").write_text('{"zarr_format": 3, "nod')
 
     create(tmp_path, plan)
 
-    assert digest_of(tmp_path) == before
+    assert pixels_of(tmp_path) == before
     for name in IMAGES:
         assert open_ome_zarr(zarr.open_group(tmp_path / name, mode="r"))
 
@@ -296,8 +295,7 @@ def test_a_store_killed_between_any_two_files_is_finished(tmp_path: Path, plan: 
     fill(tmp_path / "whole", plan, list(range(6)))
     files = [path for path in (tmp_path / "whole").rglob("*") if path.is_file()]
     files.sort(key=lambda path: path.stat().st_mtime_ns)
-    (tmp_path / "whole" / TABLE).touch()
-    wanted = digest_of(tmp_path / "whole")
+    wanted = pixels_of(tmp_path / "whole")
 
     for count in range(0, len(files), 3):
         torn = tmp_path / f"killed after {count}"
@@ -313,6 +311,5 @@ def test_a_store_killed_between_any_two_files_is_finished(tmp_path: Path, plan: 
 
         for name in IMAGES:
             yaozarrs.validate_zarr_store(str(torn / name))
-        (torn / TABLE).touch()
-        assert digest_of(torn) == wanted
+        assert pixels_of(torn) == wanted
         assert not list(torn.rglob("*.__lock"))

@@ -23,7 +23,7 @@ def test_parts_become_one_table_in_order(tmp_path: Path) -> None:
     write_part(tmp_path, 1, 0, columns())
     write_part(tmp_path, 0, 0, columns(10, 30))
 
-    count = join_parts(tmp_path, [(0, 1), (1, 0), (0, 0)])
+    count, _ = join_parts(tmp_path, [(0, 1), (1, 0), (0, 0)])
 
     with (tmp_path / "objects.csv").open() as file:
         assert [int(row["label"]) for row in csv.DictReader(file)] == [10, 20, 30, 40]
@@ -38,7 +38,7 @@ def test_columns_are_added_to_the_whole_table(tmp_path: Path) -> None:
     join_parts(
         tmp_path,
         [(0, 1), (0, 0)],
-        lambda table: {"class": np.array(["a", "b, c", "d"]), "half": table["area"] / 2},
+        lambda table: ({"class": np.array(["a", "b, c", "d"]), "half": table["area"] / 2}, {}),
     )
 
     with (tmp_path / "objects.csv").open() as file:
@@ -51,7 +51,7 @@ def test_a_scan_without_objects_has_a_header(tmp_path: Path) -> None:
     """No object is an answer too: a table with its columns and no row."""
     write_part(tmp_path, 0, 0, columns())
 
-    assert join_parts(tmp_path, [(0, 0)]) == 0
+    assert join_parts(tmp_path, [(0, 0)]) == (0, {})
     assert (tmp_path / "objects.csv").read_text().startswith("label,stripe,field,x_um,y_um,z_um,")
 
 

@@ -270,6 +270,24 @@ def write_report(folder: Path) -> None:
     assert "<html" in (run / "report.html").read_text()
 
 
+def verify(folder: Path) -> None:
+    """A changed row is found, and a resume mends it: every field is read back, none is captured."""
+    run = scan()
+    assert main.main(["--verify", str(run)]) == 0
+    table = (run / "objects.csv").read_text()
+    (run / "objects.csv").write_text(table.replace("1", "2"))
+    assert main.main(["--verify", str(run)]) == 1
+    assert main.main(["--resume", str(run)]) == 0
+    assert main.main(["--verify", str(run)]) == 0
+    assert (run / "objects.csv").read_text() == table
+    assert len(events_in(run, "captured")) == len({*map(place_of, events_in(run, "captured"))})
+
+
+def place_of(event: dict[str, Any]) -> tuple[int, int]:
+    """Stripe and field of an event."""
+    return event["stripe"], event["field"]
+
+
 def usage(folder: Path) -> None:
     """The help is shown."""
     with pytest.raises(SystemExit, match="0"):
@@ -299,6 +317,7 @@ RUNS: dict[str, Callable[[Path], None]] = {
     "main.py --stress": stress,
     "main.py --resume runs/2026-11-23T04-12-52Z": resume,
     "main.py --report FOLDER": write_report,
+    "main.py --verify DIR": verify,
     "main.py --help": usage,
     "main.py --version": version,
 }
