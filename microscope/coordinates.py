@@ -47,14 +47,17 @@ class Unclear(ValueError):
     ----------
     expected, got, hint : str
         As of an InputError, which the caller makes of it.
+    subject : path, optional
+        The file or folder, if it is not the whole recording.
     """
 
-    def __init__(self, expected: str, got: str, hint: str) -> None:
-        super().__init__(expected, got, hint)
+    def __init__(self, expected: str, got: str, hint: str, subject: object = None) -> None:
+        super().__init__(expected, got, hint, subject)
 
-    def about(self, subject: object) -> InputError:
-        """Return the InputError that says the same of a file or folder."""
-        return InputError(str(subject), *self.args)
+    def about(self, recording: object) -> InputError:
+        """Return the InputError that says the same."""
+        *parts, subject = self.args
+        return InputError(str(subject or recording), *parts)
 
 
 def label_of(text: str) -> Label:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from microscope.coordinates import Coordinates, Label, Unclear, label_of, named
-from microscope.name_tokens import by_tokens, columns_of
+from microscope.name_tokens import Column, by_tokens, columns_of
 
 STRAY = re.compile(
     r"(?<![^\W_])(thumb(nail)?s?|overview|projections?|preview|mip|max_?proj(ection)?|overlay"
@@ -66,6 +66,7 @@ PATTERNS = {
 }  # fmt: skip
 STEPS = 100  # stage steps between images of an OpenFlexure microscope are more; counts are less
 AXIS_GROUPS = ("channel", "time", "z")
+FREE_GROUPS = ("rest", "folders", "before", "after")  # text around the others
 PLACEHOLDERS = (
     "row", "column", "col", "well", "region", "scene", "series", "position", "pos", "site", "field",
     "tile", "x", "y", *AXIS_GROUPS,
@@ -168,14 +169,14 @@ def _by_pattern(names: Sequence[str], text: str, by: str) -> Reading | None:
     else:
         without_z = []
     used = [group for group in groups if any(values[group] for values in found.values())]
-    if not {*used} - {"rest", "folders", "before", "after"}:
+    if not {*used} - {*FREE_GROUPS}:
         return None
     if any(values[group] is None for values in found.values() for group in used):
         return None
     columns = {group: [str(values[group]) for values in found.values()] for group in used}
     if by == "OpenFlexure" and max(abs(int(text)) for text in columns["x"] + columns["y"]) < STEPS:
         return None
-    if not all(_is_position(columns.get(group, [])) for group in ("rest", "folders")):
+    if not all(_is_position(columns.get(group, [])) for group in FREE_GROUPS[:2]):
         return None
     _require_constant(columns)
     return Reading(_coordinates(list(found), columns), by, tuple(without_z))
@@ -183,42 +184,52 @@ def _by_pattern(names: Sequence[str], text: str, by: str) -> Reading | None:
 
 def _is_position(texts: Sequence[str]) -> bool:
     """Whether what varies in texts may be a position: neither z, channel nor time."""
+    return all(column.axis in (None, "position", "row", "column") for column in _varying(texts))
+
+
+def _varying(texts: Sequence[str]) -> list[Column]:
+    """Return the parts in which texts differ; whole, if they are of different kinds."""
     if len(set(texts)) < 2:
-        return True
+        return []
     try:
-        columns = [column for column in columns_of(texts) if column.varies]
+        return [column for column in columns_of(texts) if column.varies]
     except Unclear:
-        return True  # folders with names of different kinds
-    return all(column.axis in (None, "position", "row", "column") for column in columns)
+        return [Column("", tuple(texts), is_number=False, in_folder=True)]
 
 
 def _coordinates(names: Sequence[str], columns: dict[str, list[str]]) -> dict[str, Coordinates]:
-    used = list(columns)
-    varying = {group for group in used if len(set(columns[group])) > 1}
-    places = [group for group in used if group in varying and group not in AXIS_GROUPS]
+    labels = {group: [label_of(text) for text in texts] for group, texts in columns.items()}
+    places = [
+        group for group in columns
+        if len(set(columns[group])) > 1 and group not in AXIS_GROUPS
+    ]  # fmt: skip
     grid = next((grid for grid in GRIDS if set(places) == grid), None)
     rows, across = ("row" if "row" in places else "y", "column" if "column" in places else "x")
+    order = sorted(places, key=lambda group: group in ("column", "x")) if grid else places
+    parts = [part for group in order for part in _labels_of(group, columns, labels)]
     heights = _heights(columns.get("z", []))
     coordinates = {}
     for number, name in enumerate(names):
-        values = {group: label_of(columns[group][number].strip("/")) for group in used}
+        values = {group: labels[group][number] for group in columns}
+        z = values.get("z")
         coordinates[name] = Coordinates(
-            position=_position(values, places, grid),
+            position=tuple(part[number] for part in parts),
             cell=(values[rows], values[across]) if grid else None,
             channel=values.get("channel"),
             time=values.get("time"),
-            z=values.get("z"),
-            z_um=heights(values["z"]) if heights else None,
+            z=float(z) if heights and z is not None else z,
+            z_um=heights(z) if heights and z is not None else None,
         )
     return coordinates
 
 
-def _position(
-    values: dict[str, Label], places: list[str], grid: set[str] | None
-) -> tuple[Label, ...]:
-    """Return the position, by rows if it is one of a grid."""
-    order = sorted(places, key=lambda group: group in ("column", "x")) if grid else places
-    return tuple(values[group] for group in order)
+def _labels_of(
+    group: str, columns: dict[str, list[str]], labels: dict[str, list[Label]]
+) -> list[Sequence[Label]]:
+    """Return the labels of a part of the position; text around other groups has parts, too."""
+    if group in FREE_GROUPS:
+        return [column.labels for column in _varying(columns[group])]
+    return [labels[group]]
 
 
 HINT = "give name_pattern, such as 'pos{position}_z{z}'"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import tifffile
 
 from scan.errors import InputError
@@ -151,11 +152,25 @@ def picture_bytes(data: bytes) -> int:
     if data.startswith(b"\x89PNG"):
         width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
         return width * height * PNG_CHANNELS.get(kind, 4) * (2 if depth == 16 else 1)
-    return max(_jpeg_frames(data), default=0)
+    frames = (
+        height * width * components * size for height, width, components, size in _jpeg_frames(data)
+    )
+    return max(frames, default=0)
 
 
-def _jpeg_frames(data: bytes) -> Iterator[int]:
-    """Yield the size of each frame; headers are segments of a marker and a length (T.81, B.1)."""
+def jpeg_frame(data: bytes) -> tuple[int, int, int, np.dtype[Any]]:
+    """Return height, width, components and type of a JPEG file; ValueError if it is none."""
+    frame = next(_jpeg_frames(data), None)
+    if not data.startswith(b"\xff\xd8") or frame is None:
+        raise ValueError("neither a PNG nor a whole JPEG")
+    return *frame[:3], np.dtype(f"u{frame[3]}")
+
+
+def _jpeg_frames(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield height, width, components and bytes of a value, of each frame.
+
+    Headers are segments of a marker and a length (T.81, B.1).
+    """
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, (length,) = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])
@@ -164,7 +179,7 @@ def _jpeg_frames(data: bytes) -> Iterator[int]:
             blocks = -(-height // 8) * -(-width // 8)
             if marker < FIRST_ARITHMETIC and 8 * len(data) < blocks:  # Huffman codes: a bit each
                 raise ValueError(f"{len(data)} bytes for {height} x {width} pixels")
-            yield height * width * components * (2 if data[at + 4] > 8 else 1)
+            yield height, width, components, 2 if data[at + 4] > 8 else 1
         if marker == 0xDA:
             return  # pixels follow
         at += 1 if marker == 0xFF else 2 + max(2, length)

@@ -112,6 +112,10 @@ def channel_words(texts: Sequence[str]) -> bool:
 
 def columns_of(names: Sequence[str]) -> list[Column]:
     """Return the parts of names, in order; Unclear if names have different numbers of parts."""
+    if len({name.count("/") for name in names}) > 1:
+        shown = named(sorted(names, key=lambda name: name.count("/"))[:: len(names) - 1])
+        got = f"images in folders of different depth: {shown}"
+        raise Unclear("images in one folder, or in sub-folders alike", got, "separate them")
     split = [_parts(name) for name in names]
     for name, parts in zip(names, split, strict=True):
         if len(parts) != len(split[0]):
@@ -280,7 +284,7 @@ def _coordinates(names: Sequence[str], roles: Roles) -> dict[str, Coordinates]:
             cell=cell,  # type: ignore[arg-type]
             channel=single.get("channel", nothing)[number],
             time=single.get("time", nothing)[number],
-            z=single.get("z", nothing)[number],
+            z=float(heights[number]) if heights else single.get("z", nothing)[number],
             z_um=heights[number] if heights else None,
         )
     return found

@@ -1,40 +1,32 @@
 """Recorded images, and a microscope that replays them.
 
-A recording is read completely when it is opened. Any fault (a truncated file, a plane of another
-size, a value that is not a number) raises an InputError naming the file then, not during the scan.
-A Recording holds paths and metadata but no pixels, so it is cheap to send to other processes.
+When a recording is opened, metadata of all its files are read, and no pixel. What is wrong with
+the recording as a whole (files of different sizes, planes without a place) raises an InputError
+then; a damaged file costs its field during the scan. A Recording holds paths and metadata, so it is
+cheap to send to other processes.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 from zlib import crc32
 
 import numpy as np
 
 from microscope import ZStack
-from microscope.image_files import IMAGE_SUFFIXES, TAKES, ngff_metadata, read_image, unreadable
-from microscope.input_checks import require_regular
+from microscope.assembly import RecordedField
+from microscope.coordinates import Label
+from microscope.image_files import read_planes
+from microscope.image_info import ImageInfo, target_dtype, unreadable
+from microscope.recording import Gathered, gather
 from scan.clock import now_s
 from scan.errors import CaptureError, InputError
 
 POSITION_TOLERANCE_UM = 1.0  # of a field's position; a pixel, if that is larger
-
-
-class ImageInfo(NamedTuple):
-    """What is kept of an image that was read and is valid."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    pixel_size_um: float | None
-    z_step_um: float | None
-    warnings: tuple[str, ...]
-    checksum: int
 
 
 @dataclass(frozen=True)
@@ -45,8 +37,8 @@ class Recording:
     ----------
     path : Path
         As opened.
-    fields : tuple of tuple of Path
-        For each field the files that hold its planes, in order.
+    fields : tuple of RecordedField
+        Files and numbers of the planes of each field, in order.
     frame_shape : tuple of int
         (y, x) in pixels.
     dtype : numpy.dtype
@@ -54,15 +46,19 @@ class Recording:
     planes : int
         Number of planes of each field.
     pixel_size_um, z_step_um : float
-        From the metadata, else from the settings, else 1.0 with a warning.
+        From the metadata, else from the names (heights) or the settings, else 1.0 with a warning.
     warnings : tuple of str
         What was assumed or ignored.
     checksum : int
-        crc32 of the pixels of all fields.
+        Changes with the size and the time of any file, and with the order of planes.
+    understood : str
+        How many positions, planes, channels and time points there are, and what told that.
+    caveats : tuple of str
+        Warnings that concern the answer: what is not scanned, or was taken for something else.
     """
 
     path: Path
-    fields: tuple[tuple[Path, ...], ...]
+    fields: tuple[RecordedField, ...]
     frame_shape: tuple[int, int]
     dtype: np.dtype
     planes: int
@@ -70,47 +66,65 @@ class Recording:
     z_step_um: float
     warnings: tuple[str, ...]
     checksum: int
+    understood: str = ""
+    caveats: tuple[str, ...] = ()
+    sized: bool = True  # whether the pixel size is known
 
     @classmethod
     def open(
-        cls, path: Path, *, pixel_size_um: float | None = None, z_step_um: float | None = None
+        cls,
+        path: Path,
+        *,
+        pixel_size_um: float | None = None,
+        z_step_um: float | None = None,
+        name_pattern: str | None = None,
+        channel: Label | None = None,
     ) -> Self:
-        """Read a recording completely and keep what describes it.
+        """Read the metadata of a recording.
 
         Parameters
         ----------
         path : Path
-            A TIFF, PNG or JPEG file (one field); a folder of single-plane images (one field); a
-            folder of multi-plane images or of such folders (many fields); an OME-Zarr image.
+            An image file, an OME-Zarr image, or a folder of these, perhaps in sub-folders.
         pixel_size_um, z_step_um : float, optional
             Used where the metadata lack them.
+        name_pattern : str, optional
+            What names of files tell, see `microscope.file_names`.
+        channel : int or str, optional
+            Number or name of the channel to use; by default the first.
 
         Raises
         ------
         InputError
-            A file cannot be used; it is the subject of the error.
+            A file cannot be used, or it is not clear where planes belong; the subject names it.
         """
         try:
-            fields = _fields_in(path)
+            found = gather(path, name_pattern=name_pattern, channel=channel)
         except (OSError, ValueError) as error:  # also a name that no file can have
             raise unreadable(path, error) from error
-        _require_alike(fields)
-        images = [images for field in fields for images in field]
-        planes = sum(each.shape[0] for each in fields[0])
-        warnings = [warning for each in images for warning in each.warnings]
-        sizes, steps = [each.pixel_size_um for each in images], [each.z_step_um for each in images]
+        images, fields = found.images, found.assembled.fields
+        _require_alike(images)
+        planes = len(fields[0].planes)
+        warnings = [*found.assembled.warnings, *_damaged(found)]
+        warnings += [warning for image in images for warning in image.warnings]
+        sizes, steps = [i.pixel_size_um for i in images], [i.z_step_um for i in images]
+        steps += [found.assembled.z_step_um, z_step_um]
+        sized = any(size is not None for size in [*sizes, pixel_size_um])
         pixel_um = _resolve_size("pixel size", [*sizes, pixel_size_um], warnings)
-        step_um = _resolve_size("z-step", [*steps, z_step_um], warnings if planes > 1 else [])
+        step_um = _resolve_size("z-step", steps, warnings if planes > 1 else [])
         return cls(
             path=path,
-            fields=tuple(tuple(each.path for each in field) for field in fields),
-            frame_shape=(images[0].shape[1], images[0].shape[2]),
-            dtype=images[0].dtype,
+            fields=fields,
+            frame_shape=images[0].shape,
+            dtype=target_dtype(path, images[0].dtype),
             planes=planes,
             pixel_size_um=pixel_um,
             z_step_um=step_um,
             warnings=tuple(dict.fromkeys(warnings)),
-            checksum=crc32(repr([each.checksum for each in images]).encode()),
+            checksum=_checksum(images, fields),
+            understood=found.understood,
+            caveats=(*found.assembled.caveats, *found.caveats),
+            sized=sized,
         )
 
     @property
@@ -124,8 +138,21 @@ class Recording:
         return tuple(plane * self.z_step_um for plane in range(self.planes))
 
     def read_field(self, index: int) -> np.ndarray:
-        """Read one field, (z, y, x)."""
-        return np.concatenate([read_image(path).planes for path in self.fields[index]])
+        """Read one field, (z, y, x); InputError if a file of it is damaged."""
+        planes = [
+            read_planes(path, [number for _, number in run])
+            for path, run in groupby(self.fields[index].planes, key=lambda plane: plane[0])
+        ]
+        field = np.concatenate(planes)
+        if field.shape[1:] != self.frame_shape or field.dtype != self.dtype:
+            expected, got = (
+                f"{shape} pixels (y, x) of {dtype}"
+                for shape, dtype in (
+                    (self.frame_shape, self.dtype), (field.shape[1:], field.dtype))
+            )  # fmt: skip
+            subject = str(self.fields[index].planes[0][0])
+            raise InputError(subject, expected, got, "all fields must have the same format")
+        return field
 
 
 class ReplayMicroscope:
@@ -153,10 +180,14 @@ class ReplayMicroscope:
         Raises
         ------
         CaptureError
-            No field was recorded at this position, or no plane within half a step of a height.
+            No field was recorded at this position, no plane within half a step of a height, or a
+            file of the field is damaged.
         """
         planes = [self._plane_at(z) for z in z_um]
-        frames = self._read_field(self._field_at(x_um, y_um))[planes]
+        try:
+            frames = self._read_field(self._field_at(x_um, y_um))[planes]
+        except InputError as damaged:  # costs this field alone
+            raise CaptureError(*damaged.args) from None
         read_s = (now_s(),) * len(planes)
         return ZStack(frames, read_s, read_s, now_s())
 
@@ -186,68 +217,27 @@ class ReplayMicroscope:
         return CaptureError(subject, "a recorded position", asked, "scan recorded positions only")
 
 
-def natural_order(path: Path) -> tuple[list[str | int], str]:
-    """Return a key that sorts numbers in names by value: z2 before z10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [int(part) if odd % 2 else part.casefold() for odd, part in enumerate(parts)], path.name
+def _damaged(found: Gathered) -> list[str]:
+    """Say which files cannot be read, so that their fields will be lost."""
+    return [f"{path.name} cannot be read: {error.args[2]}" for path, error in found.damaged.items()]
 
 
-def _fields_in(path: Path) -> list[list[ImageInfo]]:
-    """Return, for each field, the images that hold its planes."""
-    require_regular(path, TAKES)
-    if path.is_file() or ngff_metadata(path):
-        return [[_examine(path)]]
-    images = _images_in(path)
-    folders = [
-        child for child in _children(path)
-        if child.is_dir() and (ngff_metadata(child) or _images_in(child))
-    ]  # fmt: skip
-    if bool(images) == bool(folders):
-        got = f"{len(images)} images and {len(folders)} sub-folders with images"
-        hint = "separate them" if images else "check the path"
-        raise InputError(str(path), f"{TAKES}, or sub-folders of these", got, hint)
-    if images:
-        return _grouped([_examine(image) for image in images])
-    return [field for folder in folders for field in _fields_in(folder)]
+def _checksum(images: Sequence[ImageInfo], fields: Sequence[RecordedField]) -> int:
+    stamps = {image.path: image.stamp for image in images}
+    found = [[(stamps.get(path), number) for path, number in f.planes] for f in fields]
+    return crc32(repr(found).encode())
 
 
-def _children(folder: Path) -> list[Path]:
-    visible = (child for child in folder.iterdir() if not child.name.startswith("."))
-    return sorted(visible, key=natural_order)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    files = (child for child in _children(folder) if not child.is_dir())
-    return [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def _grouped(images: Sequence[ImageInfo]) -> list[list[ImageInfo]]:
-    """Group images by field: single planes form one field, a multi-plane file is a field."""
-    single = [image for image in images if image.shape[0] == 1]
-    return [[image] for image in images if image.shape[0] > 1] + ([single] if single else [])
-
-
-def _examine(path: Path) -> ImageInfo:
-    image = read_image(path)
-    return ImageInfo(
-        path, image.planes.shape, image.planes.dtype, *image[1:], checksum=crc32(image.planes.data)
-    )
-
-
-def _require_alike(fields: Sequence[Sequence[ImageInfo]]) -> None:
+def _require_alike(images: Sequence[ImageInfo]) -> None:
     """Raise the InputError of the first file that differs from those before it."""
-    first = fields[0][0]
-    planes = sum(each.shape[0] for each in fields[0])
+    first = images[0]
     hint = f"compare it with {first.path.name}; all fields must have the same format"
-    for field in fields:
-        for each in field:
-            expected, got = (f"{f.shape[1:]} pixels (y, x) of {f.dtype}" for f in (first, each))
-            if got != expected:
-                raise InputError(str(each.path), expected, got, hint)
-        count = sum(each.shape[0] for each in field)
-        if count != planes:
-            subject = str(field[0].path if len(field) == 1 else field[0].path.parent)
-            raise InputError(subject, f"{planes} planes", str(count), hint)
+    for each in images:
+        expected, got = (
+            f"{i.shape} pixels (y, x) of {target_dtype(i.path, i.dtype)}" for i in (first, each)
+        )
+        if got != expected:
+            raise InputError(str(each.path), expected, got, hint)
 
 
 def _resolve_size(what: str, sizes_um: Sequence[float | None], warnings: list[str]) -> float:

@@ -1,4 +1,4 @@
-"""Recordings are read as written, or refused when they are opened, naming the file."""
+"""Recordings are read as written, or refused, naming the file."""
 
 import json
 import logging
@@ -16,8 +16,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microscope.image_files import read_image
-from microscope.replay import Recording, ReplayMicroscope, natural_order
+from microscope.image_files import examine
+from microscope.replay import Recording, ReplayMicroscope
 from scan.errors import CaptureError, InputError
 
 PLANES = 12  # enough that natural and alphabetical order differ
@@ -193,9 +193,10 @@ def test_ignored_images_give_a_warning(
 ) -> None:
     """Of several channels or timepoints the first is used, and a warning says so once."""
     recording = Recording.open(write(tmp_path))
+    said = (*recording.warnings, *recording.caveats)
 
     np.testing.assert_allclose(recording.read_field(0), kept, atol=1 if word == "luminance" else 0)
-    assert [word in warning for warning in recording.warnings].count(True) == 1
+    assert [word in warning for warning in said].count(True) == 1
 
 
 @pytest.mark.parametrize(
@@ -327,14 +328,6 @@ MISTAKES = {
         lambda d: with_file(d, "a.png", lambda p: p.write_text("x" * 99)), "a.png", "whole"),
     "empty TIFF": (lambda d: with_file(d, "a.tif", Path.touch), "a.tif", "whole"),
     "empty JPEG": (lambda d: with_file(d, "a.jpg", Path.touch), "a.jpg", "whole"),
-    "NaN": (lambda d: write_tiff(d / "a.tif", spoiled(STACK, np.nan)), "a.tif", "finite"),
-    "infinity": (lambda d: write_tiff(d / "a.tif", spoiled(STACK, np.inf)), "a.tif", "finite"),
-    "beyond float32": (lambda d: write_tiff(d / "a.tif", spoiled(STACK, 1e99)), "a.tif", "finite"),
-    "negative": (
-        lambda d: write_tiff(d / "a.tif", spoiled(STACK, -1).astype(np.int32)), "a.tif", "65535"),
-    "too large": (
-        lambda d: write_tiff(d / "a.tif", spoiled(STACK, 65536).astype(np.uint32)),
-        "a.tif", "65535"),
     "complex": (lambda d: write_tiff(d / "a.tif", STACK.astype(np.complex64)), "a.tif", "floats"),
     "bool": (lambda d: write_tiff(d / "a.tif", STACK > 9), "a.tif", "floats"),
     "plane of another size": (
@@ -361,7 +354,7 @@ MISTAKES = {
             Path.unlink), "field2", "12 planes"),
     "single and several planes": (
         lambda d: with_file(write_planes(d / "a", STACK), "z5.tif",
-                            lambda p: write_tiff(p, STACK)), "a", "12 planes"),
+                            lambda p: write_tiff(p, STACK)), "z5.tif", "z in names or in files"),
     "images next to folders": (
         lambda d: with_file(
             write_fields(d / "a", lambda p: write_planes(p, STACK), ""), "z.tif",
@@ -396,14 +389,60 @@ def test_a_faulty_file_is_refused_by_name_when_opened(
     assert capfd.readouterr() == ("", "")
 
 
+# What is wrong with the pixels, the name of the file, and a word of what was expected.
+PIXELS = {
+    "NaN": (lambda d: write_tiff(d / "a.tif", spoiled(STACK, np.nan)), "a.tif", "finite"),
+    "infinity": (lambda d: write_tiff(d / "a.tif", spoiled(STACK, np.inf)), "a.tif", "finite"),
+    "beyond float32": (lambda d: write_tiff(d / "a.tif", spoiled(STACK, 1e99)), "a.tif", "finite"),
+    "negative": (
+        lambda d: write_tiff(d / "a.tif", spoiled(STACK, -1).astype(np.int32)), "a.tif", "65535"),
+    "too large": (
+        lambda d: write_tiff(d / "a.tif", spoiled(STACK, 65536).astype(np.uint32)),
+        "a.tif", "65535"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", PIXELS)
+def test_pixels_that_cannot_be_used_cost_their_field(fault: str, tmp_path: Path) -> None:
+    """Pixels are read when the field is captured: the field is lost, with the file as reason."""
+    write, name, word = PIXELS[fault]
+    recording = Recording.open(write(tmp_path))
+    microscope = ReplayMicroscope(recording, [(0.0, 0.0)])
+
+    with pytest.raises(InputError) as caught:
+        recording.read_field(0)
+    with pytest.raises(CaptureError) as lost:
+        microscope.stack(0.0, 0.0, [0.0])
+
+    assert Path(caught.value.subject).name == name
+    assert word in caught.value.args[1]
+    assert lost.value.args == caught.value.args
+
+
+def test_a_damaged_file_costs_its_field(tmp_path: Path) -> None:
+    """Of three fields one is damaged: the others are read, and a warning names the file."""
+    folder = write_fields(tmp_path / "a", lambda p: write_tiff(p, STACK), ".tif")
+    content = (folder / "field2.tif").read_bytes()
+    (folder / "field2.tif").write_bytes(content[: len(content) // 2])
+
+    recording = Recording.open(folder)
+
+    assert recording.field_count == 3
+    assert [("field2.tif" in each) for each in recording.warnings].count(True) == 1
+    np.testing.assert_array_equal(recording.read_field(0), STACK)
+    np.testing.assert_array_equal(recording.read_field(2), STACK)
+    with pytest.raises(InputError, match=r"field2\.tif"):
+        recording.read_field(1)
+
+
 def test_a_refused_permission_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that may not be read is an InputError that says so."""
     path = write_planes(tmp_path / "a", BYTES[:1], ".png") / "z1.png"
 
-    def refuse(_: Path) -> bytes:
+    def refuse(*_: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InputError, match=r"z1\.png: expected .* got PermissionError"):
         Recording.open(path)
 
@@ -450,11 +489,11 @@ def test_a_truncated_file_is_told(take: str, data: st.DataObject) -> None:
         lost = st.integers(1, len(content)) | st.integers(1, 60)
         file.write_bytes(content[: -data.draw(lost, label="bytes lost")])
         try:
-            cut = Recording.open(path)
+            cut = Recording.open(path).read_field(0)
         except InputError:
             return
 
-        np.testing.assert_array_equal(cut.read_field(0), pixels)
+        np.testing.assert_array_equal(cut, pixels)
 
 
 @pytest.mark.parametrize("take", TRUNCATED)
@@ -471,7 +510,7 @@ def test_a_damaged_file_raises_nothing_but_input_error(take: str, data: st.DataO
         content[start : start + len(noise)] = noise
         file.write_bytes(content)
         try:
-            Recording.open(next(folder.iterdir()))
+            Recording.open(next(folder.iterdir())).read_field(0)
         except InputError:
             return
 
@@ -484,17 +523,7 @@ def test_a_png_with_a_wrong_byte_is_told(tmp_path: Path) -> None:
     path.write_bytes(content)
 
     with pytest.raises(InputError, match="whole"):
-        Recording.open(path)
-
-
-@given(st.lists(st.integers(0, 10**6), unique=True))
-def test_names_are_sorted_as_people_count(numbers: list[int]) -> None:
-    """Names that differ in a number are sorted by that number, padded with zeros or not."""
-    names = [Path(f"Scan2_z{number}.tif") for number in numbers]
-
-    ordered = sorted(names, key=natural_order)
-
-    assert ordered == [Path(f"Scan2_z{number}.tif") for number in sorted(numbers)]
+        Recording.open(path).read_field(0)
 
 
 def test_reading_leaves_the_log_of_tifffile_as_it_was(tmp_path: Path) -> None:
@@ -502,7 +531,7 @@ def test_reading_leaves_the_log_of_tifffile_as_it_was(tmp_path: Path) -> None:
     logger = logging.getLogger("tifffile")
     before = (list(logger.handlers), logger.propagate, logger.level)
 
-    read_image(write_tiff(tmp_path / "a.tif", STACK))
+    examine(write_tiff(tmp_path / "a.tif", STACK))
 
     assert (list(logger.handlers), logger.propagate, logger.level) == before
 
