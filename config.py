@@ -101,6 +101,23 @@ def _name_in_one_line(text: str) -> str:
 Line = Annotated[str, AfterValidator(_name_in_one_line)]
 
 
+NAME_PARTS = (  # of the names of recorded files
+    "row", "column", "col", "well", "region", "scene", "series", "position", "pos", "site", "field",
+    "tile", "x", "y", "channel", "time", "z",
+)  # fmt: skip
+
+
+def _placeholders(text: str) -> str:
+    """Refuse a name pattern without placeholders, with an unknown one, or with one twice."""
+    given = re.findall(r"\{([^{}]*)\}", text)
+    found = ["column" if part == "col" else part for part in given]
+    if not found or set(given) - set(NAME_PARTS) or len(set(found)) < len(found):
+        raise ValueError(f"each once of {', '.join(f'{{{part}}}' for part in NAME_PARTS)}")
+    return text
+
+
+NamePattern = Annotated[Line, AfterValidator(_placeholders)]
+
 Nodes = Annotated[str, Field(pattern=r"^[\w./-]+(=[\w./-]+)?$")]
 
 
@@ -137,6 +154,12 @@ class Settings(BaseModel):
     # and frames are the same.
     replay_path: Annotated[Line | None, IMAGES, Unit("PATH"), FREE_ON_RESUME] = None
     """recording to replay: image file, OME-Zarr or folder"""
+    name_pattern: Annotated[NamePattern | None, IMAGES, Unit("TEXT"), FILE_ONLY] = None
+    """what names of recorded files tell, such as pos{position}_z{z}, see docs/recordings.md"""
+    channel: Annotated[NonNegativeInt | Line | None, IMAGES, Unit("NAME"), FILE_ONLY] = None
+    """recorded channel to scan: its number from 0, or its name (default: the first)"""
+    layout: Annotated[Literal["raster", "snake"] | None, IMAGES, Unit("NAME"), FILE_ONLY] = None
+    """raster or snake: recorded fields lie in their order (default: where the stage was)"""
     mm_config: Annotated[Line | None, IMAGES, Unit("FILE"), FREE_ON_RESUME] = None
     """Micro-Manager's configuration file, on its computer"""
     microscopes: Annotated[
@@ -296,6 +319,12 @@ class Settings(BaseModel):
                 raise ValueError(
                     f"{name}: expected only with --microscope {kind}, got {self.microscope}; "
                     "add the option"
+                )
+        for name in ("name_pattern", "channel", "layout"):
+            if self.microscope != "replay" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: expected only with --microscope replay, got {self.microscope}; "
+                    "leave it out"
                 )
         return self
 

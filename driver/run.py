@@ -150,7 +150,8 @@ def write_header(run: Run, up_s: float, began_s: float) -> None:
     setup, write, checkpoint = run.setup, run.journal.write, run.checkpoint
     found = versions()
     identity = run_fingerprint(setup, run.predictor)
-    write(events.Begun.of(setup.plan, process_began_s=began_s, versions=found, identity=identity))
+    facts = {"versions": found, "identity": identity, "caveats": setup.caveats}
+    write(events.Begun.of(setup.plan, process_began_s=began_s, **facts))
     sizes: dict[str, Any] = {"object_store_bytes": store_bytes(), "batch_bytes": setup.batch_bytes}
     sizes |= {"credits": run.credits.total, "identity_crc": crc_of(identity)}
     write(events.RayStarted(up_s=up_s, cpus=cpu_slots(), **sizes))

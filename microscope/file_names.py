@@ -67,10 +67,6 @@ PATTERNS = {
 STEPS = 100  # stage steps between images of an OpenFlexure microscope are more; counts are less
 AXIS_GROUPS = ("channel", "time", "z")
 FREE_GROUPS = ("rest", "folders", "before", "after")  # text around the others
-PLACEHOLDERS = (
-    "row", "column", "col", "well", "region", "scene", "series", "position", "pos", "site", "field",
-    "tile", "x", "y", *AXIS_GROUPS,
-)  # fmt: skip
 GRIDS = ({"row", "column"}, {"y", "x"})
 
 
@@ -125,14 +121,12 @@ def read_names(
 
 
 def own_pattern(text: str) -> str:
-    """Return the regular expression of a user's name pattern; `*` stands for anything.
+    """Return the regular expression of a user's name pattern, which the settings have checked.
 
-    ValueError if it has no placeholder, an unknown one, or one twice.
+    `*` stands for anything within a name.
     """
     parts = re.split(r"\{(\w*)\}", text)
     found = ["column" if part == "col" else part for part in parts[1::2]]
-    if not found or set(parts[1::2]) - set(PLACEHOLDERS) or len(set(found)) < len(found):
-        raise ValueError(f"each once of {', '.join('{' + each + '}' for each in PLACEHOLDERS)}")
     literals = [re.escape(part).replace(r"\*", "[^/]*?") for part in parts[::2]]
     groups = [
         f"(?P<{name}>{NUMBER}|[^/]+{'' if last else '?'})"

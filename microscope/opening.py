@@ -4,9 +4,10 @@ The driver prepares a Setup once, before anything is written, so that wrong inpu
 capture actor opens its own microscope from the Setup, which is small and can be pickled.
 """
 
+import logging
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,14 +15,18 @@ import numpy as np
 
 from config import Settings, is_file
 from microscope import Microscope
+from microscope.coordinates import Unclear
 from microscope.micromanager import MicroManagerConfig, MicroManagerMicroscope
+from microscope.recorded_layout import lay_out
 from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
 from scan.errors import CaptureError, InputError
 from scan.focusing import WIDENING_FACTOR, FocusJob
-from scan.layout import make_plan
+from scan.layout import make_placed_plan, make_plan
 from scan.plan import ScanPlan
+
+log = logging.getLogger(__name__)
 
 MAX_SLIDE_MM2 = 400  # every camera process lays out all objects: about 20 s for this size
 
@@ -47,6 +52,8 @@ class Setup:
     recording : Recording or None
     warnings : tuple of str
         What was assumed.
+    caveats : tuple of str
+        Of these, what concerns the answer: it is said again at its end.
     bits : int or None
         Bits of a pixel that carry light, if fewer than its type has.
     """
@@ -61,6 +68,7 @@ class Setup:
     recorded_z_um: tuple[float, ...] | None = None
     recording: Recording | None = None
     warnings: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
     bits: int | None = None
 
     @property
@@ -196,14 +204,22 @@ def _heights_reached(settings: Settings) -> tuple[float, float]:
 
 
 def _prepare_replay(settings: Settings) -> Setup:
+    path = Path(str(settings.replay_path)).absolute()  # actors may run in another folder
     recording = Recording.open(
-        Path(str(settings.replay_path)).absolute(),  # actors may run in another folder
+        path,
         pixel_size_um=settings.pixel_size_um,
         z_step_um=settings.z_step_um,
+        name_pattern=settings.name_pattern,
+        channel=settings.channel,
     )
-    counts = _assign_fields(recording.field_count, settings.stripes, settings.fields)
+    log.info("recording: %s", recording.understood)
+    try:
+        layout = lay_out(recording, settings)
+    except Unclear as unclear:
+        raise unclear.about(path) from None
     heights = _choose_planes(recording, settings.planes)
     overlap_px = settings.overlap_px or 0  # recordings without one lie edge to edge
+    counts = tuple(len(row) for row in layout.rows)
     resolved = settings.model_copy(
         update={
             "replay_path": str(recording.path),  # a resumed run may start in another folder
@@ -213,11 +229,16 @@ def _prepare_replay(settings: Settings) -> Setup:
             "overlap_px": overlap_px,
             "pixel_size_um": recording.pixel_size_um,
             "z_step_um": recording.z_step_um,
+            "origin_um": layout.origin_um or settings.origin_um,
         }
     )
-    plan = make_plan(
-        counts, recording.frame_shape, overlap_px, recording.pixel_size_um, steered=False
-    )
+    frame_shape, pixel_um = recording.frame_shape, recording.pixel_size_um
+    if layout.origins:
+        plan = make_placed_plan(layout.origins, frame_shape, pixel_um)
+    else:
+        plan = make_plan(counts, frame_shape, overlap_px, pixel_um, steered=False)
+    fields = tuple(recording.fields[number] for row in layout.rows for number in row)
+    caveats = (*recording.caveats, *layout.caveats)
     return Setup(
         resolved,
         plan,
@@ -226,16 +247,10 @@ def _prepare_replay(settings: Settings) -> Setup:
         dtype=recording.dtype,
         opener=open_replay,
         recorded_z_um=heights,
-        recording=recording,
-        warnings=recording.warnings,
+        recording=replace(recording, fields=fields),  # in the order of the plan
+        warnings=(*recording.warnings, *layout.warnings, *caveats),
+        caveats=caveats,
     )
-
-
-def _assign_fields(count: int, stripes: int, fields: int | None) -> tuple[int, ...]:
-    """Return the number of fields of each stripe; only the last may be shorter."""
-    per_stripe = fields or -(-count // stripes)
-    whole, rest = divmod(min(count, per_stripe * stripes), per_stripe)
-    return (per_stripe,) * whole + ((rest,) if rest else ())
 
 
 def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...]:

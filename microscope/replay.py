@@ -137,6 +137,14 @@ class Recording:
         """Height of each plane; the first lies at 0."""
         return tuple(plane * self.z_step_um for plane in range(self.planes))
 
+    def read_middle(self, index: int) -> np.ndarray:
+        """Read the middle plane of a field, (y, x); zeros if its file is damaged."""
+        path, number = self.fields[index].planes[self.planes // 2]
+        try:
+            return read_planes(path, [number])[0]
+        except InputError:
+            return np.zeros(self.frame_shape, self.dtype)
+
     def read_field(self, index: int) -> np.ndarray:
         """Read one field, (z, y, x); InputError if a file of it is damaged."""
         planes = [

@@ -36,7 +36,7 @@ from scan.text import one_line
 
 STOPPING = "stopping: waiting for running tasks (Ctrl-C again to stop immediately)"
 STEPS = ("captured", "stacked", "detected")
-SHOWN_LOGS = ("driver", "cluster", "prediction", "results", "report")
+SHOWN_LOGS = ("driver", "cluster", "microscope", "prediction", "results", "report")
 
 
 class PlainProgress(AbstractContextManager["PlainProgress"]):

@@ -63,6 +63,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "objects": predicted.objects if predicted else None,
         "prediction": dict(predicted.facts) if predicted else {},
         "digest": predicted.digest if predicted else None,
+        "caveats": list(begun.caveats) if begun else [],
         "specimen": _specimen(ever.last(Described)),
         "z_positions": _z_positions(ever.last(Focused)),
         "flicker": _flicker(ever.of(Stacked)),
@@ -269,6 +270,7 @@ def format_summary(summary: Summary) -> list[str]:
         *_dark(summary["specimen"]),
         *(f"check the counts: {doubt}" for doubt in doubts(summary)),
         *_uneven(summary),
+        *(f"note: {caveat}" for caveat in summary["caveats"]),
         *(
             f"lost: stripe {lost['stripe']} field {lost['field']}: {lost['reason']}"
             for lost in summary["fields"]["lost"]

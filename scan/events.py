@@ -93,7 +93,10 @@ class Work(BaseModel):
 
 
 class Begun(Event):
-    """The first event of every run into a folder: plan, versions, settings and input."""
+    """The first event of every run into a folder: plan, versions, settings and input.
+
+    `caveats` say what of the input is not scanned, or was taken for something else.
+    """
 
     event: Literal["begun"] = "begun"
     process_began_s: Number
@@ -106,6 +109,7 @@ class Begun(Event):
     cameras: Slots
     versions: Mapping[str, Any]
     identity: Mapping[str, Any]
+    caveats: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

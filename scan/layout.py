@@ -7,7 +7,9 @@ where the next frame begins, since chunks as small as half an overlap would be t
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from scan.plan import Field, ScanPlan, Span
 
 MAX_CHUNK_PX = 1024  # about 2 MB of camera data, which suits viewers and file systems
 CHUNK_STEP_PX = 16  # chunks divisible by 16 allow four pyramid levels
+MIN_PLACED_CHUNK_PX = 16  # smaller ones are too many files
 MAX_TOP_LEVEL_PX = 256  # a pyramid is high enough when its top fits a thumbnail
 
 
@@ -79,6 +82,78 @@ def _cut(origins: tuple[int, ...], frame_px: int, step: int, chunk: int) -> Axis
     return Axis(origins, (0, *inner, origins[-1] + frame_px), chunk)
 
 
+def placed_axis(origins: Sequence[Sequence[int]], frame_px: int) -> Axis:
+    """Return an axis of fields at any places: `origins` are those of each row, or column.
+
+    Cuts are multiples of a chunk where neighbours overlap. The mosaic begins where all fields of
+    the first row have begun, and ends before any of the last ends. UserMistake if neighbours do not
+    overlap, or if overlaps are too small for chunks of a useful size.
+    """
+    first = max(origins[0])
+    moved = [[origin - first for origin in row] for row in origins]
+    windows = [(max(row), min(before) + frame_px) for before, row in pairwise(moved)]
+    end = min(moved[-1]) + frame_px
+    chunk = _largest_chunk(windows) if windows else MAX_CHUNK_PX // 2
+    if not chunk:
+        expected = f"neighbouring fields that overlap by at least {MIN_PLACED_CHUNK_PX} pixels"
+        got = f"overlaps of {min(high - low for low, high in windows)} pixels and more"
+        raise UserMistake("stage positions", expected, got, "set layout to raster or snake")
+    cuts = (0, *(-(-low // chunk) * chunk for low, _ in windows), end)
+    return Axis(tuple(min(row) for row in moved), cuts, chunk)
+
+
+def _largest_chunk(windows: Sequence[tuple[int, int]]) -> int:
+    """Return the largest chunk of which a multiple lies in each window; 0 if there is none.
+
+    One of many pyramid levels is taken if it is at least half as large.
+    """
+    fitting = [
+        chunk
+        for chunk in range(windows[0][1], MIN_PLACED_CHUNK_PX - 1, -1)
+        if all(-(-low // chunk) * chunk <= high for low, high in windows)
+    ]
+    usual = [chunk for chunk in fitting if chunk <= MAX_CHUNK_PX] or fitting[-1:]
+    even = [chunk for chunk in usual if chunk % CHUNK_STEP_PX == 0 and 2 * chunk >= usual[0]]
+    return next(iter(even or usual), 0)
+
+
+def make_placed_plan(
+    origins: Sequence[Sequence[tuple[int, int]]],
+    frame_shape: tuple[int, int],
+    pixel_size_um: float,
+) -> ScanPlan:
+    """Make the plan of recorded fields whose places are known.
+
+    Parameters
+    ----------
+    origins : sequence of sequence of (int, int)
+        For each stripe the first pixel (row, column) of each of its fields, from the left; no
+        stripe is longer than the first.
+    frame_shape : (int, int)
+        Rows and columns of a frame.
+    pixel_size_um : float
+        Edge of a pixel on the specimen.
+    """
+    columns = [
+        [stripe[k][1] for stripe in origins if k < len(stripe)] for k in range(len(origins[0]))
+    ]
+    down = placed_axis([[row for row, _ in stripe] for stripe in origins], frame_shape[0])
+    across = placed_axis(columns, frame_shape[1])
+    top, left = max(row for row, _ in origins[0]), max(columns[0])
+    stripes = tuple(
+        tuple(
+            _field_at(
+                (row - top, column - left), (s, f), (down, across), frame_shape, pixel_size_um
+            )
+            for f, (row, column) in enumerate(stripe)
+        )
+        for s, stripe in enumerate(origins)
+    )
+    shape, chunk = (down.length, across.length), (down.chunk, across.chunk)
+    levels = _levels(shape, chunk)
+    return ScanPlan(stripes, frame_shape, shape, chunk, levels, pixel_size_um, len(stripes))
+
+
 def make_plan(
     counts: tuple[int, ...],
     frame_shape: tuple[int, int],
@@ -120,11 +195,22 @@ def make_plan(
 def _field(
     stripe: int, index: int, down: Axis, across: Axis, shape: tuple[int, int], pixel_um: float
 ) -> Field:
-    row, column = down.origins[stripe], across.origins[index]
+    origin = down.origins[stripe], across.origins[index]
+    return _field_at(origin, (stripe, index), (down, across), shape, pixel_um)
+
+
+def _field_at(
+    origin: tuple[int, int],
+    place: tuple[int, int],
+    axes: tuple[Axis, Axis],
+    shape: tuple[int, int],
+    pixel_um: float,
+) -> Field:
+    (row, column), (stripe, index), (down, across) = origin, place, axes
     return Field(
         stripe=stripe,
         field=index,
-        origin_px=(row, column),
+        origin_px=origin,
         rows=down.core(stripe),
         columns=across.core(index),
         x_um=(column + (shape[1] - 1) / 2) * pixel_um,

@@ -13,6 +13,7 @@ import config
 from config import FILE_ONLY, FREE_ON_RESUME, Settings, SettingsError, marked, marks, validate
 
 REAL = {"microscope": "micromanager"}
+REPLAY = {"microscope": "replay", "replay_path": "x"}
 MICROMANAGER = REAL | {"mm_config": "a.cfg"}
 
 MISTAKES = {
@@ -31,6 +32,13 @@ MISTAKES = {
     "millions of fields": ({"stripes": 100, "fields": 20_000}, "at most 1000000 in all stripes"),
     "replay of nothing": ({"microscope": "replay"}, "replay_path: expected one for --microscope"),
     "recording without replay": ({"replay_path": "x"}, "only with --microscope replay"),
+    "a pattern of a simulation": ({"name_pattern": "z{z}"}, "only with --microscope replay"),
+    "a pattern of nothing": (REPLAY | {"name_pattern": "z"}, "each once of {row}"),
+    "an unknown part of names": (REPLAY | {"name_pattern": "{depth}"}, "each once of {row}"),
+    "a part twice": (REPLAY | {"name_pattern": "{z}_{z}"}, "each once of {row}"),
+    "a column by two names": (REPLAY | {"name_pattern": "{col}{column}"}, "each once of {row}"),
+    "a channel below 0": (REPLAY | {"channel": -1}, "channel: expected"),
+    "a spiral": (REPLAY | {"layout": "spiral"}, "'raster' or 'snake'"),
     "no configuration": ({"microscope": "micromanager"}, "mm_config: expected one for"),
     "configuration of nothing": ({"mm_config": "x"}, "only with --microscope micromanager"),
     "one and several": (MICROMANAGER | {"microscopes": ["b.cfg"]}, "that or microscopes, got both"),
@@ -85,14 +93,14 @@ def test_a_setting_is_not_given_by_two_names() -> None:
 
 
 MAY_CHANGE = (
-    "replay_path mm_config microscopes adapters stage_limits_um focus_limits_um device_timeout_s "
-    "bursts scan_predictor retries watchdog_s camera_start_s task_timeout_s address capture_on "
-    "num_cpus object_store_mb store_fraction stress stress_seconds"
+    "replay_path mm_config microscopes adapters stage_limits_um focus_limits_um "
+    "device_timeout_s bursts scan_predictor retries watchdog_s camera_start_s task_timeout_s "
+    "address capture_on num_cpus object_store_mb store_fraction stress stress_seconds"
 )
 NO_OPTIONS = (
-    "microscopes adapters binning roi_px origin_um stage_limits_um focus_limits_um backlash_um "
-    "device_timeout_s bursts camera_start_s task_timeout_s saturated_limit "
-    "capture_on store_fraction"
+    "name_pattern channel layout microscopes adapters binning roi_px origin_um "
+    "stage_limits_um focus_limits_um backlash_um device_timeout_s bursts camera_start_s "
+    "task_timeout_s saturated_limit capture_on store_fraction"
 )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microscope.coordinates import Unclear, natural_key
-from microscope.file_names import own_pattern, read_names
+from microscope.file_names import read_names
 
 
 def names_of(form: str, **axes: Iterable[object]) -> list[str]:
@@ -202,13 +202,6 @@ def test_a_pattern_that_fits_no_name_is_refused() -> None:
         read_names(["z1", "z2"], single_planes=True, name_pattern="slice{z}")
 
     assert "z1" in refused.value.args[1]
-
-
-@pytest.mark.parametrize("pattern", ["z", "{depth}", "{z}_{z}", "{col}_{column}", "{}"])
-def test_a_pattern_needs_known_placeholders(pattern: str) -> None:
-    """Each placeholder is one of the documented ones, once."""
-    with pytest.raises(ValueError, match=r"\{position\}"):
-        own_pattern(pattern)
 
 
 STRAYS = {

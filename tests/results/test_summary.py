@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from results.summary import MAX_LISTED_SAMPLES, format_summary, summarise
-from scan.events import Damaged, Finished, Focused, Stacked
+from scan.events import Begun, Damaged, Finished, Focused, Stacked
 from tests.results.scans import events_of_a_scan, resumed_scan
 
 
@@ -104,6 +104,19 @@ def test_a_resumed_run_has_its_own_times_and_all_faults() -> None:
     assert summary["timing"]["startup"] == 3.0
     assert summary["timing"]["answer"] == 1.0
     assert "2 fields from before" in "\n".join(format_summary(summary))
+
+
+def test_what_was_not_scanned_is_said_at_the_end() -> None:
+    """A run that is complete may have used a part of a recording: its last lines say so."""
+    caveat = "2 channels, only channel 0 is used; not scanned: 1"
+    events = [
+        event.model_copy(update={"caveats": (caveat,)}) if isinstance(event, Begun) else event
+        for event in events_of_a_scan()
+    ]
+    summary = summarise(events)
+
+    assert f"note: {caveat}" in format_summary(summary)
+    assert summary["caveats"] == [caveat]
 
 
 @pytest.mark.parametrize(("flicker", "told"), [(0.02, 0), (0.05, 1)])

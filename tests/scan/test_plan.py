@@ -9,8 +9,58 @@ from hypothesis import strategies as st
 
 from imaging.ownership import region
 from scan.errors import UserMistake
-from scan.layout import make_plan
+from scan.layout import make_placed_plan, make_plan
 from scan.plan import ScanPlan
+
+
+@st.composite
+def placed_plans(draw: st.DrawFn) -> ScanPlan:
+    """Plans of recorded fields at places a few pixels off a grid; stripes may be short."""
+    shape = (draw(st.integers(64, 700)), draw(st.integers(64, 700)))
+    error = draw(st.integers(0, 6))
+    overlap = draw(st.integers(2 * error + 16, min(shape) // 2))
+    stripes, fields = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    off = st.integers(-error, error)
+    origins = [
+        [
+            (s * (shape[0] - overlap) + draw(off), f * (shape[1] - overlap) + draw(off))
+            for f in range(draw(st.integers(1, fields)) if s else fields)
+        ]
+        for s in range(stripes)
+    ]
+    return make_placed_plan(origins, shape, 0.5)
+
+
+@given(placed_plans())
+def test_placed_cores_are_whole_chunks_of_their_frames(plan: ScanPlan) -> None:
+    """Whatever the places, no two cores share a chunk or a pixel, and a frame shows its core."""
+    owners = np.zeros(plan.mosaic_shape, np.uint8)
+    for field in plan.fields:
+        owners[slice(*field.rows), slice(*field.columns)] += 1
+        for spans, edge in zip(field.core_in_frame(), plan.frame_shape, strict=True):
+            assert 0 <= spans.start < spans.stop <= edge
+        for start, chunk in zip((field.rows[0], field.columns[0]), plan.chunk_shape, strict=True):
+            assert start % chunk == 0
+            assert all(chunk % 2**level == 0 for level in range(plan.levels))
+
+    assert owners.max() == 1
+    assert owners.all() or len({len(stripe) for stripe in plan.stripes}) > 1
+
+
+@given(placed_plans())
+def test_placed_fields_keep_their_distances(plan: ScanPlan) -> None:
+    """The stage position of a field is that of its frame's centre."""
+    for field in plan.fields:
+        for origin, edge, place in zip(
+            field.origin_px, plan.frame_shape, (field.y_um, field.x_um), strict=True
+        ):
+            assert place == (origin + (edge - 1) / 2) * plan.pixel_size_um
+
+
+def test_placed_fields_that_do_not_overlap_are_refused() -> None:
+    """A mosaic has no gaps."""
+    with pytest.raises(UserMistake, match="overlaps of -10 pixels"):
+        make_placed_plan([[(0, 0), (0, 110)]], (100, 100), 1.0)
 
 
 @st.composite

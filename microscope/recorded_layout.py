@@ -1,0 +1,77 @@
+"""Which source tells where the fields of a recording lie, and what contradicts it.
+
+Stage positions come first, then rows and columns in names, then the order. The setting `layout`
+overrules the first two.
+"""
+
+from dataclasses import replace
+
+from config import Settings
+from microscope.coordinates import Unclear
+from microscope.replay import Recording
+from microscope.stage_layout import HINT, Layout, Scattered, by_cells, by_stage, in_order
+
+
+def lay_out(recording: Recording, settings: Settings) -> Layout:
+    """Return where the fields of a recording lie; Unclear if they cannot lie so."""
+    said: tuple[str, ...] = ()
+    try:
+        layout = None if settings.layout else _as_told(recording)
+    except Scattered as scattered:
+        layout, said = None, (f"{scattered}: fields are laid out in the order of their names",)
+    if layout is None:
+        count, snake = recording.field_count, settings.layout == "snake"
+        layout = in_order(count, settings.stripes, settings.fields, snake=snake)
+        if settings.layout and _told(recording):
+            said = (f"stage positions are ignored: layout is {settings.layout}",)
+    else:
+        layout = _limited(layout, settings)
+    return replace(layout, warnings=(*layout.warnings, *said))
+
+
+def _told(recording: Recording) -> bool:
+    return all(field.stage_um for field in recording.fields)
+
+
+def _as_told(recording: Recording) -> Layout | None:
+    """Return the layout by stage positions or cells; None if there are none."""
+    fields = recording.fields
+    if len(fields) == 1:
+        return None
+    if _told(recording) and recording.sized:
+        places = [field.stage_um for field in fields if field.stage_um]
+        size = recording.frame_shape, recording.pixel_size_um
+        return by_stage(places, *size, recording.read_middle)
+    if _told(recording):
+        raise Scattered("the pixel size is unknown, so stage positions cannot be used")
+    if any(field.stage_um for field in fields):
+        raise Scattered("some fields have no stage position")
+    cells = [field.cell for field in fields if field.cell]
+    return by_cells(cells) if len(cells) == len(fields) else None
+
+
+def _limited(layout: Layout, settings: Settings) -> Layout:
+    """Return the part of a layout that the settings ask for, and what they contradict."""
+    caveats, warnings = list(layout.caveats), list(layout.warnings)
+    rows, given = layout.rows, settings.model_fields_set
+    longest = len(rows[0])
+    if "stripes" in given and settings.stripes != len(rows):
+        warnings.append(f"there are {len(rows)} rows of fields, not {settings.stripes} stripes")
+    if settings.overlap_px and layout.origins:
+        warnings.append(f"overlap_px {settings.overlap_px} is not used: stage positions decide")
+    if settings.fields and settings.fields > longest:
+        got = f"{longest}"
+        raise Unclear(
+            f"{settings.fields} fields in each stripe as set", got, f"correct it, or {HINT}"
+        )
+    if settings.fields and settings.fields < longest:
+        kept = sum(min(len(row), settings.fields) for row in rows)
+        of = sum(map(len, rows))
+        caveats.append(f"{kept} of {of} positions are scanned: {settings.fields} of each row")
+        rows = tuple(row[: settings.fields] for row in rows)
+    origins = layout.origins and tuple(
+        each[: len(row)] for each, row in zip(layout.origins, rows, strict=True)
+    )
+    return replace(
+        layout, rows=rows, origins=origins, caveats=tuple(caveats), warnings=tuple(warnings)
+    )
