@@ -7,7 +7,7 @@ file. Decoders that fill in what a truncated file lacks are not trusted: truncat
 import logging
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from logging.handlers import BufferingHandler
 from pathlib import Path
@@ -44,6 +44,7 @@ from scan.errors import InputError
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", *PICTURE_SUFFIXES)
 MIN_IS_WHITE = tifffile.PHOTOMETRIC.MINISWHITE
+MANY_PAGES = 9  # files of which planes are no pages have a page or a few
 PALETTE = tifffile.PHOTOMETRIC.PALETTE
 COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
@@ -132,15 +133,13 @@ def _open_tiff(path: Path) -> Iterator[Any]:
 def _examine_tiff(path: Path) -> ImageInfo:
     with _open_tiff(path) as tiff:
         require_sound_structure(path, tiff)
-        _require_whole(path, tiff)
+        _require_whole(path, tiff, tiff.pages)
         told = coordinates_in(path, tiff)
         page = tiff.pages.first
-        shape = _shape(page)
-        require_memory(path, math.prod(shape) * page.dtype.itemsize * len(told.planes))
         return ImageInfo(
             path=path,
             planes=tuple(told.planes),
-            shape=shape,
+            shape=_shape(page),
             dtype=page.dtype,
             pixel_size_um=told.pixel_size_um,
             z_step_um=told.z_step_um,
@@ -179,10 +178,10 @@ def _palette_changes(page: Any) -> bool:
     return bool((np.diff(shown) < 0).any())
 
 
-def _require_whole(path: Path, tiff: Any) -> None:
+def _require_whole(path: Path, tiff: Any, pages: Iterable[Any]) -> None:
     """Raise ValueError for a truncated file: tifffile zeroes or drops what is missing."""
     size = tiff.filehandle.size
-    for number, page in enumerate(tiff.pages):
+    for number, page in enumerate(pages):
         itemsize = page.dtype.itemsize if page.dtype else 1
         require_memory(path, math.prod(page.chunks) * itemsize)  # of one strip or tile
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
@@ -192,16 +191,19 @@ def _require_whole(path: Path, tiff: Any) -> None:
 
 
 def _read_tiff(path: Path, numbers: Sequence[int]) -> Pixels:
+    """Read pages; the whole file was checked when it was opened, only these are checked again."""
     with _open_tiff(path) as tiff:
-        require_sound_structure(path, tiff)
         if tiff.is_ndtiff:
             return _read_ndtiff(path, tiff, numbers)
-        _require_whole(path, tiff)
-        first, page = tiff.series[0], tiff.pages.first
-        stored = math.prod(first.shape) // max(1, math.prod(page.shape))
-        if len(first.pages) < stored or not set(page.axes) <= set("YXS"):
-            return _read_unpaged(path, first, page, numbers)
-        return np.stack([_grey_page(tiff.pages[number].aspage()) for number in numbers])
+        page = tiff.pages.first
+        if len(tiff.pages) < MANY_PAGES or not set(page.axes) <= set("YXS"):
+            first = tiff.series[0]
+            stored = math.prod(first.shape) // max(1, math.prod(page.shape))
+            if len(first.pages) < stored or not set(page.axes) <= set("YXS"):
+                return _read_unpaged(path, first, page, numbers)
+        pages = [tiff.pages[number].aspage() for number in numbers]
+        _require_whole(path, tiff, pages)
+        return np.stack([_grey_page(page) for page in pages])
 
 
 def _read_unpaged(path: Path, series: Any, page: Any, numbers: Sequence[int]) -> Pixels:

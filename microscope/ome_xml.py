@@ -93,6 +93,13 @@ def parse(xml: str) -> Described:
     )
 
 
+def stage_of_images(xml: str) -> list[tuple[float, float] | None]:
+    """Return the stage position of each image, as its first plane tells it."""
+    images = ElementTree.fromstring(xml).findall("{*}Image/{*}Pixels")
+    stages = (list(_stage(pixels).values()) for pixels in images)
+    return [stage[0][0] if stage else None for stage in stages]
+
+
 def _size(pixels: dict[str, str], name: str) -> float | None:
     return size_um(pixels.get(name), pixels.get(f"{name}Unit", MICROMETRES))
 

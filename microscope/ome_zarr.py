@@ -51,7 +51,11 @@ def examine_zarr(path: Path) -> ImageInfo:
     places = dict(zip(names, map(place_um, offset, units), strict=True))
     shape = dict(zip(letters, store.shape, strict=True))
     counts = [shape[letter] for letter in leading]
-    stage = (places["x"], places["y"]) if {"x", "y"} <= places.keys() else (None, None)
+    told = any("translation" in transform for transform in _all_transforms(metadata))
+    stage = [
+        _centre(places[axis], sizes[axis], shape[axis.upper()]) if told else None
+        for axis in ("x", "y")
+    ]
     _require_memory_for(
         path, store, math.prod(shape[letter] for letter in "ZYX" if letter in shape)
     )
@@ -105,20 +109,26 @@ def _leading(letters: str) -> list[str]:
 def _transforms(metadata: dict[str, Any], axes: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return scale and translation of the first level."""
     scale, offset = np.ones(axes), np.zeros(axes)
-    transforms = [
-        *metadata["datasets"][0]["coordinateTransformations"],
-        *metadata.get("coordinateTransformations", ()),
-    ]
-    for transform in transforms:
+    for transform in _all_transforms(metadata):
         factor = np.asarray(transform.get("scale", 1), float)
         scale, offset = scale * factor, offset * factor
         offset = offset + np.asarray(transform.get("translation", 0), float)
     return scale, offset
 
 
-def _placed(
-    planes: Sequence[Coordinates], stage: tuple[float | None, float | None]
-) -> list[Coordinates]:
+def _all_transforms(metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        *metadata["datasets"][0]["coordinateTransformations"],
+        *metadata.get("coordinateTransformations", ()),
+    ]
+
+
+def _centre(first_um: float | None, size: float | None, pixels: int) -> float | None:
+    """Return the middle of an axis whose first pixel lies at a translation."""
+    return None if first_um is None or size is None else first_um + (pixels - 1) / 2 * size
+
+
+def _placed(planes: Sequence[Coordinates], stage: Sequence[float | None]) -> list[Coordinates]:
     x_um, y_um = stage
     where = None if x_um is None or y_um is None else (x_um, y_um)
     return [plane._replace(stage_um=where) for plane in planes]

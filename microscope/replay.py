@@ -7,8 +7,8 @@ cheap to send to other processes.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +22,7 @@ from microscope.assembly import RecordedField
 from microscope.coordinates import Label
 from microscope.image_files import read_planes
 from microscope.image_info import ImageInfo, target_dtype, unreadable
+from microscope.input_checks import require_memory
 from microscope.recording import Gathered, gather
 from scan.clock import now_s
 from scan.errors import CaptureError, InputError
@@ -55,6 +56,10 @@ class Recording:
         How many positions, planes, channels and time points there are, and what told that.
     caveats : tuple of str
         Warnings that concern the answer: what is not scanned, or was taken for something else.
+    sized : bool
+        Whether the pixel size is known.
+    damaged : dict
+        Why files could not be read when the recording was opened.
     """
 
     path: Path
@@ -68,7 +73,8 @@ class Recording:
     checksum: int
     understood: str = ""
     caveats: tuple[str, ...] = ()
-    sized: bool = True  # whether the pixel size is known
+    sized: bool = True
+    damaged: Mapping[Path, InputError] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -105,6 +111,8 @@ class Recording:
         images, fields = found.images, found.assembled.fields
         _require_alike(images)
         planes = len(fields[0].planes)
+        target = target_dtype(path, images[0].dtype)
+        require_memory(path, planes * math.prod(images[0].shape) * target.itemsize)
         warnings = [*found.assembled.warnings, *_damaged(found)]
         warnings += [warning for image in images for warning in image.warnings]
         sizes, steps = [i.pixel_size_um for i in images], [i.z_step_um for i in images]
@@ -116,7 +124,7 @@ class Recording:
             path=path,
             fields=fields,
             frame_shape=images[0].shape,
-            dtype=target_dtype(path, images[0].dtype),
+            dtype=target,
             planes=planes,
             pixel_size_um=pixel_um,
             z_step_um=step_um,
@@ -125,6 +133,7 @@ class Recording:
             understood=found.understood,
             caveats=(*found.assembled.caveats, *found.caveats),
             sized=sized,
+            damaged=found.damaged,
         )
 
     @property
@@ -141,26 +150,31 @@ class Recording:
         """Read the middle plane of a field, (y, x); zeros if its file is damaged."""
         path, number = self.fields[index].planes[self.planes // 2]
         try:
-            return read_planes(path, [number])[0]
+            return self._read(path, [number])[0]
         except InputError:
             return np.zeros(self.frame_shape, self.dtype)
 
     def read_field(self, index: int) -> np.ndarray:
         """Read one field, (z, y, x); InputError if a file of it is damaged."""
         planes = [
-            read_planes(path, [number for _, number in run])
+            self._read(path, [number for _, number in run])
             for path, run in groupby(self.fields[index].planes, key=lambda plane: plane[0])
         ]
-        field = np.concatenate(planes)
-        if field.shape[1:] != self.frame_shape or field.dtype != self.dtype:
+        frames = np.concatenate(planes)
+        if frames.shape[1:] != self.frame_shape or frames.dtype != self.dtype:
             expected, got = (
                 f"{shape} pixels (y, x) of {dtype}"
                 for shape, dtype in (
-                    (self.frame_shape, self.dtype), (field.shape[1:], field.dtype))
+                    (self.frame_shape, self.dtype), (frames.shape[1:], frames.dtype))
             )  # fmt: skip
             subject = str(self.fields[index].planes[0][0])
             raise InputError(subject, expected, got, "all fields must have the same format")
-        return field
+        return frames
+
+    def _read(self, path: Path, numbers: Sequence[int]) -> np.ndarray:
+        if path in self.damaged:
+            raise self.damaged[path]
+        return read_planes(path, numbers)
 
 
 class ReplayMicroscope:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
+from microscope import ome_xml
 from microscope.coordinates import Coordinates, Label
 from microscope.file_names import PATTERNS
 from microscope.input_checks import require_regular
@@ -116,6 +117,18 @@ def harmony(path: Path, root: Path, names: Sequence[str]) -> Found:
     return found
 
 
+def bioformats2raw(path: Path, root: Path, names: Sequence[str]) -> Found:
+    """METADATA.ome.xml of bioformats2raw: the stage position of each image, in order."""
+    folder = path.parent.parent.relative_to(root).as_posix()
+    stages = ome_xml.stage_of_images(path.read_text(encoding="utf-8"))
+    images = {str(number): stage for number, stage in enumerate(stages) if stage}
+    return {
+        name: Coordinates(stage_um=images[last])
+        for name in names
+        if _is_in(name, folder) and (last := PurePosixPath(name).name) in images
+    }
+
+
 def _place(element: ElementTree.Element | None) -> float | None:
     return None if element is None else place_um(element.text, element.get("Unit", "m"))
 
@@ -125,4 +138,5 @@ SIDECARS: dict[str, Callable[[Path, Path, Sequence[str]], Found]] = {
     "coordinates.csv": squid,
     "Index.xml": harmony,
     "Index.idx.xml": harmony,
+    "OME/METADATA.ome.xml": bioformats2raw,
 }

@@ -217,6 +217,47 @@ def plate(folder: Path) -> Path:
     return folder / "plate.zarr"
 
 
+def series(folder: Path) -> Path:
+    """Images as bioformats2raw writes them: numbered groups, stage positions in OME-XML."""
+    group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=2)
+    group.attrs["bioformats2raw.layout"] = 3
+    xml = f'<OME xmlns="{OME_URI}">'
+    for position in range(P):
+        field = group.create_group(str(position))
+        field["0"] = np.stack([stack(position, c) for c in range(C)])[None]
+        scale = [{"type": "scale", "scale": [1, 1, 2, 0.5, 0.5]}]
+        field.attrs["multiscales"] = [{
+            "version": "0.4",
+            "axes": [{"name": n} | ({"unit": "micrometer"} if n in "zyx" else {}) for n in "tczyx"],
+            "datasets": [{"path": "0", "coordinateTransformations": scale}],
+        }]  # fmt: skip
+        xml += f'<Image ID="Image:{position}"><Pixels><MetadataOnly/>'
+        xml += f'<Plane TheC="0" TheZ="0" TheT="0" PositionX="{100 * position}" PositionY="5"/>'
+        xml += "</Pixels></Image>"
+    (folder / "a.zarr" / "OME").mkdir()
+    (folder / "a.zarr" / "OME" / "METADATA.ome.xml").write_text(xml + "</OME>")
+    return folder / "a.zarr"
+
+
+def squid(folder: Path) -> Path:
+    """Images of Squid, with the stage positions of fields in coordinates.csv."""
+    rows = ["region,fov,x (mm),y (mm)"] + [f"R0,{p},{0.1 * p},0.005" for p in range(P)]
+    named_planes(folder, "0/R0_{p}_{z}_Fluorescence_{c}_nm_Ex.tif")
+    (folder / "coordinates.csv").write_text("\n".join(rows))
+    return folder
+
+
+def harmony(folder: Path) -> Path:
+    """Images of an Operetta or Phenix; Index.xml has stage positions in m, with y pointing up."""
+    named_planes(folder, "Images/r01c01f{p:02}p{z:02}-ch{c}sk1fk1fl1.tif")
+    xml = '<EvaluationInputData xmlns="http://www.perkinelmer.com/PEHH/HarmonyV5"><Images>'
+    for image in sorted((folder / "Images").iterdir()):
+        xml += f"<Image><URL>{image.name}</URL><PositionX Unit='m'>{1e-4 * int(image.name[7:9])}"
+        xml += "</PositionX><PositionY Unit='m'>-5e-6</PositionY></Image>"
+    (folder / "Images" / "Index.xml").write_text(xml + "</Images></EvaluationInputData>")
+    return folder
+
+
 def named_planes(folder: Path, form: str = "pos{p}_z{z}_ch{c}.tif") -> Path:
     """Single planes, told apart by names."""
     for p in range(P):
@@ -247,6 +288,9 @@ WRITTEN: dict[str, tuple[Callable[[Path], Path], bool]] = {
     "separate files with metadata.txt": (lambda d: separate(d, 2), True),
     "NDTiff": (ndtiff, True),
     "a plate": (plate, True),
+    "bioformats2raw": (series, True),
+    "Squid": (squid, True),
+    "Harmony": (harmony, True),
     "names": (named_planes, False),
     "folders": (lambda d: named_planes(d, "pos{p}/z{z}_ch{c}.tif"), False),
     "folders of channels": (lambda d: named_planes(d, "ch{c}/pos{p}/z{z}.tif"), False),
@@ -265,7 +309,9 @@ def test_every_plane_comes_to_its_place(kind: str, tmp_path: Path) -> None:
     for position in range(P):
         np.testing.assert_array_equal(recording.read_field(position), stack(position))
     places = [field.stage_um for field in recording.fields]
-    assert places == ([(100.0 * p, 5.0) for p in range(P)] if stage else [None] * P)
+    corner = (0.5 * (X - 1) / 2, 0.5 * (Y - 1) / 2) if kind == "a plate" else (0, 0)
+    told = [(100.0 * p + corner[0], 5.0 + corner[1]) for p in range(P)]
+    assert places == ([pytest.approx(each) for each in told] if stage else [None] * P)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in WRITTEN if kind != "images of an OME-TIFF"])
