@@ -19,7 +19,7 @@ STRAY = re.compile(
     re.IGNORECASE,
 )
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
-WELL = r"(?P<well>[A-P]\d{1,2})"
+WELL = r"(?P<well>(?-i:[A-P]\d{2}))"
 FOLDERS = r"(?P<folders>(?:.*/)?)"
 
 # Program, and what a whole name looks like. Groups other than those of `AXIS_GROUPS` are parts of
@@ -49,7 +49,7 @@ PATTERNS = {
     "Incucyte": FOLDERS
     + rf"(?P<rest>.*_)(?P<channel>[A-Za-z]\w*)_{WELL}_(?P<site>\d+)_(?P<time>\d+d\d+h\d+m)",
     "ImageXpress": r"(?P<folders>.*?)(?:TimePoint_(?P<time>\d+)/)?(?:ZStep_(?P<z>\d+)/)?"
-    rf"(?P<rest>[^/]*_){WELL}(?:_s(?P<site>\d+))?(?:_w(?P<channel>\d))?"
+    rf"(?P<rest>[^/]*_){WELL}(?=_[sw]\d)(?:_s(?P<site>\d+))?(?:_w(?P<channel>\d))?"
     r"(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})?",
     "Keyence": FOLDERS
     + r"(?P<rest>.*?)_?(?:XY(?P<position>\d+)_)?(?P<tile>\d{5})_(?:Z(?P<z>\d+)_)?"

@@ -35,7 +35,7 @@ CHANNEL_WORD = re.compile(
     re.IGNORECASE,
 )
 LASER_LINES = {405, 445, 470, 488, 514, 532, 555, 561, 594, 633, 637, 638, 640, 642, 647, 660, 730}
-WELL = re.compile(r"[A-P]\d{1,2}", re.IGNORECASE)
+WELL = re.compile(r"[A-P]\d{1,2}")
 SEPARATOR = re.compile(
     r"[_/\s()\[\]=,;#]+|-{2,}|(?<=[^\W_])-(?=[^\W\d_])|(?<=\d)-(?=\d)", re.UNICODE
 )
@@ -116,24 +116,29 @@ def columns_of(names: Sequence[str]) -> list[Column]:
         shown = named(sorted(names, key=lambda name: name.count("/"))[:: len(names) - 1])
         got = f"images in folders of different depth: {shown}"
         raise Unclear("images in one folder, or in sub-folders alike", got, "separate them")
-    split = [_parts(name) for name in names]
-    for name, parts in zip(names, split, strict=True):
-        if len(parts) != len(split[0]):
-            raise Unclear("names of one pattern", f"{names[0]!r} and {name!r}", HINT)
     columns: list[Column] = []
-    before = ""
-    for number in range(len(split[0])):
-        texts = [parts[number][0] for parts in split]
-        columns += _columns_of_part(texts, before, in_folder=split[0][number][1])
-        before = texts[0] if texts[0].isalpha() and len(set(texts)) == 1 else ""
+    depth = names[0].count("/")
+    for level in range(depth + 1):
+        texts = [name.split("/")[level] for name in names]
+        columns += _columns_of_level(texts, in_folder=level < depth)
     return columns
 
 
-def _parts(name: str) -> list[tuple[str, bool]]:
-    """Return the parts of a name, and for each whether it is of a folder."""
-    *folders, last = name.split("/")
-    parts = [(part, True) for folder in folders for part in SEPARATOR.split(folder) if part]
-    return parts + [(part, False) for part in SEPARATOR.split(last) if part]
+def _columns_of_level(texts: Sequence[str], *, in_folder: bool) -> list[Column]:
+    """Return the parts of names of folders, or of files, of one level."""
+    split = [[part for part in SEPARATOR.split(text) if part] for text in texts]
+    for text, parts in zip(texts, split, strict=True):
+        if len(parts) != len(split[0]):
+            if in_folder:  # such as "control" and "drug A"
+                return [Column("", tuple(texts), is_number=False, in_folder=True)]
+            raise Unclear("names of one pattern", f"{texts[0]!r} and {text!r}", HINT)
+    columns: list[Column] = []
+    before = ""
+    for number in range(len(split[0])):
+        each = [parts[number] for parts in split]
+        columns += _columns_of_part(each, before, in_folder=in_folder)
+        before = each[0] if each[0].isalpha() and len(set(each)) == 1 else ""
+    return columns
 
 
 def _columns_of_part(texts: Sequence[str], before: str, *, in_folder: bool) -> list[Column]:

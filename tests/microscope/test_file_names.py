@@ -100,6 +100,11 @@ TOKENS = {
     "wells": (names_of("{w}_s{s}_z{z}", w=["A01", "C12"], s=[1, 2], z=PLANES), (4, 4, 1, 1)),
     "folders": (names_of("{f}/z{z}", f=["tumour", "healthy"], z=PLANES), (2, 4, 1, 1)),
     "folders of channels": (names_of("{c}/z{z}", c=["DAPI", "GFP"], z=PLANES), (1, 4, 2, 1)),
+    "folders of different words": (
+        names_of("{f}/{c}/z{z}", f=["control", "drug A"], c=["DAPI", "GFP"], z=PLANES),
+        (2, 4, 2, 1)),
+    "letters that are no wells": (
+        names_of("r{r}_c{c}", r=range(2), c=range(3)), (6, 1, 1, 1)),
     "row and column": (
         names_of("tile_r{r}_c{c}_z{z}", r=range(2), c=range(3), z=PLANES), (6, 4, 1, 1)),
     "x and y": (names_of("tile_x{x}_y{y}_z{z}", x=range(3), y=range(2), z=PLANES), (6, 4, 1, 1)),
@@ -239,9 +244,11 @@ def test_stacks_differ_in_position() -> None:
 def test_a_grid_in_names_is_a_layout() -> None:
     """Rows and columns, or x and y, say which fields are neighbours; wells are none."""
     tiles = read_names(names_of("x{x}_y{y}", x=range(3), y=range(2)), single_planes=False)
+    letters = read_names(names_of("r{r}_c{c}", r=range(2), c=range(3)), single_planes=False)
     wells = read_names(PROGRAMS["Operetta"][0], single_planes=True)
 
     assert tiles.coordinates["x2_y1"].cell == (1, 2)
+    assert letters.coordinates["r1_c2"].cell == (1, 2)
     assert {each.cell for each in wells.coordinates.values()} == {None}
 
 
