@@ -145,6 +145,7 @@ def _examine_tiff(path: Path) -> ImageInfo:
             z_step_um=told.z_step_um,
             by=told.by,
             set_name=told.set_name,
+            set_files=told.set_files,
             channels=told.channels,
             warnings=(*told.warnings, *_colour_of(page)),
         )

@@ -40,6 +40,8 @@ class ImageInfo(NamedTuple):
         What told the coordinates.
     set_name : str or None
         Of the set of files for which the coordinates hold; None if they hold for the file alone.
+    set_files : tuple of str
+        Names of all its files in lower case, where they are told.
     channels : tuple of str
         Names of channels, where there are any.
     warnings : tuple of str
@@ -55,6 +57,7 @@ class ImageInfo(NamedTuple):
     z_step_um: float | None = None
     by: str = "order"
     set_name: str | None = None
+    set_files: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     stamp: int = 0

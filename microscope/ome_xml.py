@@ -5,7 +5,10 @@ for µm, as programs write them.
 """
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -25,14 +28,17 @@ class Located(NamedTuple):
     coordinates: Coordinates
 
 
-class Described(NamedTuple):
+@dataclass(frozen=True)
+class Described:
     """What OME-XML says.
 
     Attributes
     ----------
-    planes : tuple of Located
-    uuid : str or None
-        Of the file that the XML is in.
+    files : dict
+        For each file of the set, by its name in lower case, page and coordinates of its planes;
+        those without a file name have the name "".
+    uuids : dict
+        The same by UUID.
     pixel_size_um, z_step_um : float or None
     channels : tuple of str
         Names, where there are any.
@@ -40,52 +46,59 @@ class Described(NamedTuple):
         The file that has the XML instead (BinaryOnly).
     """
 
-    planes: tuple[Located, ...]
-    uuid: str | None
+    files: Mapping[str, Sequence[tuple[int, Coordinates]]]
+    uuids: Mapping[str, Sequence[tuple[int, Coordinates]]]
     pixel_size_um: float | None
     z_step_um: float | None
     channels: tuple[str, ...]
     metadata_file: str | None = None
 
-    def planes_of(self, name: str) -> list[tuple[int, Coordinates]]:
-        """Return page and coordinates of each plane in a file of this name.
-
-        Names count before UUIDs, which copies of a file share; without either, the planes are
-        those of the file with the XML.
-        """
-        name = name.lower()
-        return [
-            (plane.page, plane.coordinates)
-            for plane in self.planes
-            if plane.file is None or plane.file.lower() == name
-        ]
-
-    def planes_of_uuid(self, uuid: str | None) -> list[tuple[int, Coordinates]]:
-        """Return page and coordinates of each plane in the file of a UUID, perhaps renamed."""
-        return [(p.page, p.coordinates) for p in self.planes if uuid and p.uuid == uuid]
-
     @property
-    def files(self) -> frozenset[str]:
+    def names(self) -> list[str]:
         """The names of the files of the set; empty if planes name none."""
-        return frozenset(plane.file for plane in self.planes if plane.file)
+        return sorted(name for name in self.files if name)
+
+    def planes_of(self, name: str, uuid: str | None = None) -> Sequence[tuple[int, Coordinates]]:
+        """Return page and coordinates of each plane in a file.
+
+        Its name counts before its UUID, which copies share. A file of its own may be renamed.
+        """
+        alone = self.names if len(self.names) == 1 else []
+        keys = [name.lower(), "", *alone]
+        found = next((self.files[key] for key in keys[:2] if key in self.files), None)
+        return found or self.uuids.get(uuid or "") or next(map(self.files.get, alone), None) or ()
 
 
-def parse(xml: str) -> Described:
-    """Return what OME-XML says; errors of any kind if it is damaged."""
+def parse(xml: str) -> tuple[Described, str | None]:
+    """Return what OME-XML says, and the UUID of the file it is in; errors of any kind if damaged.
+
+    The files of a set have the same XML but for this UUID: it is parsed once.
+    """
+    head, tag, rest = xml.partition("<OME")
+    attributes, end, body = rest.partition(">")
+    found = re.search(r"""\sUUID=["']([^"']*)["']""", attributes)
+    if found:
+        attributes = attributes.replace(found[0], "")
+    return _parse(head + tag + attributes + end + body), found[1] if found else None
+
+
+@lru_cache(maxsize=4)
+def _parse(xml: str) -> Described:
     root = ElementTree.fromstring(xml)
     binary_only = root.find("{*}BinaryOnly")
     images = root.findall("{*}Image")
-    planes = [
-        located
-        for position, image in enumerate(images)
-        for located in _planes(image, position if len(images) > 1 else None)
-    ]
+    files: dict[str, list[tuple[int, Coordinates]]] = {}
+    uuids: dict[str, list[tuple[int, Coordinates]]] = {}
+    for position, image in enumerate(images):
+        for plane in _planes(image, position if len(images) > 1 else None):
+            files.setdefault((plane.file or "").lower(), []).append((plane.page, plane.coordinates))
+            uuids.setdefault(plane.uuid or "", []).append((plane.page, plane.coordinates))
     pixels = root.find("{*}Image/{*}Pixels")
     sizes = {} if pixels is None else pixels.attrib
     channels = [] if pixels is None else pixels.findall("{*}Channel")
     return Described(
-        planes=tuple(planes),
-        uuid=root.get("UUID"),
+        files=files,
+        uuids=uuids,
         pixel_size_um=_size(sizes, "PhysicalSizeX"),
         z_step_um=_size(sizes, "PhysicalSizeZ"),
         channels=tuple(channel.get("Name") or "" for channel in channels),

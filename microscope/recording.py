@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from microscope.assembly import Assembled, Plane, assemble, in_words
 from microscope.coordinates import Coordinates, Label, Unclear, named
-from microscope.file_names import Reading, read_names
+from microscope.file_names import STRAY, Reading, read_names
 from microscope.image_files import IMAGE_SUFFIXES, examine
 from microscope.image_info import TAKES, ImageInfo
 from microscope.input_checks import require_regular
@@ -104,10 +104,21 @@ def _caveats(path: Path, images: Sequence[ImageInfo], left_out: Sequence[str]) -
     caveats = []
     if left_out:
         shown = named(left_out, MAX_NAMED)
-        caveats.append(f"{len(left_out)} files are left out, as projections or thumbnails: {shown}")
+        caveats.append(f"left out as projections or thumbnails: {_files(left_out)}, {shown}")
     if path.is_file() and images and images[0].set_name:
         caveats.append("one of several files of a set, read by itself")
+        return caveats
+    sets = {image.set_name: image.set_files for image in images}
+    there = {image.path.name.lower() for image in images}
+    missing = [name for files in sets.values() for name in files if name not in there]
+    if missing:
+        shown = named(missing, MAX_NAMED)
+        caveats.append(f"missing of a set of files: {_files(missing)}, {shown}")
     return caveats
+
+
+def _files(names: Sequence[str]) -> str:
+    return "1 file" if len(names) == 1 else f"{len(names)} files"
 
 
 # ----------------------------------------------------------------------------------- the files
@@ -181,19 +192,44 @@ def _placed(
     root: Path, files: Sequence[_File], name_pattern: str | None
 ) -> tuple[list[Plane], str, tuple[str, ...]]:
     """Return all planes, what told their coordinates, and the names of files left out."""
-    in_sets = [file for file in files if file.info and file.info.set_name and not name_pattern]
-    others = [file for file in files if file not in in_sets]
-    sidecars, used = (
-        read_sidecars(root, [file.name for file in others]) if root.is_dir() else ({}, [])
-    )
-    planes = _of_sets(in_sets)
-    by = [file.info.by for file in in_sets if file.info] + used
+    sets = [] if name_pattern else _whole_sets([file for file in files if _in_set(file)])
+    others = [file for file in files if file not in sets]
     left_out: tuple[str, ...] = ()
+    if sets:  # beside metadata a projection needs no name to be known as one
+        left_out = tuple(file.name for file in others if STRAY.search(_stem(file.name)))
+        others = [file for file in others if file.name not in left_out]
+    beside: tuple[dict[str, Coordinates], list[str]] = {}, []
+    if root.is_dir():
+        beside = read_sidecars(root, [file.name for file in others])
+    planes = _of_sets(sets)
+    by = [file.info.by for file in sets if file.info] + beside[1]
     if others:
-        more, told, left_out = _by_names(others, sidecars, name_pattern)
+        more, told, strays = _by_names(others, beside[0], name_pattern)
         planes += more
         by += told
+        left_out += strays
     return planes, " and ".join(dict.fromkeys(by)) or "the file alone", left_out
+
+
+def _in_set(file: _File) -> bool:
+    return bool(file.info and file.info.set_name)
+
+
+def _whole_sets(files: Sequence[_File]) -> list[_File]:
+    """Return the files of sets whose planes all have places of their own.
+
+    Single images that Micro-Manager saved one by one say that each is the first: names tell them
+    apart.
+    """
+    found: dict[str, list[_File]] = {}
+    for file in files:
+        found.setdefault(str(file.info and file.info.set_name), []).append(file)
+    return [
+        file
+        for several in found.values()
+        if len(places := _of_sets(several)) == len({plane.at[:4] for plane in places})
+        for file in several
+    ]
 
 
 def _of_sets(files: Sequence[_File]) -> list[Plane]:

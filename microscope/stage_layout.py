@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ MAX_PAIRS = 3  # of neighbours that are compared, along each axis
 MEET = 0.5  # correlation of edges that show the same
 CLEARER = 0.35  # by which it must exceed that of the usual directions (Fisher's z)
 CHANCE = (0.3, 0.5)  # limits of the correlation of edges that show different things
+SLOW_PX = 12.0  # changes of light over more are not of the specimen
 MIN_DETAIL = 1.0  # contrast of an overlap against its noise, for the images to say anything
 GAP_PX = 1.0  # between neighbours that is none
 
@@ -267,7 +268,7 @@ def _edges(
     found: dict[str, list[float]] = {}
     chances: list[float] = []
     for first, second, apart in _pairs(places, axis, min(frame_shape)):
-        images = read(first).astype(np.float32), read(second).astype(np.float32)
+        images = _evened(read(first)), _evened(read(second))
         for direction in DIRECTIONS:
             met = _meeting(*images, direction, apart)
             if met is not None:
@@ -277,6 +278,12 @@ def _edges(
         return None
     scores = {each: float(np.median(found.get(each, [0.0]))) for each in DIRECTIONS}
     return _Edges(axis, scores, float(np.median(chances)))
+
+
+def _evened(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Return an image without slow changes of light, as vignetting makes them at edges."""
+    light = image.astype(np.float32)
+    return light - cv2.GaussianBlur(light, (0, 0), SLOW_PX)
 
 
 def _pairs(

@@ -7,6 +7,7 @@ reads it. Each returns None if the file has no such metadata.
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ class Told(NamedTuple):
     set_name: str | None = None
     channels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    set_files: tuple[str, ...] = ()
 
 
 def coordinates_in(path: Path, tiff: Any) -> Told:
@@ -46,18 +48,21 @@ def ndtiff(path: Path, tiff: Any) -> Told | None:
     """The index of an NDTiff data set, by Micro-Manager or Pycro-Manager."""
     if not tiff.is_ndtiff:
         return None
+    index = path.with_name("NDTiff.index")
+    every = [axes for axes, *_ in _index_of(index, index.stat().st_mtime_ns)]
     entries = ndtiff_entries(path)
-    first = [entry[0] for entry in tifffile.read_ndtiff_index(path.with_name("NDTiff.index"))]
-    labels = {axis: [axes.get(axis) for axes in first] for axes in first[:1] for axis in axes}
-    grid = {"row", "column"} <= labels.keys() and len({*labels["row"], *labels["column"]}) > 1
+    varying = [axis for axis in every[0] if len({axes.get(axis) for axes in every}) > 1]
+    places = [axis for axis in varying if axis not in ("z", "channel", "time")]
+    is_grid = {*places} == {"row", "column"}
+    stage: dict[tuple[Label, ...], tuple[float, float] | None] = {}
     planes = []
     for number, (axes, *_) in enumerate(entries):
-        places = [axis for axis in axes if axis not in ("z", "channel", "time")]
+        position = tuple(axes[axis] for axis in places)
+        if position not in stage:
+            stage[position] = stage_of(_json_of_entry(path, entries[number]))
         planes.append((number, Coordinates(
-            position=tuple(axes[axis] for axis in places if len(set(labels[axis])) > 1),
-            channel=axes.get("channel"), time=axes.get("time"), z=axes.get("z"),
-            cell=(axes["row"], axes["column"]) if grid else None,
-            stage_um=_stage_of_entry(path, entries[number]),
+            position, axes.get("channel"), axes.get("time"), axes.get("z"),
+            cell=(axes["row"], axes["column"]) if is_grid else None, stage_um=stage[position],
         )))  # fmt: skip
     summary = (tiff.micromanager_metadata or {}).get("Summary", {})
     image = _json_of_entry(path, entries[0]) if entries else {}
@@ -68,8 +73,13 @@ def ndtiff(path: Path, tiff: Any) -> Told | None:
 
 def ndtiff_entries(path: Path) -> list[tuple[Any, ...]]:
     """Return the entries of an NDTiff index that are about one file."""
-    index = tifffile.read_ndtiff_index(path.with_name("NDTiff.index"))
-    return [entry for entry in index if entry[1] == path.name]
+    index = path.with_name("NDTiff.index")
+    return [entry for entry in _index_of(index, index.stat().st_mtime_ns) if entry[1] == path.name]
+
+
+@lru_cache(maxsize=2)
+def _index_of(index: Path, _time_ns: int) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tifffile.read_ndtiff_index(index))
 
 
 def _json_of_entry(path: Path, entry: tuple[Any, ...]) -> dict[str, Any]:
@@ -82,10 +92,6 @@ def _json_of_entry(path: Path, entry: tuple[Any, ...]) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _stage_of_entry(path: Path, entry: tuple[Any, ...]) -> tuple[float, float] | None:
-    return stage_of(_json_of_entry(path, entry))
 
 
 def stage_of(metadata: dict[str, Any]) -> tuple[float, float] | None:
@@ -108,21 +114,19 @@ def ome(path: Path, tiff: Any) -> Told | None:
     """OME-XML in the first page, or in the file that it names."""
     if not tiff.is_ome:
         return None
-    described = ome_xml.parse(tiff.ome_metadata)
-    own_uuid = described.uuid
+    described, uuid = ome_xml.parse(tiff.ome_metadata)
     if described.metadata_file:
         described = _described_elsewhere(path, described.metadata_file)
-    files = described.files
-    named = len(files) > 1 or bool(files and path.name.lower() not in {f.lower() for f in files})
-    planes = described.planes_of(path.name) or described.planes_of_uuid(own_uuid)
+    planes = described.planes_of(path.name, uuid)
     if not planes:
         return None
-    count = len(tiff.pages)
+    count, names = len(tiff.pages), described.names
     if any(page >= count for page, _ in planes):
         raise ValueError(f"{count} of {len(planes)} planes")
     return Told(
         "OME-XML", planes, described.pixel_size_um, described.z_step_um,
-        str(sorted(files)) if named else None, described.channels,
+        f"{path.parent}: {names}" if len(names) > 1 else None, described.channels,
+        set_files=tuple(names) if path.name.lower() in names else (),
     )  # fmt: skip
 
 
@@ -147,7 +151,7 @@ def described_siblings(
         if not beside:
             continue
         with tifffile.TiffFile(source.path, _multifile=False, is_mmstack=False) as tiff:
-            xml = ome_xml.parse(tiff.ome_metadata or "<OME/>")
+            xml, _ = ome_xml.parse(tiff.ome_metadata or "<OME/>")
         for path, info in beside:
             planes = tuple(xml.planes_of(path.name))
             if planes and (info is None or len(planes) == len(info.planes)):
@@ -160,9 +164,9 @@ def _described_elsewhere(path: Path, name: str) -> ome_xml.Described:
     """Return the OME-XML of another file in the folder, a TIFF or an XML file."""
     other = path.parent / Path(name).name
     if other.suffix.lower() in (".xml", ".ome"):
-        return ome_xml.parse(other.read_text())
+        return ome_xml.parse(other.read_text())[0]
     with tifffile.TiffFile(other, _multifile=False, is_mmstack=False) as tiff:
-        return ome_xml.parse(tiff.ome_metadata or "<OME/>")
+        return ome_xml.parse(tiff.ome_metadata or "<OME/>")[0]
 
 
 def mmstack(path: Path, tiff: Any) -> Told | None:

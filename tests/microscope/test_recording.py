@@ -355,6 +355,36 @@ def test_a_renamed_set_is_placed_by_its_uuids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(recording.read_field(2), stack(2))
 
 
+def test_a_missing_file_of_a_set_is_told(tmp_path: Path) -> None:
+    """A position without its file is not dropped in silence."""
+    (ome_set(tmp_path) / "scan_MMStack_Pos1.ome.tif").unlink()
+
+    recording = Recording.open(tmp_path)
+
+    assert recording.field_count == P - 1
+    assert "missing of a set of files: 1 file, scan_mmstack_pos1" in recording.caveats[1]
+
+
+def test_stacks_that_were_renamed_are_positions(tmp_path: Path) -> None:
+    """Acquisitions have one name in their OME-XML; copies of them in one folder are no set."""
+    for position in range(P):
+        name = '<UUID FileName="scan_MMStack_Pos0.ome.tif">urn:uuid:0</UUID>'
+        planes = "".join(
+            f'<TiffData FirstZ="{z}" IFD="{z}" PlaneCount="1">{name}</TiffData>' for z in range(Z)
+        )
+        xml = (
+            f'<OME xmlns="{OME_URI}" UUID="urn:uuid:{position}"><Image ID="Image:0"><Pixels '
+            f'ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="{X}" SizeY="{Y}" '
+            f'SizeC="1" SizeZ="{Z}" SizeT="1">{planes}</Pixels></Image></OME>'
+        )
+        pages(tmp_path / f"mine{position}.ome.tif", list(stack(position)), xml)
+
+    recording = Recording.open(tmp_path)
+
+    assert (recording.field_count, recording.planes, recording.caveats) == (P, Z, ())
+    np.testing.assert_array_equal(recording.read_field(2), stack(2))
+
+
 def test_heights_in_names_give_the_step(tmp_path: Path) -> None:
     """Signed heights are sorted by value, and their distance is the z-step."""
     for z in range(Z):
@@ -417,6 +447,26 @@ def test_strays_are_left_out_with_a_line(tmp_path: Path) -> None:
 
     assert (recording.field_count, recording.planes) == (P, Z)
     assert any("MAX_pos0.tif, overview.tif" in each for each in recording.caveats)
+
+
+def test_a_stray_beside_a_set_is_left_out(tmp_path: Path) -> None:
+    """An overview has no place in the metadata of the set."""
+    write(ome_set(tmp_path) / "overview.tif", np.zeros((5, 5), np.uint16))
+
+    recording = Recording.open(tmp_path)
+
+    assert recording.field_count == P
+    assert any("overview.tif" in each for each in recording.caveats)
+
+
+def test_single_images_are_told_apart_by_names(tmp_path: Path) -> None:
+    """Images that Micro-Manager saved one by one all say that they are the first."""
+    first = {"PositionIndex": 0, "ChannelIndex": 0, "SliceIndex": 0, "FrameIndex": 0}
+    for z in range(Z):
+        tag = (51123, 2, None, json.dumps(first), True)
+        write(tmp_path / f"z{z}.tif", pixels(0, z), extratags=[tag])
+
+    np.testing.assert_array_equal(Recording.open(tmp_path).read_field(0), stack(0))
 
 
 def without(folder: Path, name: str) -> Path:

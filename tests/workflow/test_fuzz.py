@@ -224,7 +224,8 @@ def test_scans_of_damaged_recordings_end(
 
     assert main.main([*options, "--replay-path", str(folder)]) == code
 
-    said = capfd.readouterr().err
+    told, said = capfd.readouterr()
+    assert (f"recording: {FIELDS} positions" in told) == (code != 2)
     if code == 2:
         assert said.count("\n") == 1
         assert not out.exists()
