@@ -79,12 +79,15 @@ class Reading(NamedTuple):
         Of each name that was understood.
     by : str
         The pattern, or what the parts were taken for.
+    guesses : tuple of str
+        What might have meant something else.
     left_out : tuple of str
         Names of projections, thumbnails and the like.
     """
 
     coordinates: dict[str, Coordinates]
     by: str
+    guesses: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
@@ -173,7 +176,7 @@ def _by_pattern(names: Sequence[str], text: str, by: str) -> Reading | None:
     if not all(_is_position(columns.get(group, [])) for group in FREE_GROUPS[:2]):
         return None
     _require_constant(columns)
-    return Reading(_coordinates(list(found), columns), by, tuple(without_z))
+    return Reading(_coordinates(list(found), columns), by, left_out=tuple(without_z))
 
 
 def _is_position(texts: Sequence[str]) -> bool:

@@ -91,8 +91,16 @@ class Column:
         return f"{repr(self.keyword) if self.keyword else kind} ({named(self.labels)})"
 
 
-def by_tokens(names: Sequence[str], *, single_planes: bool) -> tuple[dict[str, Coordinates], str]:
-    """Return coordinates and how they were understood; Unclear if they are not."""
+Roles = dict[str, list[Column]]  # the columns of each axis
+
+
+def by_tokens(
+    names: Sequence[str], *, single_planes: bool
+) -> tuple[dict[str, Coordinates], str, tuple[str, ...]]:
+    """Return coordinates, how they were understood, and what was guessed.
+
+    Unclear if they are not understood.
+    """
     columns = [column for column in columns_of(names) if column.varies]
     known = [column for column in columns if column.axis]
     unknown = [column for column in columns if not column.axis]
@@ -100,9 +108,21 @@ def by_tokens(names: Sequence[str], *, single_planes: bool) -> tuple[dict[str, C
     if not _distinct(known, len(names)):
         _place_unknown(unknown, known, roles, len(names), single_planes=single_planes)
     _require_one_meaning(roles, columns, single_planes=single_planes)
+    guesses = () if single_planes else _tiles(roles)
     if "position" in roles:
         roles["position"].sort(key=columns.index)
-    return _coordinates(names, roles), _understood(roles, unknown)
+    return _coordinates(names, roles), _understood(roles, unknown), guesses
+
+
+def _tiles(roles: Roles) -> tuple[str, ...]:
+    """Take stacks that differ in t alone for tiles: more people have tiles than times."""
+    if set(roles) != {"time"} or roles["time"][0].keyword.lower() != "t":
+        return ()
+    roles["position"] = roles.pop("time")
+    said = (
+        f"{roles['position'][0]} are taken for tiles; name_pattern = 't{{time}}' makes them times"
+    )
+    return (said,)
 
 
 def channel_words(texts: Sequence[str]) -> bool:
@@ -189,9 +209,6 @@ def _axis_of_words(labels: Sequence[Label]) -> str | None:
     if all(WELL.fullmatch(word) for word in words):
         return "position"
     return "channel" if channel_words(words) else None
-
-
-Roles = dict[str, list[Column]]  # the columns of each axis
 
 
 def _roles(known: Sequence[Column]) -> Roles:

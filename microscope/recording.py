@@ -89,12 +89,12 @@ def _gathered(
     channel: Label | None,
 ) -> Gathered:
     files = _with_siblings(files)
-    planes, by, left_out = _placed(path, files, name_pattern)
+    planes, by, left_out, guesses = _placed(path, files, name_pattern)
     used = {plane.path for plane in planes}
     images = tuple(file.info for file in files if file.info and file.path in used)
     channels = next((info.channels for info in images if any(info.channels)), ())
     assembled = assemble(planes, channel=channel, channel_names=channels)
-    caveats = _caveats(path, images, left_out)
+    caveats = [*guesses, *_caveats(path, images, left_out)]
     understood = f"{in_words(assembled.counts)}, by {by}"
     damaged = {file: error for file, error in damaged.items() if file in used}
     return Gathered(assembled, images, damaged, understood, tuple(caveats))
@@ -190,11 +190,12 @@ def _with_siblings(files: Sequence[_File]) -> list[_File]:
 
 def _placed(
     root: Path, files: Sequence[_File], name_pattern: str | None
-) -> tuple[list[Plane], str, tuple[str, ...]]:
-    """Return all planes, what told their coordinates, and the names of files left out."""
+) -> tuple[list[Plane], str, tuple[str, ...], tuple[str, ...]]:
+    """Return all planes, what told their coordinates, names of files left out, and guesses."""
     sets = [] if name_pattern else _whole_sets([file for file in files if _in_set(file)])
     others = [file for file in files if file not in sets]
     left_out: tuple[str, ...] = ()
+    guesses: tuple[str, ...] = ()
     if sets:  # beside metadata a projection needs no name to be known as one
         left_out = tuple(file.name for file in others if STRAY.search(_stem(file.name)))
         others = [file for file in others if file.name not in left_out]
@@ -204,11 +205,11 @@ def _placed(
     planes = _of_sets(sets)
     by = [file.info.by for file in sets if file.info] + beside[1]
     if others:
-        more, told, strays = _by_names(others, beside[0], name_pattern)
+        more, told, reading = _by_names(others, beside[0], name_pattern)
         planes += more
         by += told
-        left_out += strays
-    return planes, " and ".join(dict.fromkeys(by)) or "the file alone", left_out
+        left_out, guesses = left_out + reading.left_out, reading.guesses
+    return planes, " and ".join(dict.fromkeys(by)) or "the file alone", left_out, guesses
 
 
 def _in_set(file: _File) -> bool:
@@ -246,7 +247,7 @@ def _of_sets(files: Sequence[_File]) -> list[Plane]:
 
 def _by_names(
     files: Sequence[_File], sidecars: Mapping[str, Coordinates], name_pattern: str | None
-) -> tuple[list[Plane], list[str], tuple[str, ...]]:
+) -> tuple[list[Plane], list[str], Reading]:
     """Return the planes of files that tell of themselves alone; names tell them apart."""
     whole = [
         file.name for file in files if file.name in sidecars and _tells_place(sidecars[file.name])
@@ -268,7 +269,7 @@ def _by_names(
             planes.append(Plane(file.path, number, _merged(outer, at, file)))
     told = [file.info.by for file in kept if file.info and file.info.by != "order"]
     names = [reading.by] if reading.by else []
-    return planes, [*told, *names], reading.left_out
+    return planes, [*told, *names], reading
 
 
 def _tells_place(at: Coordinates) -> bool:
@@ -286,7 +287,8 @@ def _names_of(files: Sequence[_File], name_pattern: str | None) -> Reading:
     reading = read_names(list(stems), single_planes=single, name_pattern=name_pattern)
     by = f"names ({reading.by})"
     coordinates = {stems[stem]: at for stem, at in reading.coordinates.items()}
-    return Reading(coordinates, by, tuple(stems[stem] for stem in reading.left_out))
+    left_out = tuple(stems[stem] for stem in reading.left_out)
+    return reading._replace(coordinates=coordinates, by=by, left_out=left_out)
 
 
 def _stem(name: str) -> str:

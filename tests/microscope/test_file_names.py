@@ -241,6 +241,17 @@ def test_stacks_differ_in_position() -> None:
     assert counts(["DAPI", "GFP"], single_planes=False) == (1, 1, 2, 1)
 
 
+def test_stacks_that_differ_in_t_are_tiles_with_a_line() -> None:
+    """The letter may mean time; beside positions it does, and as a word."""
+    tiles = read_names(["t0", "t1"], single_planes=False)
+
+    assert {each.position for each in tiles.coordinates.values()} == {(0,), (1,)}
+    assert "tiles" in tiles.guesses[0]
+    assert counts(["time0", "time1"], single_planes=False) == (1, 1, 1, 2)
+    names = names_of("pos{p}_t{t}", p=POSITIONS, t=range(2))
+    assert counts(names, single_planes=False) == (3, 1, 1, 2)
+
+
 def test_a_grid_in_names_is_a_layout() -> None:
     """Rows and columns, or x and y, say which fields are neighbours; wells are none."""
     tiles = read_names(names_of("x{x}_y{y}", x=range(3), y=range(2)), single_planes=False)
