@@ -20,12 +20,13 @@ from microscope.coordinates import Label, Unclear, natural_key
 SAME_ROW = 0.25  # of a frame: fields that are less apart across a row are in it
 MIN_OVERLAP_PX = 12  # of neighbours, for their images to be compared
 MAX_ERROR_PX = 8  # of stage positions, along and across the edge
-MAX_PAIRS = 3  # of neighbours that are compared, along each axis
+MAX_PAIRS = 6  # of neighbours that are compared, along each axis
 MEET = 0.5  # correlation of edges that show the same
 CLEARER = 0.35  # by which it must exceed that of the usual directions (Fisher's z)
 CHANCE = (0.3, 0.5)  # limits of the correlation of edges that show different things
-SLOW_PX = 12.0  # changes of light over more are not of the specimen
-MIN_DETAIL = 1.0  # contrast of an overlap against its noise, for the images to say anything
+FINE_PX, SLOW_PX = 2.0, 12.0  # finer is noise, coarser is uneven light
+NOISE_OF_STEPS = 0.954  # median difference of two values whose noise is 1
+MIN_DETAIL = 3.0  # contrast of an edge against its noise: true edges then correlate by 0.9
 GAP_PX = 1.0  # between neighbours that is none
 
 Cell = tuple[int, int]  # row and column
@@ -132,6 +133,7 @@ def by_stage(
     return Layout(rows, origins, (float(column_um), float(row_um)), caveats, tuple(warnings))
 
 
+UNSEEN = "no overlap shows which way the stage points: x to the right and y down are assumed"
 CONTRADICTION = (
     "stage positions say that fields overlap, but their images differ there: fields are laid out "
     "edge to edge; check pixel_size_um"
@@ -232,7 +234,7 @@ def _orientation(
     usual = ("right", "down")
     edges = [each for axis in range(2) if (each := _edges(places, axis, frame_shape, read))]
     if not edges:
-        return _turn(usual), True, []
+        return _turn(usual), True, [UNSEEN]
     ways = [(x, y) for x in DIRECTIONS for y in DIRECTIONS if _across(x, y)]
     totals = {way: fmean(each.scores[way[each.axis]] for each in edges) for way in ways}
     best = max(ways, key=lambda way: totals[way])
@@ -268,22 +270,25 @@ def _edges(
     found: dict[str, list[float]] = {}
     chances: list[float] = []
     for first, second, apart in _pairs(places, axis, min(frame_shape)):
-        images = _evened(read(first)), _evened(read(second))
+        (one, noise), (other, more) = _structure(read(first)), _structure(read(second))
         for direction in DIRECTIONS:
-            met = _meeting(*images, direction, apart)
+            met = _meeting((one, other), direction, apart, MIN_DETAIL * max(noise, more))
             if met is not None:
                 found.setdefault(direction, []).append(met[0])
                 chances.append(met[1])
     if not found:
         return None
-    scores = {each: float(np.median(found.get(each, [0.0]))) for each in DIRECTIONS}
+    scores = {each: max(found.get(each, [0.0])) for each in DIRECTIONS}
     return _Edges(axis, scores, float(np.median(chances)))
 
 
-def _evened(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Return an image without slow changes of light, as vignetting makes them at edges."""
+def _structure(image: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
+    """Return an image without noise and without slow changes of light, as vignetting makes them
+    at edges; and the noise that is left."""
     light = image.astype(np.float32)
-    return light - cv2.GaussianBlur(light, (0, 0), SLOW_PX)
+    noise = float(np.median(np.abs(np.diff(light, axis=0)))) / NOISE_OF_STEPS
+    band = cv2.GaussianBlur(light, (0, 0), FINE_PX) - cv2.GaussianBlur(light, (0, 0), SLOW_PX)
+    return band, noise / (2 * np.sqrt(np.pi) * FINE_PX)
 
 
 def _pairs(
@@ -303,10 +308,14 @@ def _pairs(
 
 
 def _meeting(
-    first: NDArray[np.float32], second: NDArray[np.float32], direction: str, apart: float
+    images: tuple[NDArray[np.float32], NDArray[np.float32]],
+    direction: str,
+    apart: float,
+    least: float,
 ) -> tuple[float, float] | None:
     """Return how well the second image continues the first in a direction, as a correlation, and
-    the greatest that chance gives; None if nothing is seen there."""
+    the greatest that chance gives; None if the contrast of either edge is less than the least."""
+    first, second = images
     down, right = DIRECTIONS[direction]
     if down + right < 0:
         first, second = second, first
@@ -318,7 +327,7 @@ def _meeting(
     margin = min(MAX_ERROR_PX, overlap // 4)
     edge = np.ascontiguousarray(first[:, -overlap:])
     part = np.ascontiguousarray(second[margin:-margin, margin : overlap - margin])
-    if min(_detail(edge), _detail(part)) < MIN_DETAIL:
+    if min(edge.std(), part.std()) <= least:
         return None
     return float(cv2.matchTemplate(edge, part, cv2.TM_CCOEFF_NORMED).max()), _chance(part)
 
@@ -329,13 +338,6 @@ def _chance(part: NDArray[np.float32]) -> float:
     Of N independent values it has a spread of 1 / sqrt(N); the best of all shifts is 3.5 of these.
     A texture whose correlation falls as a Gaussian has 2 pi (spread / gradient)^2 pixels for each.
     """
-    smooth = cv2.GaussianBlur(part, (0, 0), 1)
-    gradient = float(np.mean([np.diff(smooth, axis=axis).var() for axis in range(2)]))
-    independent = part.size * gradient / (2 * np.pi * max(float(smooth.var()), 1e-9))
+    gradient = float(np.mean([np.diff(part, axis=axis).var() for axis in range(2)]))
+    independent = part.size * gradient / (2 * np.pi * max(float(part.var()), 1e-9))
     return float(np.clip(3.5 / np.sqrt(max(independent, 1.0)), *CHANCE))
-
-
-def _detail(image: NDArray[np.float32]) -> float:
-    """Return the contrast of an image against the noise of neighbouring pixels."""
-    noise = float(np.median(np.abs(np.diff(image, axis=0)))) + 1e-6
-    return float(cv2.GaussianBlur(image, (0, 0), 2).std()) / noise

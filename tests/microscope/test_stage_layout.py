@@ -119,6 +119,28 @@ def test_dark_overlaps_contradict_nothing() -> None:
     layout = laid(grid(2, 2), lambda _: np.random.default_rng(1).random((EDGE, EDGE)))
 
     assert layout.origins == (((0, 0), (0, STEP)), ((STEP, 0), (STEP, STEP)))
+    assert "x to the right and y down are assumed" in layout.warnings[0]
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_noise_and_uneven_light_hide_no_turn(turn: str) -> None:
+    """Noise of half the contrast, and a corner with half the light, leave the edges alike."""
+    places = grid(2, 3)
+    rows, columns = np.mgrid[-1 : 1 : EDGE * 1j, -1 : 1 : EDGE * 1j]
+    light = 1 - (rows**2 + columns**2) / 4
+    coarse = gaussian_filter(SLIDE, 3)
+    noise = 0.5 * coarse.std()
+
+    def dim(field: int) -> np.ndarray:
+        row, column = places[field]
+        image = coarse[row : row + EDGE, column : column + EDGE] * light
+        return image + np.random.default_rng(field).normal(0, noise, image.shape)
+
+    layout = laid(places, dim, turn=TURNS[turn])
+
+    assert layout.rows == ((0, 1, 2), (3, 4, 5))
+    assert layout.origins is not None
+    assert [origin for row in layout.origins for origin in row] == places
 
 
 def test_gaps_are_closed_and_told() -> None:
