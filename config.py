@@ -160,6 +160,8 @@ class Settings(BaseModel):
     """recorded channel to scan: its number from 0, or its name (default: the first)"""
     layout: Annotated[Literal["raster", "snake"] | None, IMAGES, Unit("NAME"), FILE_ONLY] = None
     """raster or snake: recorded fields lie in their order (default: where the stage was)"""
+    check_recording: Annotated[bool, IMAGES, FILE_ONLY, FREE_ON_RESUME] = False
+    """read a whole recording before the scan begins, and refuse it if a file is damaged"""
     mm_config: Annotated[Line | None, IMAGES, Unit("FILE"), FREE_ON_RESUME] = None
     """Micro-Manager's configuration file, on its computer"""
     microscopes: Annotated[
@@ -320,8 +322,9 @@ class Settings(BaseModel):
                     f"{name}: expected only with --microscope {kind}, got {self.microscope}; "
                     "add the option"
                 )
-        for name in ("name_pattern", "channel", "layout"):
-            if self.microscope != "replay" and getattr(self, name) is not None:
+        for name in ("name_pattern", "channel", "layout", "check_recording"):
+            given = getattr(self, name)
+            if self.microscope != "replay" and given is not None and given is not False:
                 raise ValueError(
                     f"{name}: expected only with --microscope replay, got {self.microscope}; "
                     "leave it out"

@@ -234,8 +234,10 @@ def _z_step(fields: Sequence[Sequence[Plane]]) -> tuple[float | None, list[str]]
     for found in fields:
         heights = [plane.at.z_um for plane in found]
         if len(found) < 2 or None in heights:
-            return None, []
+            continue  # such as a field whose file is damaged
         steps.append(np.diff(np.array(heights, float)))
+    if not steps:
+        return None, []
     each = np.abs(np.concatenate(steps))
     step = float(np.median(each))
     if step == 0:

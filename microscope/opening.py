@@ -213,6 +213,9 @@ def _prepare_replay(settings: Settings) -> Setup:
         channel=settings.channel,
     )
     log.info("recording: %s", recording.understood)
+    if settings.check_recording:
+        log.info("reading all %d fields", recording.field_count)
+        recording.require_readable()
     try:
         layout = lay_out(recording, settings)
     except Unclear as unclear:

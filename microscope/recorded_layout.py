@@ -4,12 +4,26 @@ Stage positions come first, then rows and columns in names, then the order. The 
 overrules the first two.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from config import Settings
 from microscope.coordinates import Unclear
 from microscope.replay import Recording
-from microscope.stage_layout import HINT, Layout, Scattered, by_cells, by_stage, in_order
+from microscope.stage_layout import (
+    HINT,
+    SAME_ROW,
+    Layout,
+    Scattered,
+    by_cells,
+    by_stage,
+    groups,
+    in_order,
+)
+
+Place = tuple[float, float]  # x and y of the stage, in micrometres
 
 
 def lay_out(recording: Recording, settings: Settings) -> Layout:
@@ -36,18 +50,36 @@ def _told(recording: Recording) -> bool:
 def _as_told(recording: Recording) -> Layout | None:
     """Return the layout by stage positions or cells; None if there are none."""
     fields = recording.fields
+    stage = [field.stage_um for field in fields]
     if len(fields) == 1:
         return None
-    if _told(recording) and recording.sized:
-        places = [field.stage_um for field in fields if field.stage_um]
-        size = recording.frame_shape, recording.pixel_size_um
-        return by_stage(places, *size, recording.read_middle)
-    if _told(recording):
+    if not any(stage):
+        cells = [field.cell for field in fields if field.cell]
+        return by_cells(cells) if len(cells) == len(fields) else None
+    if not recording.sized:
         raise Scattered("the pixel size is unknown, so stage positions cannot be used")
-    if any(field.stage_um for field in fields):
+    lacking = [number for number, place in enumerate(stage) if not place]
+    if not all(recording.is_damaged(number) for number in lacking):
         raise Scattered("some fields have no stage position")
-    cells = [field.cell for field in fields if field.cell]
-    return by_cells(cells) if len(cells) == len(fields) else None
+    edge_um = min(recording.frame_shape) * recording.pixel_size_um
+    gaps = _gaps([place for place in stage if place], edge_um)
+    if len(gaps) < len(lacking):
+        raise Scattered("damaged files do not tell where the stage was")
+    places = [place or gaps.pop(0) for place in stage]  # such a field is lost wherever it lies
+    return by_stage(places, recording.frame_shape, recording.pixel_size_um, recording.read_middle)
+
+
+def _gaps(places: Sequence[Place], edge_um: float) -> list[Place]:
+    """Return the places of a grid where none of the fields lies, row by row."""
+    at = np.array(places)
+    columns, rows = (groups(at[:, axis], SAME_ROW * edge_um) for axis in range(2))
+    taken = set(zip(rows, columns, strict=True))
+    return [
+        (float(at[np.equal(columns, column), 0].mean()), float(at[np.equal(rows, row), 1].mean()))
+        for row in range(max(rows) + 1)
+        for column in range(max(columns) + 1)
+        if (row, column) not in taken
+    ]
 
 
 def _limited(layout: Layout, settings: Settings) -> Layout:

@@ -266,7 +266,8 @@ def _by_names(
         beside = sidecars.get(file.name, Coordinates())
         outer = _first_told(beside, reading.coordinates[file.name])
         for number, at in info.planes:
-            planes.append(Plane(file.path, number, _merged(outer, at, file)))
+            inner = at if file.info else at._replace(stage_um=None, z_um=None)
+            planes.append(Plane(file.path, number, _merged(outer, inner, file)))
     told = [file.info.by for file in kept if file.info and file.info.by != "order"]
     names = [reading.by] if reading.by else []
     return planes, [*told, *names], reading

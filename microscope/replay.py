@@ -8,6 +8,7 @@ cheap to send to other processes.
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
@@ -27,6 +28,7 @@ from microscope.recording import Gathered, gather
 from scan.clock import now_s
 from scan.errors import CaptureError, InputError
 
+CHECKED_AT_ONCE = 4  # fields, which are in memory then
 POSITION_TOLERANCE_UM = 1.0  # of a field's position; a pixel, if that is larger
 
 
@@ -146,6 +148,10 @@ class Recording:
         """Height of each plane; the first lies at 0."""
         return tuple(plane * self.z_step_um for plane in range(self.planes))
 
+    def is_damaged(self, index: int) -> bool:
+        """Whether a file of a field could not be read when the recording was opened."""
+        return any(path in self.damaged for path, _ in self.fields[index].planes)
+
     def read_middle(self, index: int) -> np.ndarray:
         """Read the middle plane of a field, (y, x); zeros if its file is damaged."""
         path, number = self.fields[index].planes[self.planes // 2]
@@ -170,6 +176,15 @@ class Recording:
             subject = str(self.fields[index].planes[0][0])
             raise InputError(subject, expected, got, "all fields must have the same format")
         return frames
+
+    def require_readable(self) -> None:
+        """Read every field, several at a time; InputError of the first that cannot be read."""
+        with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
+            for _ in pool.map(self._checked, range(self.field_count)):
+                pass
+
+    def _checked(self, index: int) -> None:
+        self.read_field(index)
 
     def _read(self, path: Path, numbers: Sequence[int]) -> np.ndarray:
         if path in self.damaged:

@@ -145,11 +145,11 @@ CONTRADICTION = (
 
 def _cells(centres: NDArray[np.float64], frame_shape: tuple[int, int]) -> list[Cell]:
     """Return row and column of each field."""
-    rows, columns = (_groups(centres[:, axis], SAME_ROW * frame_shape[axis]) for axis in range(2))
+    rows, columns = (groups(centres[:, axis], SAME_ROW * frame_shape[axis]) for axis in range(2))
     return list(zip(rows, columns, strict=True))
 
 
-def _groups(places: NDArray[np.float64], gap: float) -> list[int]:
+def groups(places: NDArray[np.float64], gap: float) -> list[int]:
     """Return the number of the group of each place; groups are more than `gap` apart."""
     order = np.argsort(places, kind="stable")
     steps = np.concatenate([[0], np.diff(places[order]) > gap])

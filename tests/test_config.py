@@ -33,6 +33,7 @@ MISTAKES = {
     "replay of nothing": ({"microscope": "replay"}, "replay_path: expected one for --microscope"),
     "recording without replay": ({"replay_path": "x"}, "only with --microscope replay"),
     "a pattern of a simulation": ({"name_pattern": "z{z}"}, "only with --microscope replay"),
+    "a check of no recording": ({"check_recording": True}, "only with --microscope replay"),
     "a pattern of nothing": (REPLAY | {"name_pattern": "z"}, "each once of {row}"),
     "an unknown part of names": (REPLAY | {"name_pattern": "{depth}"}, "each once of {row}"),
     "a part twice": (REPLAY | {"name_pattern": "{z}_{z}"}, "each once of {row}"),
@@ -93,12 +94,17 @@ def test_a_setting_is_not_given_by_two_names() -> None:
 
 
 MAY_CHANGE = (
-    "replay_path mm_config microscopes adapters stage_limits_um focus_limits_um "
+    "replay_path check_recording mm_config microscopes adapters stage_limits_um focus_limits_um "
     "device_timeout_s bursts scan_predictor retries watchdog_s camera_start_s task_timeout_s "
     "address capture_on num_cpus object_store_mb store_fraction stress stress_seconds"
 )
 NO_OPTIONS = (
-    "name_pattern channel layout microscopes adapters binning roi_px origin_um "
+    "name_pattern channel layout check_recording microscopes adapters binning roi_px origin_um "
+    "stage_limits_um focus_limits_um backlash_um device_timeout_s bursts camera_start_s "
+    "task_timeout_s saturated_limit capture_on store_fraction"
+)
+NO_OPTIONS = (
+    "name_pattern channel layout check_recording microscopes adapters binning roi_px origin_um "
     "stage_limits_um focus_limits_um backlash_um device_timeout_s bursts camera_start_s "
     "task_timeout_s saturated_limit capture_on store_fraction"
 )

@@ -283,3 +283,27 @@ def test_more_fields_than_recorded_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="expected 5 fields in each stripe as set, got 3"):
         opened(tmp_path, fields=5)
+
+
+def test_a_recording_is_checked_if_asked(tmp_path: Path) -> None:
+    """A damaged file then ends the scan before it begins, by name; else it costs its field."""
+    snake(tmp_path)
+    content = (tmp_path / "tile4.ome.tif").read_bytes()
+    (tmp_path / "tile4.ome.tif").write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(InputError, match=r"tile4\.ome\.tif"):
+        opened(tmp_path, check_recording=True)
+    assert any("tile4.ome.tif cannot be read" in each for each in opened(tmp_path).warnings)
+
+
+def test_a_damaged_file_leaves_its_place(tmp_path: Path) -> None:
+    """It does not tell where the stage was; the other fields lie where they were."""
+    snake(tmp_path)
+    whole = opened(tmp_path).plan
+    content = (tmp_path / "tile4.ome.tif").read_bytes()
+    (tmp_path / "tile4.ome.tif").write_bytes(content[: len(content) // 2])
+
+    setup = opened(tmp_path)
+
+    assert setup.plan == whole
+    assert [setup.recording.is_damaged(k) for k in range(6)] == [False] * 4 + [True, False]
