@@ -14,7 +14,7 @@ from microscope.coordinates import Coordinates, Label, Unclear, label_of, named
 from microscope.name_tokens import Column, by_tokens, columns_of
 
 STRAY = re.compile(
-    r"(?<![^\W_])(thumb(nail)?s?|overview|projections?|preview|mip|max_?proj(ection)?|overlay"
+    r"(?<![^\W_])(thumb(nail)?s?|overview|projections?|preview|mip|max_?proj(ection)?|overlay|downsampled"
     r"|stitched|montage)(?![^\W_])|_thumb|(^|/)(max|avg|sum|std|min|med)_",
     re.IGNORECASE,
 )
@@ -45,6 +45,9 @@ PATTERNS = {
     + r"(?P<rest>.*)--W(?P<well>\d+)--P(?P<position>\d+)--Z(?P<z>\d+)--T(?P<time>\d+)"
     r"--(?P<channel>.+)",
     "Cellomics": FOLDERS + rf"(?P<rest>.*_){WELL}f(?P<field>\d+)d(?P<channel>\d+)",
+    "EVOS": FOLDERS
+    + r"(?P<rest>.*?)_p(?P<plate>\d+)_(?:z(?P<z>\d+)_)?(?P<time>\d+)_"
+    rf"{WELL}f(?P<field>\d+)d(?P<channel>\d+)",
     "BD Pathway": FOLDERS + r"(?P<channel>.+) - n(?P<z>\d+)",
     "Incucyte": FOLDERS
     + rf"(?P<rest>.*_)(?P<channel>[A-Za-z]\w*)_{WELL}_(?P<site>\d+)_(?P<time>\d+d\d+h\d+m)",

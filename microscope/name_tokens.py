@@ -245,9 +245,9 @@ def _place_unknown(
 def _role_of(column: Column, roles: Roles, *, single_planes: bool) -> str:
     if column.in_folder or not single_planes:
         return "position"
-    if "z" in roles:
+    if "z" in roles and len(column.keyword) not in (1, 2):  # letters may be anything
         return "position"
-    if not column.is_number:
+    if "z" in roles or not column.is_number:
         raise _unclear([column], roles)
     return "z"
 

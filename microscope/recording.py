@@ -192,13 +192,14 @@ def _placed(
     root: Path, files: Sequence[_File], name_pattern: str | None
 ) -> tuple[list[Plane], str, tuple[str, ...], tuple[str, ...]]:
     """Return all planes, what told their coordinates, names of files left out, and guesses."""
+    left_out: tuple[str, ...] = ()
+    if any(map(_in_set, files)):  # beside metadata, a projection needs no other name to be known
+        left_out = tuple(file.name for file in files if STRAY.search(_stem(file.name)))
+        left_out = left_out if len(left_out) < len(files) else ()
+        files = [file for file in files if file.name not in left_out]
     sets = [] if name_pattern else _whole_sets([file for file in files if _in_set(file)])
     others = [file for file in files if file not in sets]
-    left_out: tuple[str, ...] = ()
     guesses: tuple[str, ...] = ()
-    if sets:  # beside metadata a projection needs no name to be known as one
-        left_out = tuple(file.name for file in others if STRAY.search(_stem(file.name)))
-        others = [file for file in others if file.name not in left_out]
     beside: tuple[dict[str, Coordinates], list[str]] = {}, []
     if root.is_dir():
         beside = read_sidecars(root, [file.name for file in others])

@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 
 from microscope import ome_xml
 from microscope.coordinates import Coordinates, Label
-from microscope.file_names import PATTERNS
 from microscope.input_checks import require_regular
 from microscope.lengths import place_um
 from microscope.tiff_metadata import stage_of
@@ -44,7 +43,14 @@ def _told(
 ) -> Found:
     try:
         return read(path, root, names)
-    except (ValueError, KeyError, TypeError, AttributeError, ElementTree.ParseError):
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        ElementTree.ParseError,
+    ):
         return {}
 
 
@@ -94,10 +100,10 @@ def squid(path: Path, root: Path, names: Sequence[str]) -> Found:
             1e3 * float(row["x (mm)"]), 1e3 * float(row["y (mm)"]))
         for row in rows
     }  # fmt: skip
-    pattern = re.compile(PATTERNS["Squid"], re.IGNORECASE)
+    pattern = re.compile(r"(?:.*/)?(?P<region>[^/_]+)_(?P<field>\d+)(?:_[^/]*)?")
     found: Found = {}
     for name in names:
-        match = pattern.fullmatch(str(PurePosixPath(name).with_suffix("")))
+        match = pattern.fullmatch(name.removesuffix("".join(PurePosixPath(name).suffixes)))
         place = places.get((match["region"], int(match["field"]))) if match else None
         if place:
             found[name] = Coordinates(stage_um=place)

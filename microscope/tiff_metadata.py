@@ -17,7 +17,7 @@ from microscope import ome_xml
 from microscope.coordinates import Coordinates, Label
 from microscope.image_info import ImageInfo, coordinates_of
 from microscope.input_checks import MAX_PLANES, require_memory
-from microscope.lengths import size_um
+from microscope.lengths import place_um, size_um
 
 STAGE_KEYS = (  # of Micro-Manager, and of Magellan before its first measurement
     ("XPositionUm", "YPositionUm"),
@@ -219,6 +219,21 @@ def micromanager(path: Path, tiff: Any) -> Told | None:
     return Told("Micro-Manager", [(0, coordinates)], pixel_um, None, str(path.parent))
 
 
+def metaseries(path: Path, tiff: Any) -> Told | None:
+    """The description of an image by MetaMorph, MetaXpress and ImageXpress."""
+    if not tiff.is_metaseries or len(tiff.pages) != 1:
+        return None
+    info = (tiff.metaseries_metadata or {}).get("PlaneInfo", {})
+    x_um, y_um, z_um = (
+        place_um(info.get(key), "um")
+        for key in ("stage-position-x", "stage-position-y", "z-position")
+    )
+    stage = None if x_um is None or y_um is None else (x_um, y_um)
+    calibrated = info.get("spatial-calibration-state")
+    pixel_um = size_um(info.get("spatial-calibration-x"), "um") if calibrated else None
+    return Told("MetaSeries", [(0, Coordinates(z_um=z_um, stage_um=stage))], pixel_um)
+
+
 def series(path: Path, tiff: Any) -> Told:
     """The axes of the first image, as tifffile knows them: of ImageJ, STK, LSM and others."""
     first = tiff.series[0]
@@ -267,4 +282,4 @@ def _sizes(tiff: Any) -> tuple[float | None, float | None]:
 
 
 Source = Callable[[Path, Any], Told | None]
-SOURCES: tuple[Source, ...] = (ndtiff, ome, mmstack, micromanager, series)
+SOURCES: tuple[Source, ...] = (ndtiff, ome, mmstack, micromanager, metaseries, series)

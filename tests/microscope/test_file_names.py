@@ -71,6 +71,9 @@ PROGRAMS = {
                  c=["GFP", "DAPI"]), (3, 4, 2, 1)),
     "Cellomics": (
         names_of("PLATE_{w}f{f:02}d{c}", w=["A01", "B02"], f=POSITIONS, c=CHANNELS), (6, 1, 2, 1)),
+    "EVOS": (
+        names_of("run_Plate_R_p00_z{z:02}_0_{w}f{f:02}d{c}", z=PLANES, w=["A01", "B02"],
+                 f=POSITIONS, c=CHANNELS), (6, 4, 2, 1)),
     "Keyence": (
         names_of("scan_XY{p:02}_00001_Z{z:03}_CH{c}", p=POSITIONS, z=PLANES, c=CHANNELS),
         (3, 4, 2, 1)),
@@ -167,6 +170,7 @@ REFUSED = {
     "plane or position": (names_of("p{p}", p=PLANES), "plane or position"),
     "slice or site": (names_of("s{p:03}", p=PLANES), "slice, site or series"),
     "parts that differ": (["z1", "z2", "z3", "cells_of_monday"], "'cells_of_monday'"),
+    "a letter beside z": (names_of("z{a}_d{b}", a=range(2), b=range(3)), "'d'"),
     "two that are z": (names_of("z{a}_slice{b}", a=range(2), b=range(3)), "'slice'"),
 }
 

@@ -247,6 +247,42 @@ def squid(folder: Path) -> Path:
     return folder
 
 
+def squid_stacks(folder: Path) -> Path:
+    """Stacks of Squid, a file for each field, with coordinates.csv."""
+    hyperstacks(folder)
+    for p in range(P):
+        (folder / f"pos{p}.tif").rename(folder / f"R0_{p}.ome.tif")
+    rows = ["region,fov,z_level,x (mm),y (mm)"] + [f"R0,{p},0,{0.1 * p},0.005" for p in range(P)]
+    (folder / "coordinates.csv").write_text("\n".join(rows))
+    return folder
+
+
+def pyramid(folder: Path) -> Path:
+    """NDTiff data in the folder of full resolution, beside a smaller copy."""
+    (folder / "Full resolution").mkdir()
+    ndtiff(folder / "Full resolution")
+    write(folder / "Downsampled_x2" / "scan_NDTiffStack.tif", pixels(0, 0)[::2, ::2])
+    return folder
+
+
+def metaseries(folder: Path) -> Path:
+    """Images of an ImageXpress, which describe themselves; names tell site, z and channel."""
+    for p in range(P):
+        for z in range(Z):
+            for c in range(C):
+                told = {"stage-position-x": 100 * p, "stage-position-y": 5, "z-position": 2 * z,
+                        "spatial-calibration-x": 0.5}  # fmt: skip
+                props = "".join(
+                    f'<prop id="{key}" type="float" value="{value}"/>'
+                    for key, value in told.items()
+                )
+                props += '<prop id="spatial-calibration-state" type="bool" value="on"/>'
+                text = f"<MetaData><PlaneInfo>{props}</PlaneInfo></MetaData>"
+                path = folder / f"ZStep_{z + 1}" / f"P_C05_s{p + 1}_w{c + 1}.tif"
+                pages(path, [pixels(p, z, c)], text, software="MetaSeries")
+    return folder
+
+
 def harmony(folder: Path) -> Path:
     """Images of an Operetta or Phenix; Index.xml has stage positions in m, with y pointing up."""
     named_planes(folder, "Images/r01c01f{p:02}p{z:02}-ch{c}sk1fk1fl1.tif")
@@ -291,6 +327,9 @@ WRITTEN: dict[str, tuple[Callable[[Path], Path], bool]] = {
     "bioformats2raw": (series, True),
     "Squid": (squid, True),
     "Harmony": (harmony, True),
+    "MetaSeries": (metaseries, True),
+    "Squid's stacks": (squid_stacks, True),
+    "NDTiff of several resolutions": (pyramid, True),
     "names": (named_planes, False),
     "folders": (lambda d: named_planes(d, "pos{p}/z{z}_ch{c}.tif"), False),
     "folders of channels": (lambda d: named_planes(d, "ch{c}/pos{p}/z{z}.tif"), False),
@@ -322,7 +361,8 @@ def test_what_is_not_scanned_is_told(kind: str, tmp_path: Path) -> None:
     assert recording.understood.startswith(
         f"{P} positions \u00d7 {Z} planes \u00d7 {C} channels, by "
     )
-    assert [each.startswith("2 channels, only channel ") for each in recording.caveats] == [True]
+    said = [each for each in recording.caveats if not each.startswith("left out")]
+    assert [each.startswith("2 channels, only channel ") for each in said] == [True]
 
 
 @pytest.mark.parametrize("channel", [1, "GFP"])
@@ -338,6 +378,28 @@ def test_a_channel_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """The refusal names those that are."""
     with pytest.raises(InputError, match=r"one of DAPI, GFP, got channel Cy5"):
         Recording.open(ome_set(tmp_path), channel="Cy5")
+
+
+GARBAGE = [
+    b"",
+    b"{",
+    b"[1]",
+    b'{"Metadata-x": 1}',
+    b"[" * 10**5,
+    b"\xff\xfe",
+    b"<a>",
+    b"region,fov\n,",
+]
+
+
+@pytest.mark.parametrize("sidecar", ["metadata.txt", "coordinates.csv", "Index.xml"])
+@pytest.mark.parametrize("content", GARBAGE)
+def test_damaged_sidecars_tell_nothing(sidecar: str, content: bytes, tmp_path: Path) -> None:
+    """Names remain."""
+    named_planes(tmp_path)
+    (tmp_path / sidecar).write_bytes(content)
+
+    assert (Recording.open(tmp_path).field_count, Recording.open(tmp_path).planes) == (P, Z)
 
 
 def test_a_renamed_set_is_placed_by_its_uuids(tmp_path: Path) -> None:
