@@ -93,16 +93,27 @@ def placed_axis(origins: Sequence[Sequence[int]], frame_px: int) -> Axis:
     moved = [[origin - first for origin in row] for row in origins]
     windows = [(max(row), min(before) + frame_px) for before, row in pairwise(moved)]
     end = min(moved[-1]) + frame_px
-    chunk = _largest_chunk(windows) if windows else MAX_CHUNK_PX // 2
+    chunk = _largest_chunk(windows, end) if windows else MAX_CHUNK_PX // 2
     if not chunk:
         expected = f"neighbouring fields that overlap by at least {MIN_PLACED_CHUNK_PX} pixels"
         got = f"overlaps of {min(high - low for low, high in windows)} pixels and more"
         raise UserMistake("stage positions", expected, got, "set layout to raster or snake")
-    cuts = (0, *(-(-low // chunk) * chunk for low, _ in windows), end)
+    cuts = (0, *_cuts(windows, end, chunk), end)
     return Axis(tuple(min(row) for row in moved), cuts, chunk)
 
 
-def _largest_chunk(windows: Sequence[tuple[int, int]]) -> int:
+def _cuts(windows: Sequence[tuple[int, int]], end: int, chunk: int) -> tuple[int, ...]:
+    """Return a multiple of a chunk in each window, all different; none if that is impossible."""
+    cuts: list[int] = []
+    for low, high in windows:
+        least = max(low, cuts[-1] + 1 if cuts else 1)
+        cuts.append(-(-least // chunk) * chunk)
+        if cuts[-1] > high:
+            return ()
+    return tuple(cuts) if cuts and cuts[-1] < end else ()
+
+
+def _largest_chunk(windows: Sequence[tuple[int, int]], end: int) -> int:
     """Return the largest chunk of which a multiple lies in each window; 0 if there is none.
 
     One of many pyramid levels is taken if it is at least half as large.
@@ -110,7 +121,7 @@ def _largest_chunk(windows: Sequence[tuple[int, int]]) -> int:
     fitting = [
         chunk
         for chunk in range(windows[0][1], MIN_PLACED_CHUNK_PX - 1, -1)
-        if all(-(-low // chunk) * chunk <= high for low, high in windows)
+        if _cuts(windows, end, chunk)
     ]
     usual = [chunk for chunk in fitting if chunk <= MAX_CHUNK_PX] or fitting[-1:]
     even = [chunk for chunk in usual if chunk % CHUNK_STEP_PX == 0 and 2 * chunk >= usual[0]]
