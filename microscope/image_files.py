@@ -39,10 +39,13 @@ from microscope.input_checks import (
 )
 from microscope.ome_zarr import examine_zarr, read_zarr_planes
 from microscope.tiff_metadata import coordinates_in, ndtiff_entries
+from microscope.vendor_files import SUFFIXES as VENDOR_SUFFIXES
+from microscope.vendor_files import examine_vendor_file, read_vendor_planes
 from scan.errors import InputError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
-IMAGE_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8", *PICTURE_SUFFIXES)
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, *VENDOR_SUFFIXES)
 MIN_IS_WHITE = tifffile.PHOTOMETRIC.MINISWHITE
 MANY_PAGES = 9  # files of which planes are no pages have a page or a few
 PALETTE = tifffile.PHOTOMETRIC.PALETTE
@@ -60,6 +63,8 @@ def examine(path: Path) -> ImageInfo:
             info = examine_zarr(path)
         elif path.suffix.lower() in PICTURE_SUFFIXES:
             info = _examine_picture(path)
+        elif path.suffix.lower() in VENDOR_SUFFIXES:
+            info = examine_vendor_file(path)
         else:
             info = _examine_tiff(path)
         target_dtype(path, info.dtype)
@@ -80,6 +85,8 @@ def read_planes(path: Path, numbers: Sequence[int]) -> Pixels:
             planes = read_zarr_planes(path, numbers)
         elif path.suffix.lower() in PICTURE_SUFFIXES:
             planes = _grey(_read_picture(path))[None]
+        elif path.suffix.lower() in VENDOR_SUFFIXES:
+            planes = np.stack([_grey(plane) for plane in read_vendor_planes(path, numbers)])
         else:
             planes = _read_tiff(path, numbers)
         return np.ascontiguousarray(_to_supported_dtype(path, planes))

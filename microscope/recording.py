@@ -21,6 +21,7 @@ from microscope.input_checks import require_regular
 from microscope.ome_zarr import ngff_metadata
 from microscope.sidecars import read_sidecars
 from microscope.tiff_metadata import described_siblings
+from microscope.vendor_files import SUFFIXES as VENDOR_SUFFIXES
 from scan.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,10 @@ def _images_in(path: Path) -> list[tuple[str, Path]]:
     if not found:
         got = f"{'a folder without any' if path.is_dir() else 'nothing'}"
         raise InputError(str(path), f"{TAKES}, or sub-folders of these", got, "check the path")
+    vendor = [name for name, file in found if file.suffix.lower() in VENDOR_SUFFIXES]
+    if vendor and len(vendor) < len(found):
+        got = f"{len(found) - len(vendor)} images beside {named(vendor, MAX_NAMED)}"
+        raise InputError(str(path), "files of one kind", got, "move those of one kind away")
     return found
 
 

@@ -114,7 +114,7 @@ def test_every_requirement_is_imported(file: str) -> None:
     assert {REQUIRED.get(name, name) for name in required - {"imagecodecs", "grpcio"}} <= imported
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "bioimageio", "pymmcore"])
+@pytest.mark.parametrize("package", ["onnxruntime", "bioimageio", "pymmcore", "bioio"])
 def test_optional_packages_are_imported_where_they_are_used(package: str) -> None:
     """Optional packages are imported only where they are used."""
     for path in PRODUCT:
