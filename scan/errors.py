@@ -4,6 +4,7 @@ ScanError                 exit 1
 ├── UserMistake           exit 2: settings or input are wrong; one line, no traceback
 │   └── InputError        a recording, a file or a folder cannot be used
 ├── FocusError            autofocus found no focus surface
+├── ShadingError          autofocus images do not tell how the field is lit
 ├── CaptureError          a microscope did not deliver a batch
 └── StorageError          results cannot be written: the disk is full, or the folder is gone
 
@@ -55,6 +56,10 @@ class InputError(UserMistake):
 
 class FocusError(ScanError):
     """Autofocus found no focus surface; the scan cannot start."""
+
+
+class ShadingError(ScanError):
+    """The flat field cannot be estimated; the scan cannot start."""
 
 
 class CaptureError(ScanError):
