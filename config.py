@@ -90,6 +90,7 @@ NUMBER = Unit("N")
 FILE_ONLY, FREE_ON_RESUME = Rule
 
 MAX_FILE_BYTES = 10**6  # of settings
+ESTIMATE = "estimate"  # a flat field, from the autofocus images
 
 
 def _name_in_one_line(text: str) -> str:
@@ -197,6 +198,13 @@ class Settings(BaseModel):
     """whether hardware may sequence a z-stack"""
     seed: Annotated[int, IMAGES] = Field(1, ge=0)
     """seed of the simulated slide"""
+    vignetting: Annotated[float, IMAGES, FILE_ONLY] = Field(0.0, ge=0, le=0.95)
+    """light that simulated frames lack in their corners, as a fraction of that in their centre"""
+    # The files may have moved since a run began: it is resumed if their pixels are the same.
+    flat_field: Annotated[Line | None, IMAGES, Unit("FILE"), FILE_ONLY, FREE_ON_RESUME] = None
+    """how frames are lit: TIFF file without the dark, or estimate, from the autofocus images"""
+    dark_field: Annotated[Line | None, IMAGES, Unit("FILE"), FILE_ONLY, FREE_ON_RESUME] = None
+    """the camera's signal without light, in grey levels: TIFF file"""
 
     stripes: Annotated[int, SLIDE] = Field(3, ge=1, le=100)
     """stripes, one above the other"""

@@ -24,6 +24,7 @@ from imaging.zpositions import depth_um, z_positions
 from prediction import Predictor
 from prediction.scan_predictor import ScanPredictor
 from prediction.warm_up import compile_kernels
+from results.correction import read_correction, write_correction
 from results.digest import digest_of
 from results.store import (
     DEPTH,
@@ -66,9 +67,15 @@ def find_z_positions(
 ) -> tuple[FocusResult, list[Array]]:
     """Fit the focus surface through the peaks of the sweeps: the z-positions of all fields.
 
-    Crops of the sharpest planes go with it: they show what the specimen looks like.
+    Crops of the sharpest planes go with it: they show what the specimen looks like. All frames of
+    the scan are corrected as these are; the fields for that are written to the run folder.
     """
-    return z_positions(peaks, job, sweeps), crops(planes)
+    from imaging.correction import correct, learn_correction
+
+    used = job.kept or write_correction(job.folder, learn_correction(job, planes))
+    correction = read_correction(job.folder, used)
+    images = crops([correct(plane, correction) for plane in planes])
+    return z_positions(peaks, job, sweeps, used), images
 
 
 # ----------------------------------------------------------------------- estimate_statistics
@@ -95,8 +102,10 @@ def stack_batch(job: StackJob, frames: Array) -> StackRecord:
 def stack(job: StackJob, frames: Array) -> tuple[tuple[int, int], float]:
     """Write the focus stack of a batch; returns the checksums of image and depth, and flicker."""
     from imaging.alignment import align
+    from imaging.correction import correct
     from imaging.stacking import focus_stack
 
+    frames = correct(frames, read_correction(job.folder, job.correction))
     stacked = focus_stack(align(frames) if job.align else frames)
     rows, columns = job.field.core_in_frame()
     image = _write_core(job, STACKED, stacked.image[rows, columns])

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.failures import FailureKind
@@ -12,6 +12,7 @@ from driver.steps import Done, Failed, FindZPositions, Reference, Sweep, Withdra
 from imaging.focus import find_peak
 from results.store import create_mosaics
 from scan import events
+from scan.correction import CorrectionRecord
 from scan.focusing import FocusJob, FocusPeak, FocusResult, Heights, sample_fields, sweeps_of_sample
 from scan.plan import Field
 from scan.records import SweepRecord
@@ -19,26 +20,28 @@ from scan.records import SweepRecord
 
 @dataclass(frozen=True)
 class Focus:
-    """Heights of the planes of each field, by (stripe, field); and autofocus images (a reference),
-    None if the statistics of the specimen are known."""
+    """Heights of the planes of each field, by (stripe, field); how frames are corrected; and
+    autofocus images (a reference), None if the statistics of the specimen are known."""
 
     z_um: Mapping[tuple[int, int], Heights]
+    correction: CorrectionRecord
     samples: Reference | None
 
 
 def run_autofocus(run: Run, pending: PendingSteps) -> Focus:
     """Find the z-positions of all fields; a focus surface of an earlier run is kept."""
     setup, checkpoint = run.setup, run.checkpoint
-    job = setup.focus_job
-    if checkpoint.focused and checkpoint.described:
-        return Focus(_planes(job, checkpoint.centres_um), None)
+    kept = checkpoint.correction
+    job = replace(setup.focus_job, folder=run.location, kept=kept)
+    if kept is not None and checkpoint.described:
+        return Focus(_planes(job, checkpoint.centres_um), kept, None)
     result, crops = find_z_positions(run, pending, job)
     samples = pending.calls.store(crops)
-    if checkpoint.focused:  # fields on disk were captured at its heights
-        return Focus(_planes(job, checkpoint.centres_um), samples)
+    if kept is not None:  # fields on disk were captured at its heights
+        return Focus(_planes(job, checkpoint.centres_um), kept, samples)
     create_mosaics(run.location, setup.plan, setup.dtype, setup.settings.origin_um)
     run.journal.write(result.to_event())
-    return Focus(_planes(job, result.centres_um), samples)
+    return Focus(_planes(job, result.centres_um), result.correction, samples)
 
 
 def _planes(job: FocusJob, centres_um: Mapping[tuple[int, int], float]) -> dict[Any, Heights]:

@@ -127,7 +127,7 @@ class ScanLoop:
         burn_s = settings.stress_seconds if settings.stress else 0.0
         job = StackJob(
             self._run.location, capture.field, record.z_um, settings.align, burn_s,
-            settings.task_timeout_s,
+            settings.task_timeout_s, self._focus.correction,
         )  # fmt: skip
         self._pending.submit(StackBatch(job, batch, record))
         in_flight = self.state.credits.taken

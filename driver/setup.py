@@ -9,6 +9,7 @@ from actors import query_microscope
 from cluster.failures import cause_of, one_line
 from cluster.nodes import capture_placements
 from config import Settings
+from microscope.correction_files import with_fields
 from microscope.opening import Setup, prepare, with_absolute_paths
 from scan.errors import InputError, ScanError
 
@@ -16,7 +17,7 @@ from scan.errors import InputError, ScanError
 def resolve_setup(settings: Settings) -> Setup:
     """Decide what the settings leave open, from the recording or from the microscopes."""
     if not settings.configurations:
-        return prepare(settings)
+        return with_fields(prepare(settings))
     settings = with_absolute_paths(settings)
     placements = capture_placements(settings, len(settings.configurations))
     answers = [
@@ -29,7 +30,7 @@ def resolve_setup(settings: Settings) -> Setup:
             expected = f"{setups[0].frames} as of the first"
             hint = "set both to the same binning, ROI and type"
             raise InputError(name, expected, other.frames, hint)
-    return setups[0]
+    return with_fields(setups[0])
 
 
 def _answer(answer: Any, timeout_s: float) -> Setup:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.surface import FocusSurface, fit_surface
+from scan.correction import UNCORRECTED, CorrectionRecord
 from scan.errors import FocusError
 from scan.focusing import FocusJob, FocusPeak, FocusResult, RejectedSample
 from scan.plan import Field
@@ -15,7 +16,12 @@ Peaks = Mapping[Field, FocusPeak]
 Sweep = tuple[Field, SweepRecord]
 
 
-def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusResult:
+def z_positions(
+    peaks: Peaks,
+    job: FocusJob,
+    sweeps: Sequence[Sweep],
+    correction: CorrectionRecord = UNCORRECTED,
+) -> FocusResult:
     """Fit the focus surface through the accepted peaks; it gives the height of every field.
 
     Parameters
@@ -24,6 +30,8 @@ def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusRe
         Best height of each sample field, accepted or not.
     sweeps : sequence of (Field, SweepRecord)
         Every sweep with its field.
+    correction : CorrectionRecord
+        How frames are corrected, as the result says.
 
     Raises
     ------
@@ -45,6 +53,7 @@ def z_positions(peaks: Peaks, job: FocusJob, sweeps: Sequence[Sweep]) -> FocusRe
         kept=int(surface.kept.sum()) if surface else 0,
         rejected=(*wrong, *_outliers(surface, accepted)),
         surface=surface.kind if surface else "none",
+        correction=correction,
         residual_um=surface.residual_um if surface else 0.0,
         samples=tuple((f.stripe, f.field, round(peak.z_um, 3)) for f, peak in peaks.items()),
         first_exposure_s=min(record.began_s for _, record in sweeps),

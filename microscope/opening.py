@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from config import Settings, is_file
+from config import ESTIMATE, Settings, is_file
 from microscope import Microscope
 from microscope.coordinates import Unclear
 from microscope.micromanager import MicroManagerConfig, MicroManagerMicroscope
@@ -21,6 +21,7 @@ from microscope.recorded_layout import lay_out
 from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
+from scan.correction import NO_FIELDS, Correction
 from scan.errors import CaptureError, InputError
 from scan.focusing import WIDENING_FACTOR, FocusJob
 from scan.layout import make_placed_plan, make_plan
@@ -28,6 +29,7 @@ from scan.plan import ScanPlan
 
 log = logging.getLogger(__name__)
 
+MAX_SAMPLES_BYTES = 256 * 10**6  # of whole autofocus images in the object store
 MAX_SLIDE_MM2 = 400  # every camera process lays out all objects: about 20 s for this size
 
 
@@ -56,6 +58,8 @@ class Setup:
         Of these, what concerns the answer: it is said again at its end.
     bits : int or None
         Bits of a pixel that carry light, if fewer than its type has.
+    correction : Correction
+        The fields that the settings name.
     """
 
     settings: Settings
@@ -70,6 +74,7 @@ class Setup:
     warnings: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     bits: int | None = None
+    correction: Correction = NO_FIELDS
 
     @property
     def batch_bytes(self) -> int:
@@ -91,7 +96,16 @@ class Setup:
     @property
     def focus_job(self) -> FocusJob:
         """What autofocus needs to know of the scan."""
-        return FocusJob(self.plan, self.settings, self.planes, self.z_step_um, self.recorded_z_um)
+        planes = self.planes, self.z_step_um, self.recorded_z_um
+        return FocusJob(self.plan, self.settings, *planes, self.correction)
+
+    @property
+    def whole_samples(self) -> bool:
+        """Whether autofocus images are kept whole: if the flat needs that, or there is room."""
+        samples = min(self.settings.focus_samples * self.settings.stripes, len(self.plan.fields))
+        image_bytes = math.prod(self.plan.frame_shape) * self.dtype.itemsize
+        fit = samples * image_bytes <= MAX_SAMPLES_BYTES
+        return fit or self.settings.flat_field == ESTIMATE
 
 
 T = TypeVar("T")
@@ -316,6 +330,7 @@ def open_simulated(setup: Setup, camera: int) -> Microscope:
         seed=settings.seed,
         settle_ms=settings.settle_ms,
         stage_speed_um_per_ms=settings.stage_speed_um_per_ms,
+        vignetting=settings.vignetting,
     )
 
 

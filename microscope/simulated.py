@@ -60,6 +60,8 @@ class SimulatedMicroscope:
         Settling time after every move.
     stage_speed_um_per_ms, focus_speed_um_per_ms : float
         Of the xy stage and of the focus drive, which move simultaneously.
+    vignetting : float
+        Share of its light that a frame lacks in the corners.
     clock, sleep : callable
         Wall clock in s and wait in s; tests replace them.
     """
@@ -73,6 +75,7 @@ class SimulatedMicroscope:
     settle_ms: float = 2.0
     stage_speed_um_per_ms: float = 10.0
     focus_speed_um_per_ms: float = 1.0
+    vignetting: float = 0.0
     clock: Callable[[], float] = now_s
     sleep: Callable[[float], None] = time.sleep
 
@@ -121,6 +124,8 @@ class SimulatedMicroscope:
         for index in self._in_view(x_um, y_um, sigma_px):
             patch, corner = self._image_of(int(index), first_px, float(sigma_px[index]))
             _add(light, patch, corner)
+        if self.vignetting:
+            light *= vignetted(self.frame_shape, self.vignetting)
         return light
 
     def _check(self, x_um: float, y_um: float, z_um: Sequence[float]) -> None:
@@ -204,6 +209,17 @@ class SimulatedMicroscope:
         light = body**2 * (3 - 2 * body) * specimen.brightness[index]
         light *= _texture(y_um, x_um, int(specimen.texture_seed[index]))
         return np.asarray(light, np.float32)
+
+
+@lru_cache(maxsize=2)
+def vignetted(frame_shape: tuple[int, int], share: float) -> np.ndarray:
+    """Return the light over a frame, (y, x) float32: 1 in the centre, 1 - share in the corners.
+
+    It falls as cos⁴ of the angle to the optical axis.
+    """
+    y, x = (np.linspace(-1, 1, size) for size in frame_shape)
+    tangent = (1 / math.sqrt(1 - share) - 1) * (y[:, None] ** 2 + x**2) / 2
+    return np.asarray(1 / (1 + tangent) ** 2, np.float32)
 
 
 def _texture(y_um: np.ndarray, x_um: np.ndarray, seed: int) -> np.ndarray:

@@ -66,6 +66,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "caveats": list(begun.caveats) if begun else [],
         "specimen": _specimen(ever.last(Described)),
         "z_positions": _z_positions(ever.last(Focused)),
+        "correction": _correction(ever.last(Focused)),
         "flicker": _flicker(ever.of(Stacked)),
         "retries": _retries(ever),
         "timing": _timing(last),
@@ -93,6 +94,19 @@ def _named(event: Event | None, *names: str) -> dict[str, Any]:
 def _z_positions(focused: Focused | None) -> dict[str, Any]:
     found = _named(focused, "sampled", "kept", "rejected", "surface", "residual_um")
     return found | ({"rejected": list(found["rejected"])} if "rejected" in found else {})
+
+
+def _correction(focused: Focused | None) -> dict[str, Any]:
+    """How frames were corrected; an empty dictionary if they were not."""
+    if not focused or not (record := focused.correction):
+        return {}
+    found: dict[str, Any] = {
+        "flat": record.flat or None,
+        "dark": "dark_field.tif" in dict(record.files),
+    }
+    if record.flat == "estimate":
+        found |= {"degree": record.degree, "places": record.places, "scatter": record.scatter}
+    return found
 
 
 def _specimen(described: Described | None) -> dict[str, Any]:
@@ -268,6 +282,7 @@ def format_summary(summary: Summary) -> list[str]:
         *_stress(summary),
         *_faults(summary),
         *_dark(summary["specimen"]),
+        *_corrected(summary["correction"]),
         *(f"check the counts: {doubt}" for doubt in doubts(summary)),
         *_uneven(summary),
         *(f"note: {caveat}" for caveat in summary["caveats"]),
@@ -311,6 +326,17 @@ def _focus(focus: Mapping[str, Any]) -> list[str]:
 def _dark(specimen: Mapping[str, Any]) -> list[str]:
     """What was counted, where it is not what users expect."""
     return ["objects are darker than the ground"] if specimen.get("polarity") == "dark" else []
+
+
+def _corrected(correction: Mapping[str, Any]) -> list[str]:
+    """By what frames were divided, and whether the dark was subtracted first."""
+    if not correction:
+        return []
+    dark = "dark field" if correction["dark"] else "no dark field"
+    if correction["flat"] != "estimate":
+        return [f"frames corrected: {'flat field, ' if correction['flat'] else ''}{dark}"]
+    scatter = f"{correction['places']} places that agree within {100 * correction['scatter']:.1f} %"
+    return [f"frames corrected: flat field estimated from {scatter}, {dark}"]
 
 
 def doubts(summary: Summary) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from zlib import crc32
 
 from config import current_names
+from scan.correction import UNCORRECTED, CorrectionRecord
 from scan.errors import InputError
 from scan.events import (
     COMPLETE,
@@ -79,6 +80,11 @@ class Checkpoint:
         """The best focus height of every field, by (stripe, field)."""
         centres = self.focused.centres_um if self.focused else ()
         return {(stripe, field): z_um for stripe, field, z_um in centres}
+
+    @property
+    def correction(self) -> CorrectionRecord | None:
+        """How the frames of the run are corrected; None if that is not known."""
+        return (self.focused.correction or UNCORRECTED) if self.focused else None
 
     def require_same_run(self, fingerprint: Mapping[str, Any], location: str) -> None:
         """Raise InputError unless what would be scanned now has the answer of the run that began

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from config import MAX_FIELDS
+from scan.correction import CorrectionRecord
 from scan.plan import Field as ScanField
 from scan.plan import ScanPlan
 from scan.text import MAX_REASON_CHARS, one_line
@@ -199,7 +200,10 @@ Height = tuple[Index, Index, Number]  # stripe, field, z_um
 
 
 class Focused(Event):
-    """The focus surface was fitted: heights as (stripe, field, z_um), and the samples."""
+    """The focus surface was fitted: heights as (stripe, field, z_um), and the samples.
+
+    `correction` is missing if frames are used as they are.
+    """
 
     event: Literal["focused"] = "focused"
     first_exposure_s: Number
@@ -211,6 +215,7 @@ class Focused(Event):
     residual_um: Number
     centres_um: tuple[Height, ...]
     samples: tuple[Height, ...] = ()
+    correction: CorrectionRecord | None = None
 
 
 class Described(Event, Work):

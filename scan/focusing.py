@@ -3,7 +3,8 @@
 from collections.abc import Generator
 from dataclasses import KW_ONLY, dataclass
 
-from config import Settings
+from config import ESTIMATE, Settings
+from scan.correction import NO_FIELDS, UNCORRECTED, Correction, CorrectionRecord
 from scan.events import Focused
 from scan.plan import Field, ScanPlan
 
@@ -59,6 +60,8 @@ class FocusResult:
         Best height by (stripe, field).
     samples : tuple of (stripe, field, z_um)
         Measured height of every sample, accepted or not.
+    correction : CorrectionRecord
+        How frames are corrected.
     """
 
     first_exposure_s: float
@@ -70,6 +73,7 @@ class FocusResult:
     residual_um: float
     centres_um: dict[tuple[int, int], float]
     samples: tuple[tuple[int, int, float], ...] = ()
+    correction: CorrectionRecord = UNCORRECTED
 
     def to_event(self) -> Focused:
         """Return what the journal says of it."""
@@ -83,6 +87,7 @@ class FocusResult:
             residual_um=round(self.residual_um, 4),
             centres_um=tuple((*place, z_um) for place, z_um in self.centres_um.items()),
             samples=self.samples,
+            correction=self.correction if self.correction.files else None,
         )
 
 
@@ -110,13 +115,25 @@ def stack_heights(centre_um: float, planes: int, step_um: float) -> tuple[float,
 
 @dataclass(frozen=True)
 class FocusJob:
-    """What autofocus needs to know of the scan; recorded heights cannot be chosen."""
+    """What autofocus needs to know of the scan; recorded heights cannot be chosen.
+
+    `correction` has the fields that the settings name, `folder` is that of the run, and `kept` is
+    the correction that an earlier run began with.
+    """
 
     plan: ScanPlan
     settings: Settings
     planes: int
     z_step_um: float
     recorded_z_um: tuple[float, ...] | None = None
+    correction: Correction = NO_FIELDS
+    folder: str = ""
+    kept: CorrectionRecord | None = None
+
+    @property
+    def estimate_flat(self) -> bool:
+        """Whether the flat field is estimated from the autofocus images."""
+        return self.settings.flat_field == ESTIMATE
 
     def planes_at(self, centre_um: float) -> tuple[float, ...]:
         """Return the heights of a z-stack's planes around a field's best height."""

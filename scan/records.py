@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from scan.correction import UNCORRECTED, CorrectionRecord
 from scan.plan import Field, Span
 
 
@@ -84,6 +85,7 @@ class StackJob:
     align: bool
     burn_s: float = 0.0  # under stress
     limit_s: float | None = None  # after which the task counts as hung
+    correction: CorrectionRecord = UNCORRECTED
 
 
 @dataclass(frozen=True)

@@ -96,17 +96,13 @@ def test_a_setting_is_not_given_by_two_names() -> None:
 MAY_CHANGE = (
     "replay_path check_recording mm_config microscopes adapters stage_limits_um focus_limits_um "
     "device_timeout_s bursts scan_predictor retries watchdog_s camera_start_s task_timeout_s "
-    "address capture_on num_cpus object_store_mb store_fraction stress stress_seconds"
+    "address capture_on num_cpus object_store_mb store_fraction stress stress_seconds "
+    "flat_field dark_field"
 )
 NO_OPTIONS = (
     "name_pattern channel layout check_recording microscopes adapters binning roi_px origin_um "
     "stage_limits_um focus_limits_um backlash_um device_timeout_s bursts camera_start_s "
-    "task_timeout_s saturated_limit capture_on store_fraction"
-)
-NO_OPTIONS = (
-    "name_pattern channel layout check_recording microscopes adapters binning roi_px origin_um "
-    "stage_limits_um focus_limits_um backlash_um device_timeout_s bursts camera_start_s "
-    "task_timeout_s saturated_limit capture_on store_fraction"
+    "task_timeout_s saturated_limit capture_on store_fraction vignetting flat_field dark_field"
 )
 
 

@@ -306,3 +306,15 @@ def test_brightness_and_exposure_scale_the_light() -> None:
     long = light_of(microscope_on(dim, exposure_ms=10.0), 1.0)
 
     np.testing.assert_allclose(short, long, atol=1e-3)
+
+
+def test_corners_lack_the_light_that_is_asked_for() -> None:
+    """Light falls smoothly from the centre to the corners; by default it does not."""
+    empty = specimen_of()
+    even = microscope_on(empty).electrons(0, 0, 0)
+    light = microscope_on(empty, vignetting=0.45).electrons(0, 0, 0) / even
+
+    np.testing.assert_allclose(light[[0, 0, -1, -1], [0, -1, 0, -1]], 0.55, rtol=1e-5)
+    np.testing.assert_allclose(light[63:65, 63:65], 1, rtol=1e-3)
+    assert (np.diff(light[64, 64:]) < 0).all()
+    np.testing.assert_array_equal(even, even[0, 0])

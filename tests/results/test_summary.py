@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from results.summary import MAX_LISTED_SAMPLES, format_summary, summarise
+from scan.correction import CorrectionRecord
 from scan.events import Begun, Damaged, Finished, Focused, Stacked
 from tests.results.scans import events_of_a_scan, resumed_scan
 
@@ -133,3 +134,30 @@ def test_flicker_above_three_percent_is_told_once(flicker: float, told: int) -> 
     assert len(lines) == told
     assert all("2 of 2 fields (5 % at most)" in line for line in lines)
     assert summary["flicker"] == {"fields": 2 * told, "max": flicker}
+
+
+FLAT, DARK = ("flat_field.tif", 1), ("dark_field.tif", 2)
+CORRECTIONS = {
+    "flat field, dark field": CorrectionRecord(flat="file", files=(FLAT, DARK)),
+    "flat field, no dark field": CorrectionRecord(flat="file", files=(FLAT,)),
+    "frames corrected: dark field": CorrectionRecord(files=(DARK,)),
+    "estimated from 18 places that agree within 0.4 %, dark field": CorrectionRecord(
+        flat="estimate", degree=4, places=18, scatter=0.004, files=(FLAT, DARK)
+    ),
+}
+
+
+@pytest.mark.parametrize("said", CORRECTIONS)
+def test_corrected_frames_are_told(said: str) -> None:
+    """One line says by what frames were corrected; none if they were not."""
+    events = [
+        event.model_copy(update={"correction": CORRECTIONS[said]})
+        if isinstance(event, Focused)
+        else event
+        for event in events_of_a_scan()
+    ]
+
+    (line,) = [line for line in format_summary(summarise(events)) if "corrected" in line]
+
+    assert said in line
+    assert "corrected" not in "\n".join(format_summary(summarise(events_of_a_scan())))

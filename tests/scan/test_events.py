@@ -49,6 +49,12 @@ LINES: dict[str, dict[str, object]] = {
         **STATISTICS,
         "reach_px": 64, "normalisation": [0.5],
     },
+    "corrected frames": sample(Focused).to_dict() | {
+        "correction": {
+            "flat": "estimate", "degree": 4, "places": 18, "scatter": 0.004,
+            "files": [["flat_field.tif", 7]],
+        }
+    },
 }  # fmt: skip
 DAMAGED = {
     "torn": b'{"time": 1.0, "event": "stac',
@@ -70,6 +76,10 @@ DAMAGED = {
     "a sample without reason": sample(Focused)
     .to_json()
     .replace('"rejected": []', '"rejected": [{"stripe": 0, "field": 0}]')
+    .encode(),
+    "a correction by no file": sample(Focused)
+    .to_json()
+    .replace('"rejected": []', '"rejected": [], "correction": {"files": [["../flat.tif", 1]]}')
     .encode(),
     "no CPU": json.dumps(sample(RayStarted).to_dict() | {"cpus": 0}).encode(),
     "cuts of other fields": json.dumps(sample(Begun).to_dict() | {"row_cuts": [0]}).encode(),
