@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from imaging import kernels
 from imaging.depth import BlockDepth, block_depth
 from imaging.flicker import AREAS, even_out, find_flicker
+from imaging.lone_pixels import leave_out_lone_pixels
 from imaging.steps import fuse_steps
 
 DTYPES = (np.uint8, np.uint16, np.float32)
@@ -132,12 +133,18 @@ def block_energy(frames: Frames) -> NDArray[np.float32]:
 
 
 def _measured(frames: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the energy of blocks and the light of areas, in one pass over the pixels."""
+    """Return the energy of blocks and the light of areas, in one pass over the pixels.
+
+    Pixels that stand out alone in every plane have no part in the energy.
+    """
+    frames = read_only_contiguous(frames)
     rows, columns = (-(-size // kernels.BLOCK_PX) for size in frames.shape[1:])
     energy = np.empty((len(frames), rows, columns), np.float32)
     light = np.empty((len(frames), AREAS, AREAS), np.float32)
-    for plane, result, areas in zip(read_only_contiguous(frames), energy, light, strict=True):
+    for plane, result, areas in zip(frames, energy, light, strict=True):
         kernels.block_energy(plane, result, areas)
+    leave_out_lone_pixels(frames, energy, rounding_energy(frames.dtype))
+    for result in energy:
         kernels.smooth_energy(result)
     return energy, light
 
@@ -145,8 +152,13 @@ def _measured(frames: Frames) -> tuple[NDArray[np.float32], NDArray[np.float32]]
 def _with_rounding(energy: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[np.float32]:
     """Add the noise of rounding in place; else dust in a saturated block is certain."""
     if np.issubdtype(dtype, np.integer):
-        energy += LAPLACIAN_NOISE * ROUNDING_VARIANCE
+        energy += np.float32(rounding_energy(dtype))
     return energy
+
+
+def rounding_energy(dtype: np.dtype[Any]) -> float:
+    """Return the energy that rounding to a type gives to a block."""
+    return LAPLACIAN_NOISE * ROUNDING_VARIANCE if np.issubdtype(dtype, np.integer) else 0.0
 
 
 def sharpen(image: Frames, blocks: BlockDepth, depth: Depth) -> None:
