@@ -74,8 +74,9 @@ def find_z_positions(
 
     used = job.kept or write_correction(job.folder, learn_correction(job, planes))
     correction = read_correction(job.folder, used)
-    images = crops([correct(plane, correction) for plane in planes])
-    return z_positions(peaks, job, sweeps, used), images
+    accepted = sum(peak.reason is None for peak in peaks.values())  # their planes come first
+    images = [correct(plane, correction) for plane in planes[: accepted or None]]
+    return z_positions(peaks, job, sweeps, used), crops(images)
 
 
 # ----------------------------------------------------------------------- estimate_statistics

@@ -96,10 +96,10 @@ class FocusSweeps:
                         raise outcome.failure.error
 
     def fit(self) -> FindZPositions:
-        """The task that follows; its images are those of peaks that are accepted, or else all."""
+        """The task that follows; its images are in order, those of accepted peaks first."""
         peaks = {field: self._peaks[field] for field in self._sequences}
-        accepted = [field for field, peak in peaks.items() if peak.reason is None]
-        shown = accepted or [field for field in peaks if field in self._planes]
+        shown = sorted(peaks.keys() & self._planes.keys(), key=lambda f: (f.stripe, f.field))
+        shown.sort(key=lambda field: peaks[field].reason is not None)
         planes = [self._planes[field] for field in shown]
         return FindZPositions(self._job, peaks, self._sweeps, planes)
 

@@ -44,7 +44,8 @@ class Sweep:
 
 @dataclass(frozen=True)
 class FindZPositions:
-    """Fit the focus surface through the peaks; `planes` are references to the sharpest planes."""
+    """Fit the focus surface through the peaks; `planes` are references to the sharpest planes,
+    those of accepted peaks first."""
 
     job: FocusJob
     peaks: Mapping[Field, FocusPeak]

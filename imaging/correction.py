@@ -1,7 +1,7 @@
-"""Correction of frames for the camera and the lamp: the dark first, then the flat.
+"""Correction of frames for the camera and the lamp: the dark first, then the flat, then defects.
 
 A field that is evenly lit gives flat x light + dark. Corrected frames are (frame - dark) / flat in
-the type of the frames and clipped to it.
+the type of the frames and clipped to it. Defect pixels get the light of those around.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.defects import fill_defects, learn_defects
 from imaging.focus import center_slice
 from imaging.kernels import compiled
 from imaging.shading import estimate_flat
@@ -33,26 +34,29 @@ def correct(frames: Image, correction: Correction) -> Image:
     """
     if not correction:
         return frames
+    whole = next(field.shape for field in correction if field is not None)
+    correction = correction.part(*map(center_slice, whole, frames.shape[-2:]))
     stack = read_only_contiguous(frames.reshape(-1, *frames.shape[-2:]))
-    flat, dark = _fields(correction, stack.shape[1:])
+    corrected = _lit_evenly(stack, correction)
+    if correction.defects is not None:
+        fill_defects(corrected, correction.defects)
+    return corrected.reshape(frames.shape)
+
+
+def _lit_evenly(stack: Image, correction: Correction) -> Image:
+    """Return a stack (z, y, x) without dark and shading, always a copy."""
+    if correction.flat is None and correction.dark is None:
+        return stack.copy()
+    one, none = np.ones(stack.shape[1:], np.float32), np.zeros(stack.shape[1:], np.float32)
+    flat = one if correction.flat is None else correction.flat
+    dark = none if correction.dark is None else correction.dark
     integer = np.issubdtype(stack.dtype, np.integer)
     least, top = (0, np.iinfo(stack.dtype).max) if integer else (-np.inf, np.inf)
     factor, shift = 1 / flat, rounding(stack) - dark / flat
     corrected = np.empty_like(stack)
     for plane, result in zip(stack, corrected, strict=True):
         correct_plane(plane, factor, shift, (np.float32(least), np.float32(top)), result)
-    return corrected.reshape(frames.shape)
-
-
-def _fields(correction: Correction, shape: tuple[int, ...]) -> tuple[Image, Image]:
-    """Return flat and dark for frames of a shape."""
-    whole = next(field.shape for field in correction if field is not None)
-    rows, columns = map(center_slice, whole, shape)
-    flat, dark = correction.part(rows, columns)
-    return (
-        np.ones(shape, np.float32) if flat is None else flat,
-        np.zeros(shape, np.float32) if dark is None else dark,
-    )
+    return corrected
 
 
 @compiled
@@ -70,7 +74,7 @@ def correct_plane(plane, factor, shift, bounds, out):  # type: ignore[no-untyped
 
 
 def learn_correction(job: FocusJob, planes: Sequence[Image]) -> Learned:
-    """Return the correction of a scan from its files and, if asked for, from autofocus images.
+    """Return the correction of a scan, from its files and from autofocus images.
 
     Parameters
     ----------
@@ -83,9 +87,20 @@ def learn_correction(job: FocusJob, planes: Sequence[Image]) -> Learned:
     ShadingError
         If the flat is to be estimated, and the images do not tell it.
     """
-    flat, dark = job.correction
-    if not job.estimate_flat:
-        return job.correction, {"flat": "file"} if flat is not None else {}
-    fit = estimate_flat(planes, dark)
-    facts = {"flat": "estimate", "degree": fit.degree, "scatter": round(fit.scatter, 5)}
-    return Correction(fit.flat, dark), facts | {"places": len(planes)}
+    correction = job.correction
+    facts: dict[str, Any] = {}
+    if job.estimate_flat:
+        fit = estimate_flat(planes, correction.dark)
+        correction = correction._replace(flat=fit.flat)
+        facts = {"flat": "estimate", "degree": fit.degree, "places": len(planes)}
+        facts["scatter"] = round(fit.scatter, 5)
+    elif correction.flat is not None:
+        facts = {"flat": "file"}
+    defects = learn_defects([correct(plane, correction) for plane in planes])
+    if defects.share:
+        facts |= {"specks": defects.specks, "defects": round(defects.share, 6)}
+    if defects.mask is not None:  # of large frames, images may be the centres only
+        mask = np.zeros(job.plan.frame_shape, bool)
+        mask[tuple(map(center_slice, mask.shape, defects.mask.shape))] = defects.mask
+        correction = correction._replace(defects=mask)
+    return correction, facts

@@ -63,6 +63,7 @@ def _normalised(flat: np.ndarray, name: str) -> np.ndarray:
 
 def checksums(setup: Setup) -> dict[str, int | str | None]:
     """Return what of the fields is part of a run's identity: their pixels, or the estimate."""
-    flat, dark = (None if f is None else crc32(f.data) for f in setup.correction)
+    fields = setup.correction.flat, setup.correction.dark
+    flat, dark = (None if f is None else crc32(f.data) for f in fields)
     estimated = ESTIMATE if setup.settings.flat_field == ESTIMATE else None
     return {"flat_field": estimated or flat, "dark_field": dark}

@@ -1,16 +1,17 @@
-"""The fields by which a run corrects its frames, kept in its folder as float32 TIFF files."""
+"""The fields by which a run corrects its frames, kept in its folder as TIFF files."""
 
 from functools import lru_cache
 from io import BytesIO
 from zlib import crc32
 
+import numpy as np
 import tifffile
 
 from results.storage import storage_at
 from scan.correction import Correction, CorrectionRecord, Learned
 from scan.errors import StorageError
 
-NAMES = {"flat": "flat_field.tif", "dark": "dark_field.tif"}  # of each field of a Correction
+NAMES = {"flat": "flat_field.tif", "dark": "dark_field.tif", "defects": "defects.tif"}
 
 
 def write_correction(folder: str, learned: Learned) -> CorrectionRecord:
@@ -20,6 +21,7 @@ def write_correction(folder: str, learned: Learned) -> CorrectionRecord:
     for field, pixels in correction._asdict().items():
         if pixels is not None:
             file = BytesIO()
+            pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
             tifffile.imwrite(file, pixels, photometric="minisblack", metadata=None)
             checksum = storage_at(folder).write_bytes(NAMES[field], file.getvalue())
             files.append((NAMES[field], checksum))
@@ -37,5 +39,6 @@ def read_correction(folder: str, record: CorrectionRecord) -> Correction:
             hint = "bring it back, or scan into a new folder"
             raise StorageError(f"{folder}/{name}", expected, got, hint)
         field = next(field for field, known in NAMES.items() if known == name)
-        fields[field] = tifffile.imread(BytesIO(data))
+        pixels = tifffile.imread(BytesIO(data))
+        fields[field] = pixels.astype(bool) if field == "defects" else pixels
     return Correction(**fields)

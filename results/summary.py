@@ -104,6 +104,7 @@ def _correction(focused: Focused | None) -> dict[str, Any]:
         "flat": record.flat or None,
         "dark": "dark_field.tif" in dict(record.files),
     }
+    found |= {"specks": record.specks, "defects": record.defects}
     if record.flat == "estimate":
         found |= {"degree": record.degree, "places": record.places, "scatter": record.scatter}
     return found
@@ -330,13 +331,26 @@ def _dark(specimen: Mapping[str, Any]) -> list[str]:
 
 def _corrected(correction: Mapping[str, Any]) -> list[str]:
     """By what frames were divided, and whether the dark was subtracted first."""
-    if not correction:
-        return []
+    dirt = _dirt(correction)
+    if not (correction.get("flat") or correction.get("dark")):
+        return dirt
     dark = "dark field" if correction["dark"] else "no dark field"
     if correction["flat"] != "estimate":
-        return [f"frames corrected: {'flat field, ' if correction['flat'] else ''}{dark}"]
+        flat = "flat field, " if correction["flat"] else ""
+        return [f"frames corrected: {flat}{dark}", *dirt]
     scatter = f"{correction['places']} places that agree within {100 * correction['scatter']:.1f} %"
-    return [f"frames corrected: flat field estimated from {scatter}, {dark}"]
+    return [f"frames corrected: flat field estimated from {scatter}, {dark}", *dirt]
+
+
+def _dirt(correction: Mapping[str, Any]) -> list[str]:
+    """What the camera shows at the same pixels of every field, and what was done about it."""
+    share = f"{100 * correction.get('defects', 0):.2g} % of the pixels"
+    if correction.get("specks"):
+        specks = f"{correction['specks']} specks or hot pixels in every field ({share})"
+        return [f"the camera shows {specks}; they were filled in, clean the sensor"]
+    if correction.get("defects"):
+        return [f"{share} show the same in every field; check that the stage moves"]
+    return []
 
 
 def doubts(summary: Summary) -> list[str]:

@@ -20,17 +20,21 @@ class Correction(NamedTuple):
         Light on the camera relative to its mean, which is 1.
     dark : (y, x) float32
         The camera's signal without light, in grey levels.
+    defects : (y, x) bool
+        Pixels that get the light of those around.
     """
 
     flat: NDArray[np.float32] | None = None
     dark: NDArray[np.float32] | None = None
+    defects: NDArray[np.bool_] | None = None
 
     def __bool__(self) -> bool:
         return any(each is not None for each in self)
 
     def part(self, rows: slice, columns: slice) -> "Correction":
         """Return the correction of a part of each frame."""
-        return Correction(*(each if each is None else each[rows, columns] for each in self))
+        parts = {k: v[rows, columns] for k, v in self._asdict().items() if v is not None}
+        return Correction(**parts)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class CorrectionRecord:
     degree, places, scatter :
         Of an estimate: degree of its polynomial, frames used, and the relative difference, root
         mean square, between flats of two thirds of them and of the others.
+    specks, defects :
+        What the camera shows at the same pixels of every field: number of specks, and their share
+        of the frame. It is in a file if it is filled by the light around.
     files : tuple of (name, crc32)
         The fields in the run folder.
     """
@@ -52,6 +59,8 @@ class CorrectionRecord:
     degree: Count = 0
     places: Count = 0
     scatter: Share = 0.0
+    specks: Count = 0
+    defects: Share = 0.0
     files: tuple[tuple[Annotated[str, Field(pattern=r"^\w+\.tif$")], Count], ...] = ()
 
 

@@ -87,7 +87,7 @@ class FocusResult:
             residual_um=round(self.residual_um, 4),
             centres_um=tuple((*place, z_um) for place, z_um in self.centres_um.items()),
             samples=self.samples,
-            correction=self.correction if self.correction.files else None,
+            correction=None if self.correction == UNCORRECTED else self.correction,
         )
 
 

@@ -44,7 +44,7 @@ def test_a_flat_is_normalised_and_a_dark_is_not(tmp_path: Path, name: str) -> No
     file = tmp_path / "a.tif"
     TAKEN[name](file)
 
-    flat, dark = setup_with(flat_field=str(file), dark_field=str(file)).correction
+    flat, dark, _ = setup_with(flat_field=str(file), dark_field=str(file)).correction
 
     assert flat is not None
     assert dark is not None

@@ -16,13 +16,15 @@ FLAT = np.random.default_rng(1).uniform(0.5, 1.5, (16, 24)).astype(np.float32)
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """Pixels come back as they were, and twice the same bytes are written."""
-    learned = Correction(FLAT, FLAT + 100), {"flat": "file"}
+    learned = Correction(FLAT, FLAT + 100, FLAT > 1), {"flat": "file"}
 
     record = write_correction(str(tmp_path), learned)
-    flat, dark = read_correction(str(tmp_path), record)
+    flat, dark, defects = read_correction(str(tmp_path), record)
 
     np.testing.assert_array_equal(flat, FLAT)
     np.testing.assert_array_equal(dark, FLAT + 100)
+    np.testing.assert_array_equal(defects, FLAT > 1)
+    assert defects.dtype == bool
     assert write_correction(str(tmp_path), learned) == record
     assert record.flat == "file"
 

@@ -51,7 +51,8 @@ LINES: dict[str, dict[str, object]] = {
     },
     "corrected frames": sample(Focused).to_dict() | {
         "correction": {
-            "flat": "estimate", "degree": 4, "places": 18, "scatter": 0.004,
+            "flat": "estimate", "degree": 4, "places": 18, "scatter": 0.004, "specks": 2,
+            "defects": 0.001,
             "files": [["flat_field.tif", 7]],
         }
     },

@@ -115,7 +115,7 @@ def test_the_flat_of_a_run_serves_another(
     code, summary = scan(tmp_path / "run", flat_field=flat, dark_field=dark)
 
     assert code == 0
-    assert summary["correction"] == {"flat": "file", "dark": True}
+    assert summary["correction"] == {"flat": "file", "dark": True, "specks": 0, "defects": 0.0}
     assert summary["digest"] == estimated[1]["digest"]
 
 
@@ -130,6 +130,32 @@ def test_too_few_places_end_the_scan_with_the_reason(
     assert code == 1
     assert summary["fields"]["captured"] == 0
     assert "expected at least 6 places, got" in capsys.readouterr().err
+
+
+def test_what_lies_on_the_sensor_is_told_and_not_counted(
+    local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 18 recorded fields with two discs each and one that all show, 36 objects are counted."""
+    y, x = np.mgrid[:128, :128]
+    (tmp_path / "fields").mkdir()
+    for number, generator in enumerate(np.random.default_rng(5).spawn(18)):
+        light = np.full((128, 128), 200.0)
+        ground = [(16, 96), (96, 16), (96, 60), (96, 96), (56, 16)]
+        for at in [(36, 40), *generator.permutation(ground)[:2]]:
+            light += 1500 * np.clip(7 - np.hypot(y - at[0], x - at[1]), 0, 1)
+        frames = generator.poisson(np.stack([light] * 3)).astype(np.uint16)
+        file = tmp_path / "fields" / f"{number:02d}.tif"
+        tifffile.imwrite(file, frames, photometric="minisblack")
+    folder = tmp_path / "run"
+
+    options = ["--microscope", "replay", "--replay-path", str(tmp_path / "fields")]
+    code = main.main(["--plain", *options, "--stripes", "3", "--out", str(folder)])
+
+    summary = json.loads((folder / "summary.json").read_text())
+    assert code == 0
+    assert summary["objects"] == 36
+    assert summary["correction"]["specks"] == 1
+    assert "the camera shows 1 specks or hot pixels" in capsys.readouterr().out
 
 
 def test_a_flat_of_another_size_is_a_mistake(
