@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -93,3 +94,17 @@ def test_too_little_is_left_alone(
     planes, rows, columns = shape
 
     assert focus_stack(lit(scene[0], WHITE)[:planes, :rows, :columns]).flicker == 0
+
+
+def test_small_bright_beads_are_no_flicker() -> None:
+    """Beads that blur over sampled rows and between them do not look like a lamp that flickers."""
+    rows, columns = np.mgrid[:160, :160]
+    centres = [(40, 40), (40, 120), (120, 40), (120, 120), (80, 80)]
+    away = np.min([np.hypot(rows - y, columns - x) for y, x in centres], axis=0)
+    beads = 50_000 * np.clip(3.5 - away, 0, 1).astype(np.float32)
+    for best in (3.5, 4.0, 4.5):
+        blurs = [float(np.hypot(1, 3 * (plane - best))) for plane in range(9)]
+        light = [1000 + cv2.GaussianBlur(beads, (0, 0), blur) for blur in blurs]
+        frames = np.random.default_rng(4).poisson(light).astype(np.uint16)
+
+        assert focus_stack(frames).flicker == 0
