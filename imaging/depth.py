@@ -28,6 +28,9 @@ STEP_HAZE, HAZE_REACH_BLOCKS = 0.6, 12
 # measured for 0.7 to 2 px; two standard deviations contain the visible part.
 MIN_BLUR_PX, BLUR_PX_PER_CURVATURE, BLUR_REACH = 0.25, 0.5, 2.0
 TRUSTED_QUARTILE = 75  # the strongest quarter of the blocks gives the curvature
+# In few planes the noise is at least this share of the energy of the emptiest blocks. All of it
+# would leave nothing of some of them, whose logarithm is as good as infinite.
+FEW_PLANES, EMPTY_PERCENTILE, EMPTY_SHARE = 4, 5, 0.5
 SPARSE = (slice(None, None, 2),) * 2  # every fourth block suffices for a typical value
 ENOUGH = 0.05  # confidence at which farther neighbours have equal weight
 
@@ -82,7 +85,7 @@ def block_depth(energy: NDArray[np.float32]) -> BlockDepth:
     # Noise varies with saturation, so a block is compared with the typical floor, too.
     confidence = _confidence(height, np.maximum(mean, np.median(floor[SPARSE])))
     inner = (best > 0) & (best < len(energy) - 1)
-    offset, bend = _parabola(around - floor)
+    offset, bend = _parabola(around - _noise_below(floor, len(energy)))
     peak = np.asarray(best + np.where(inner, offset, 0), np.float32)
     signal = height - floor
     curvature = _typical(bend, signal, inner & (confidence > 0))
@@ -115,6 +118,17 @@ def not_haze(signal: Blocks, reach: float, haze: float = 0.03, step: int = 1) ->
 
 def _certainty(signal: Blocks, haze: Any) -> Blocks:
     return np.asarray(np.square(signal / np.maximum(signal + haze, 1e-6)), np.float32)
+
+
+def _noise_below(floor: Blocks, planes: int) -> Any:
+    """Return what to subtract from the energies around the peak: that of noise.
+
+    In few planes the least energy is mostly one of those around the peak, with the block's own
+    signal in it: curvature would be many times too large. There the emptiest blocks show the noise.
+    """
+    if planes > FEW_PLANES:
+        return floor
+    return np.minimum(floor, EMPTY_SHARE * np.percentile(floor, EMPTY_PERCENTILE))
 
 
 def _parabola(around: NDArray[np.float32]) -> tuple[Blocks, Blocks]:

@@ -82,3 +82,27 @@ def test_saturated_discs_have_no_halo(apart: int) -> None:
 
     assert abs(focus_stack(frames).image[ring].mean() - truth.mean()) < 5
     assert frames.max(axis=0)[ring].mean() - truth.mean() > 5_000
+
+
+@pytest.mark.parametrize("planes", [3, 4, 5, PLANES])
+@pytest.mark.parametrize("blur", [0.7, 1.5, 3.0])
+@pytest.mark.parametrize(("radius", "light"), [(3, 10_000), (3, 50_000), (8, 10_000)])
+def test_bright_beads_have_no_dark_ring(
+    planes: int, blur: float, radius: float, light: float
+) -> None:
+    """Nowhere is the smoothed image darker than the darkest smoothed ground of the planes."""
+    size, middle = 160, (planes - 1) / 2
+    rows, columns = np.mgrid[:size, :size]
+    centres = [(40, 40), (40, 120), (120, 40), (120, 120), (80, 80)]
+    away = np.min([np.hypot(rows - y, columns - x) for y, x in centres], axis=0)
+    beads = light * np.clip(radius - away + 0.5, 0, 1)
+    for depth in (middle - 1, middle - 0.5, middle, middle + 0.5):
+        generator = np.random.default_rng(int(10 * depth))
+        widths = [float(np.hypot(1, blur * (plane - depth))) for plane in range(planes)]
+        light_of = [1000 + blurred(beads, width) for width in widths]
+        frames = np.clip(generator.poisson(light_of), 0, 65_535).astype(np.uint16)
+
+        image = focus_stack(frames).image
+
+        darkest = min(blurred(frame, 2).min() for frame in frames)
+        assert blurred(image, 2).min() >= darkest - 2, depth  # a fifth of a percent of the ground
