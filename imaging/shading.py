@@ -24,6 +24,7 @@ FOLDS = 3  # of the places, each left out once
 SAME_LOSS = 1.003  # a higher degree must predict places that were left out better than this
 MAX_SCATTER = 0.03  # between a flat of two thirds of the places and one of the others
 MIN_LIGHT = 1.0  # above the dark, in deviations of a pixel's noise
+MIN_LEVELS = 50.0  # above the dark, where noise does not hide rounding: that is 1 % of it
 ROUNDS = 30  # of reweighting
 FAR = 2.0  # residual, in deviations, at which an area has a quarter of its weight
 MIN_DEVIATION = 1e-4  # of residuals of log light
@@ -58,8 +59,8 @@ def estimate_flat(planes: Sequence[Image], dark: Image | None = None) -> FlatFit
     Raises
     ------
     ShadingError
-        If the frames do not tell: too few places, no light over the dark, or flats of different
-        places that differ by more than `MAX_SCATTER`.
+        If the frames do not tell: too few places, no light over the dark, light that is rounded
+        away, or flats of different places that differ by more than `MAX_SCATTER`.
     """
     if len(planes) < MIN_PLACES:
         raise _refusal(f"at least {MIN_PLACES} places", f"{len(planes)}")
@@ -97,7 +98,8 @@ def _area_medians(plane: Image) -> Floats:
 def _require_light(light: Floats, planes: Sequence[Image]) -> None:
     level = float(np.median(light))
     noise = float(np.median([_noise(plane) for plane in planes]))
-    if level <= 0 or level < MIN_LIGHT * noise:
+    rounded = np.issubdtype(planes[0].dtype, np.integer) and noise < 1
+    if level <= 0 or level < MIN_LIGHT * noise or (rounded and level < MIN_LEVELS):
         got = f"{level:.3g} grey levels, with noise of {noise:.3g}"
         raise _refusal("light over the dark", got)
 

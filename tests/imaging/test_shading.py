@@ -114,9 +114,15 @@ def blank(generator: np.random.Generator) -> Image:
     return np.zeros((SIZE, SIZE))
 
 
+def faint(generator: np.random.Generator) -> Image:
+    """Light of few grey levels."""
+    return cells(generator) / 5000
+
+
 REFUSED: dict[str, tuple[Callable[[np.random.Generator], Image], int, str]] = {
     "too few places": (cells, MIN_PLACES - 1, "at least 6 places, got 5"),
     "no light over the dark": (blank, PLACES, "light over the dark, got"),
+    "light that is rounded away": (faint, PLACES, "light over the dark, got 4 grey levels"),
     "places that do not agree": (tilted, PLACES, "agree within 3 %, got a scatter of"),
 }
 
@@ -126,7 +132,12 @@ def test_frames_that_do_not_tell_are_refused(name: str) -> None:
     """One line says what was expected and found, and what to do instead."""
     specimen, places, said = REFUSED[name]
 
+    frames = frames_of(specimen, places, falling(), 75)
+    if specimen is faint:  # and no noise
+        generators = np.random.default_rng(76).spawn(places)
+        frames = [np.rint(OFFSET + faint(g) * falling()).astype(np.uint16) for g in generators]
+
     with pytest.raises(ShadingError, match=said) as refusal:
-        estimate_flat(frames_of(specimen, places, falling(), 75), DARK)
+        estimate_flat(frames, DARK)
 
     assert "measure a flat and name its file" in str(refusal.value)
