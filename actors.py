@@ -61,8 +61,7 @@ class CaptureActor:
         frames = batch.frames[:, rows, columns]
         curve, noise = sharpness(frames)
         record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0], batch.ended_s)
-        shown = batch.frames if self._setup.whole_samples else frames
-        return record, shown[int(np.argmax(curve))]
+        return record, (batch.frames if self._setup.whole_samples else frames)[np.argmax(curve)]
 
     def _expose(self, field: Field, z_um: tuple[float, ...]) -> ZStack:
         """Take a z-stack; CaptureError if frames of a real exposure are damaged."""

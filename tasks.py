@@ -16,6 +16,7 @@ import ray
 from numpy.typing import NDArray
 
 from cluster.workers import prefault_object_store, run_low_priority
+from imaging.correction import correct, correct_samples, learn_correction
 from imaging.detection import DetectionStatistics, measure
 from imaging.focus import crops
 from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_core, scan_numbers
@@ -70,12 +71,8 @@ def find_z_positions(
     Crops of the sharpest planes go with it: they show what the specimen looks like. All frames of
     the scan are corrected as these are; the fields for that are written to the run folder.
     """
-    from imaging.correction import correct, learn_correction
-
     used = job.kept or write_correction(job.folder, learn_correction(job, planes))
-    correction = read_correction(job.folder, used)
-    accepted = sum(peak.reason is None for peak in peaks.values())  # their planes come first
-    images = [correct(plane, correction) for plane in planes[: accepted or None]]
+    images = correct_samples(peaks, planes, read_correction(job.folder, used))
     return z_positions(peaks, job, sweeps, used), crops(images)
 
 
@@ -103,7 +100,6 @@ def stack_batch(job: StackJob, frames: Array) -> StackRecord:
 def stack(job: StackJob, frames: Array) -> tuple[tuple[int, int], float]:
     """Write the focus stack of a batch; returns the checksums of image and depth, and flicker."""
     from imaging.alignment import align
-    from imaging.correction import correct
     from imaging.stacking import focus_stack
 
     frames = correct(frames, read_correction(job.folder, job.correction))

@@ -98,8 +98,7 @@ class FocusSweeps:
     def fit(self) -> FindZPositions:
         """The task that follows; its images are in order, those of accepted peaks first."""
         peaks = {field: self._peaks[field] for field in self._sequences}
-        shown = sorted(peaks.keys() & self._planes.keys(), key=lambda f: (f.stripe, f.field))
-        shown.sort(key=lambda field: peaks[field].reason is not None)
+        shown = sorted(self._planes, key=lambda f: (peaks[f].reason is not None, f.stripe, f.field))
         planes = [self._planes[field] for field in shown]
         return FindZPositions(self._job, peaks, self._sweeps, planes)
 

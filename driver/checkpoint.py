@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from config import FREE_ON_RESUME, marked
-from microscope.correction_files import checksums
 from microscope.opening import Setup
 from prediction import Predictor
 from results.files import readable
@@ -41,4 +40,4 @@ def run_fingerprint(setup: Setup, predictor: Predictor) -> dict[str, Any]:
     """All that decides the answer: the settings, the pixels of a recording, the model."""
     settings = setup.settings.model_dump(mode="json", exclude=marked(FREE_ON_RESUME))
     source = setup.recording.checksum if setup.recording else setup.frames
-    return {"input": source, **settings, **checksums(setup), **predictor.to_event()}
+    return {"input": source, **settings, **setup.fields, **predictor.to_event()}

@@ -4,7 +4,7 @@ A field that is evenly lit gives flat x light + dark. Corrected frames are (fram
 the type of the frames and clipped to it. Defect pixels get the light of those around.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from imaging.defects import fill_defects, learn_defects
 from imaging.focus import center_slice
 from imaging.kernels import compiled
 from imaging.shading import estimate_flat
-from imaging.stacking import read_only_contiguous, rounding
 from scan.correction import Correction, Learned
-from scan.focusing import FocusJob
+from scan.focusing import FocusJob, FocusPeak
+from scan.plan import Field
 
 Image = NDArray[Any]
 
@@ -36,7 +36,7 @@ def correct(frames: Image, correction: Correction) -> Image:
         return frames
     whole = next(field.shape for field in correction if field is not None)
     correction = correction.part(*map(center_slice, whole, frames.shape[-2:]))
-    stack = read_only_contiguous(frames.reshape(-1, *frames.shape[-2:]))
+    stack = frames.reshape(-1, *frames.shape[-2:])
     corrected = _lit_evenly(stack, correction)
     if correction.defects is not None:
         fill_defects(corrected, correction.defects)
@@ -50,11 +50,13 @@ def _lit_evenly(stack: Image, correction: Correction) -> Image:
     one, none = np.ones(stack.shape[1:], np.float32), np.zeros(stack.shape[1:], np.float32)
     flat = one if correction.flat is None else correction.flat
     dark = none if correction.dark is None else correction.dark
+    from imaging.stacking import read_only_contiguous, rounding  # takes long; most frames are even
+
     integer = np.issubdtype(stack.dtype, np.integer)
     least, top = (0, np.iinfo(stack.dtype).max) if integer else (-np.inf, np.inf)
     factor, shift = 1 / flat, rounding(stack) - dark / flat
     corrected = np.empty_like(stack)
-    for plane, result in zip(stack, corrected, strict=True):
+    for plane, result in zip(read_only_contiguous(stack), corrected, strict=True):
         correct_plane(plane, factor, shift, (np.float32(least), np.float32(top)), result)
     return corrected
 
@@ -71,6 +73,14 @@ def correct_plane(plane, factor, shift, bounds, out):  # type: ignore[no-untyped
             scaled = scaled if scaled > least else least
             scaled = scaled if value < top and scaled < top else top
             wide[x] = scaled
+
+
+def correct_samples(
+    peaks: Mapping[Field, FocusPeak], planes: Sequence[Image], correction: Correction
+) -> list[Image]:
+    """Return the corrected autofocus images of accepted peaks, which come first, or else all."""
+    accepted = sum(peak.reason is None for peak in peaks.values())
+    return [correct(plane, correction) for plane in planes[: accepted or None]]
 
 
 def learn_correction(job: FocusJob, planes: Sequence[Image]) -> Learned:

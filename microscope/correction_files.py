@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 
@@ -59,11 +58,3 @@ def _normalised(flat: np.ndarray, name: str) -> np.ndarray:
         hint = "replace these pixels by their neighbours"
         raise InputError(name, "values above 0", f"{dead} pixels without light", hint)
     return np.asarray(flat / flat.mean(dtype=np.float64), np.float32)
-
-
-def checksums(setup: Setup) -> dict[str, int | str | None]:
-    """Return what of the fields is part of a run's identity: their pixels, or the estimate."""
-    fields = setup.correction.flat, setup.correction.dark
-    flat, dark = (None if f is None else crc32(f.data) for f in fields)
-    estimated = ESTIMATE if setup.settings.flat_field == ESTIMATE else None
-    return {"flat_field": estimated or flat, "dark_field": dark}

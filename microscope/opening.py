@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import numpy as np
 
@@ -92,6 +93,14 @@ class Setup:
         """Object diameter that the settings give, in pixels."""
         given_um = self.settings.diameter_um
         return given_um / self.plan.pixel_size_um if given_um else None
+
+    @property
+    def fields(self) -> dict[str, int | str | None]:
+        """What of flat and dark is part of a run's identity: their pixels, or the estimate."""
+        pixels = self.correction.flat, self.correction.dark
+        flat, dark = (None if field is None else crc32(field.data) for field in pixels)
+        estimated = ESTIMATE if self.settings.flat_field == ESTIMATE else None
+        return {"flat_field": estimated or flat, "dark_field": dark}
 
     @property
     def focus_job(self) -> FocusJob:

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from config import validate
-from microscope.correction_files import NO_DARK, checksums, with_fields
+from microscope.correction_files import NO_DARK, with_fields
 from microscope.opening import Setup, prepare
 from scan.errors import InputError
 
@@ -99,8 +99,8 @@ def test_pixels_identify_a_field_not_its_name(
 
     setups = [setup_with(**settings) for settings in chosen]
 
-    assert len({tuple(checksums(setup).values()) for setup in setups}) == len(chosen)
-    assert checksums(setup_with(flat_field="b.tif")) == checksums(setups[2])
+    assert len({tuple(setup.fields.values()) for setup in setups}) == len(chosen)
+    assert setup_with(flat_field="b.tif").fields == setups[2].fields
     assert setups[2].settings.flat_field == str(tmp_path / "a.tif")
     assert pickle.loads(pickle.dumps(setups[2])).correction.flat is not None
 
