@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from config import ESTIMATE
-from microscope.image_files import read_image
+from microscope.image_files import TIFF_SUFFIXES, examine, read_planes
 from microscope.opening import Setup
 from scan.correction import Correction
 from scan.errors import InputError
 
-SUFFIXES = (".tif", ".tiff", ".btf", ".tf2", ".tf8")
 NO_DARK = (
     "flat_field is estimated without a dark_field: what the camera shows without light counts as "
     "light, which in fluorescence costs several percent"
@@ -41,14 +40,14 @@ def _read(name: str, frame_shape: tuple[int, int]) -> np.ndarray:
     """Return the pixels of a file, (y, x) float32."""
     path, expected = Path(name), "a TIFF image of {} x {} pixels, one channel".format(*frame_shape)
     hint = "save one plane of the camera's size, of the same binning and ROI"
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in TIFF_SUFFIXES:
         raise InputError(name, expected, "a name that ends otherwise", hint)
-    image = read_image(path)
-    if image.warnings:
-        raise InputError(name, expected, "; ".join(image.warnings), hint)
-    if image.planes.shape != (1, *frame_shape):
-        raise InputError(name, expected, f"the shape {image.planes.shape}", hint)
-    return np.asarray(image.planes[0], np.float32)
+    info = examine(path)
+    if info.warnings:
+        raise InputError(name, expected, "; ".join(info.warnings), hint)
+    if (shape := (len(info.planes), *info.shape)) != (1, *frame_shape):
+        raise InputError(name, expected, f"the shape {shape}", hint)
+    return np.asarray(read_planes(path, [0])[0], np.float32)
 
 
 def _normalised(flat: np.ndarray, name: str) -> np.ndarray:

@@ -57,7 +57,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "another size": (write(np.ones((64, 32), np.uint16)), r"64 x 64 pixels.*\(1, 64, 32\)"),
     "several channels": (
         write(np.ones((3, 64, 64), np.uint16), ome=True, metadata={"axes": "CYX"}),
-        "one channel, got 3 channels",
+        r"one channel, got the shape \(3, 64, 64\)",
     ),
     "several planes": (write(np.ones((3, 64, 64), np.uint16)), r"got the shape \(3, 64, 64\)"),
     "no TIFF": (lambda path: path.write_bytes(b"flat"), "expected a whole TIFF"),
