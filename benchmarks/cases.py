@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conditions import print_conditions
 
 import cluster.environment  # noqa: F401  (before Ray, which reads it)
+from cluster.connection import ray_running
 from config import Settings
 from driver import run_scan
 from results.journal import JOURNAL, read_journal
@@ -81,7 +82,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     print_conditions()
     print("| recording | said | right |\n|---|---|---|")
-    with tempfile.TemporaryDirectory() as runs:
+    with ray_running(Settings()), tempfile.TemporaryDirectory() as runs:
         for recording in sorted(folder.iterdir()):
             if recording.suffix not in (".npy", ".npz"):
                 said = "; ".join(told_of(recording, Path(runs, recording.name)))

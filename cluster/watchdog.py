@@ -118,6 +118,8 @@ def _follow(status: int, stopped: bool, said: dict[str, Any]) -> None:
     if "exits" in said and status >= 0 and not stopped:  # Ray exits on SIGTERM while it starts
         sys.exit(status)
     error = ScanError(*said.get("error", (*EXPECTED, _got(status), HINT)))
+    if not stopped:  # now: what closes the run takes seconds to import
+        print(error, file=sys.stderr, flush=True)
     death = Death(error, said.get("location"), stopped)
 
 

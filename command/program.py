@@ -28,17 +28,18 @@ def run_program(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: fl
 
 
 def tell_death(death: watchdog.Death) -> int:
-    """Close the run of a process that died and say how it ended; returns the exit code."""
-    died = death.error
-    error = KeyboardInterrupt() if death.stopped else died
+    """Close the run of a process that died, which was said; returns the exit code."""
+    error = KeyboardInterrupt() if death.stopped else death.error
+    code = EXIT_CODES[CANCELLED] if death.stopped else death.error.exit_code
     try:
         if death.location:
             with storage_at(death.location).local_folder() as folder:
                 return print_ending(close_run(folder, error))
+        if death.stopped:
+            print("interrupted", file=sys.stderr)
     except ScanError as other:  # the folder is in use, or the disk is full
-        died = other
-    print("interrupted" if death.stopped else died, file=sys.stderr)
-    return EXIT_CODES[CANCELLED] if death.stopped else died.exit_code
+        print(other, file=sys.stderr)
+    return code
 
 
 def run_command(argv: Sequence[str], workflow: Callable[[Run], Any], began_s: float) -> int:

@@ -72,11 +72,10 @@ def end_run(
 
 
 def close_run(folder: Path, error: BaseException) -> Ending:
-    """Say why the process of a run died, and end the run; it may have written its last event."""
+    """End the run of a process that died, perhaps after its last event."""
     with run_lock(folder):
         ended = isinstance(read_journal(folder / JOURNAL)[-1], Finished)
         if not ended:
-            print_error(error)  # now: views of a large run take seconds
             with Journal(folder / JOURNAL) as journal:
                 journal.write(Finished(status=journal_failure(journal, error)))
         return end_run(folder)
