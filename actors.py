@@ -55,13 +55,21 @@ class CaptureActor:
 
     @ray.method(num_returns=2)
     def sweep(self, field: Field, z_um: tuple[float, ...]) -> tuple[SweepRecord, Frames]:
-        """Measure the sharpness at each height: a record, and the sharpest plane's centre."""
+        """Measure the sharpness at each height: a record, and the sharpest plane's centre.
+
+        An autofocus device, if used, begins at the middle of these and decides the heights.
+        """
+        if self._setup.settings.focus == "hardware":
+            begin_um = sum(z_um) / len(z_um)
+            found_um = self._microscope.autofocus(field.x_um, field.y_um, begin_um)
+            z_um = self._setup.focus_job.planes_at(found_um)
         batch = self._expose(field, z_um)
         rows, columns = (center_slice(edge, SWEEP_CROP_PX) for edge in batch.frames.shape[1:])
         frames = batch.frames[:, rows, columns]
         curve, noise = sharpness(frames)
         record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0], batch.ended_s)
-        return record, (batch.frames if self._setup.whole_samples else frames)[np.argmax(curve)]
+        sharpest = int(np.argmax(curve)) if curve.any() else len(frames) // 2
+        return record, (batch.frames if self._setup.whole_samples else frames)[sharpest]
 
     def _expose(self, field: Field, z_um: tuple[float, ...]) -> ZStack:
         """Take a z-stack; CaptureError if frames of a real exposure are damaged."""

@@ -4,6 +4,7 @@ Every setting is a key of the TOML file given by ``--config``; all but those of 
 are options of the command line, too. Any package may import this module, which imports none.
 """
 
+import csv
 import difflib
 import re
 import tomllib
@@ -19,6 +20,7 @@ import tomli_w
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -119,6 +121,34 @@ def _placeholders(text: str) -> str:
 
 NamePattern = Annotated[Line, AfterValidator(_placeholders)]
 
+POINT_COLUMNS = ("x_um", "y_um", "z_um")  # of the heights that a user gives
+MAX_POINTS = 500  # the fit takes seconds for more
+
+
+def _read_points(given: Any) -> Any:
+    """Return the heights of a CSV file, whose name is given; other values are checked later."""
+    if not isinstance(given, str):
+        return given
+    columns = ", ".join(POINT_COLUMNS)
+    if not is_file(Path(given)):
+        raise ValueError(f"the name of a CSV file with the columns {columns}")
+    try:
+        lines = csv.DictReader(Path(given).read_text(encoding="utf-8-sig").splitlines())
+        found = [tuple(float(line[name]) for name in POINT_COLUMNS) for line in lines]
+    except (OSError, UnicodeError, KeyError, TypeError, ValueError, csv.Error):
+        raise ValueError(f"a CSV file with a number in each of the columns {columns}") from None
+    if not 0 < len(found) <= MAX_POINTS:
+        raise ValueError(f"a CSV file with 1 to {MAX_POINTS} points ({len(found)} found)")
+    return found
+
+
+Coordinate = Annotated[float, Field(ge=-1e7, le=1e7)]
+Points = Annotated[
+    tuple[tuple[Coordinate, Coordinate, Coordinate], ...],
+    BeforeValidator(_read_points),
+    Field(min_length=1, max_length=MAX_POINTS),
+]
+
 Nodes = Annotated[str, Field(pattern=r"^[\w./-]+(=[\w./-]+)?$")]
 
 
@@ -194,6 +224,8 @@ class Settings(BaseModel):
         10.0, gt=0, le=3600
     )
     """timeout of a single device"""
+    autofocus_offset: Annotated[float | None, INSTRUMENT, FILE_ONLY] = None
+    """offset of the autofocus device, in its own unit (default: as it is)"""
     bursts: Annotated[bool, INSTRUMENT, FILE_ONLY, FREE_ON_RESUME] = True
     """whether hardware may sequence a z-stack"""
     seed: Annotated[int, IMAGES] = Field(1, ge=0)
@@ -222,11 +254,17 @@ class Settings(BaseModel):
     """distance between planes"""
     exposure_ms: Annotated[float, SLIDE, MS] = Field(20.0, gt=0, le=60_000)
     """exposure time of a plane"""
-    settle_ms: Annotated[float, SLIDE, MS] = Field(3.0, ge=0, le=60_000)
+    settle_ms: Annotated[float, SLIDE, MS, FILE_ONLY] = Field(3.0, ge=0, le=60_000)
     """settling time after each stage move"""
     stage_speed_um_per_ms: Annotated[float, SLIDE, Unit("UM/MS")] = Field(10.0, ge=0.001)
     """speed of the xy stage"""
 
+    focus: Annotated[Literal["surface", "none", "points", "hardware"], FOCUS, Unit("NAME")] = (
+        "surface"
+    )
+    """surface, none, points or hardware"""
+    focus_points: Annotated[Points | None, FOCUS, Unit("FILE"), FILE_ONLY] = None
+    """known heights: a CSV file with the columns x_um, y_um, z_um, in stage positions"""
     focus_samples: Annotated[int, FOCUS] = Field(6, ge=1)
     """fields per stripe that autofocus samples"""
     focus_center_um: Annotated[float, FOCUS, UM] = 0.0
@@ -337,6 +375,26 @@ class Settings(BaseModel):
                     f"{name}: expected only with --microscope replay, got {self.microscope}; "
                     "leave it out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _can_focus(self) -> Self:
+        if self.focus != "surface" and self.microscope == "replay":
+            raise ValueError(
+                f"focus: expected surface with a recording, got {self.focus}; leave it out, its "
+                "planes are used as they are"
+            )
+        if self.focus == "hardware" and self.microscope != "micromanager":
+            raise ValueError(
+                f"focus: expected hardware only with --microscope micromanager, got "
+                f"{self.microscope}; choose another"
+            )
+        if self.focus == "points" and not self.focus_points:
+            raise ValueError("focus_points: expected some with focus points, got none; name a file")
+        if self.focus != "points" and self.focus_points:
+            raise ValueError(
+                f"focus_points: expected only with focus points, got {self.focus}; leave them out"
+            )
         return self
 
     @model_validator(mode="after")

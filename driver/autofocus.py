@@ -9,7 +9,7 @@ from cluster.failures import FailureKind
 from driver.pending import PendingSteps
 from driver.run import Run
 from driver.steps import Done, Failed, FindZPositions, Reference, Sweep, Withdrawn
-from imaging.focus import find_peak
+from imaging.zpositions import given_heights, peak_of
 from results.store import create_mosaics
 from scan import events
 from scan.correction import CorrectionRecord
@@ -69,7 +69,8 @@ class FocusSweeps:
     def __init__(self, run: Run, pending: PendingSteps, job: FocusJob) -> None:
         self._run, self._pending, self._job = run, pending, job
         fields = sample_fields(job.plan, job.settings.focus_samples)
-        self._sequences = {field: sweeps_of_sample(job) for field in fields}
+        given = given_heights(job)
+        self._sequences = {field: sweeps_of_sample(job, given.get(field)) for field in fields}
         self._waiting: list[deque[Sweep]] = [deque() for _ in range(job.plan.cameras)]
         self._peaks: dict[Field, FocusPeak] = {}
         self._planes: dict[Field, Reference] = {}
@@ -86,8 +87,7 @@ class FocusSweeps:
                     case Done(Sweep() as sweep, SweepRecord() as record, plane):
                         self._planes[sweep.field] = plane
                         self._sweeps.append((sweep.field, record))
-                        peak = find_peak(record.z_um, record.sharpness, record.noise)
-                        self._continue(sweep, peak)
+                        self._continue(sweep, peak_of(record, self._job))
                     case Withdrawn(Sweep() as sweep):
                         self._waiting[sweep.camera].appendleft(sweep)
                     case Failed(Sweep() as sweep, failure):

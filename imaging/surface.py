@@ -10,6 +10,8 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from scan.focusing import surface_limits_um
+
 Floats = NDArray[np.float64]
 
 OUTLIER_UM = 4.0  # nearer samples are never outliers: bow and relief are real
@@ -44,22 +46,23 @@ class FocusSurface:
         """Return best focus in um at positions in um, limited to a margin around kept samples."""
         samples = self.points[self.kept]
         at = np.column_stack([x_um, y_um])
-        margin = 0.25 * np.ptp(samples[:, 2]) + 1.0
         heights = _evaluate(samples, at, self.kind, self.smoothing)
-        return np.clip(heights, samples[:, 2].min() - margin, samples[:, 2].max() + margin)
+        return np.clip(heights, *surface_limits_um(samples[:, 2].tolist()))
 
 
-def fit_surface(points: Sequence[tuple[float, float, float]]) -> FocusSurface:
+def fit_surface(
+    points: Sequence[tuple[float, float, float]], *, drop_outliers: bool = True
+) -> FocusSurface:
     """Fit a robust surface to one or more samples (x_um, y_um, z_um).
 
     One sample gives a constant, up to five a plane; with more, cross-validation (leave one out)
     selects plane, quadratic or thin-plate spline. Outliers are dropped if there are enough samples
-    to identify them.
+    to identify them; none is dropped of samples that are known to be right.
     """
     samples = np.asarray(points, np.float64)
     if len(samples) == 0:
         raise ValueError("expected at least one focus sample, got none; reject fewer samples")
-    kept = _inliers(samples)
+    kept = _inliers(samples) if drop_outliers else np.ones(len(samples), bool)
     good = samples[kept]
     kind, smoothing = _best_smoothing(good)
     residual = float(np.median(_left_out(good, kind, smoothing)))

@@ -35,6 +35,7 @@ ROLES = ("Camera", "XYStage", "Focus")
 ELAPSED = "ElapsedTime-ms"
 POLL_S = 0.001
 STOP_ON_OVERFLOW = True
+ON, OFF = True, False
 MEBIBYTE = 2**20
 EXPOSURE_TOLERANCE = 0.1  # cameras round an exposure to multiples of their line time
 SCALE_TOLERANCE = 0.1  # as in Micro-Manager: an affine of another scale is not calibrated
@@ -76,6 +77,10 @@ class MicroManagerConfig:
         Timeout of each wait for a device.
     bursts : bool
         Whether hardware may sequence a z-stack; switch it off for a drive without trigger cable.
+    autofocus : bool
+        Whether `autofocus` will be called: the device in the role AutoFocus must exist.
+    autofocus_offset : float or None
+        Offset of that device, in its own unit; None leaves it.
     """
 
     file: Path
@@ -92,6 +97,8 @@ class MicroManagerConfig:
     backlash_um: float = 0.0
     timeout_s: float = 10.0
     bursts: bool = True
+    autofocus: bool = False
+    autofocus_offset: float | None = None
 
 
 class MicroManagerMicroscope:
@@ -127,6 +134,8 @@ class MicroManagerMicroscope:
             self._find_devices()
             self._set_camera()
             self._calibrate()
+            if config.autofocus:
+                self._set_autofocus()
         except BaseException:
             self.close()
             raise
@@ -140,15 +149,52 @@ class MicroManagerMicroscope:
             A position beyond the limits, a device that fails, a burst with missing planes, a closed
             microscope.
         """
-        if self._closed:
-            raise CaptureError("microscope", "an open one", "a closed one", "open a new one")
-        self.require_within_limits([(x_um, y_um)], z_um)
+        self._require_ready(x_um, y_um, z_um)
         try:
             self._move(self._stage, self._core.setXYPosition, self._on_stage(x_um, y_um))
             return self._burst(z_um) if self._can_burst(z_um) else self._step(z_um)
         except BaseException:
             self.stop()
             raise
+
+    def autofocus(self, x_um: float, y_um: float, z_um: float) -> float:
+        """Let the autofocus device find the focus of a field; return the height of the drive in um.
+
+        The device focuses once; if it cannot, its continuous focus is used until it locks, and is
+        switched off again, because a z-stack moves the drive.
+
+        Parameters
+        ----------
+        x_um, y_um, z_um : float
+            The field, and the height at which the device begins to search.
+
+        Raises
+        ------
+        CaptureError
+            The device finds no focus, or a position lies beyond the limits.
+        """
+        self._require_ready(x_um, y_um, [z_um])
+        try:
+            self._move(self._stage, self._core.setXYPosition, self._on_stage(x_um, y_um))
+            self._focus_on(z_um)
+            self._at_um.pop(self._focus)  # the device moves the drive
+            self._find_focus()
+            with _as_scan_error(self._focus, "its height"):
+                return float(self._core.getPosition(self._focus))
+        except BaseException:
+            self.stop()
+            raise
+
+    def _require_ready(self, x_um: float, y_um: float, z_um: Sequence[float]) -> None:
+        if self._closed:
+            raise CaptureError("microscope", "an open one", "a closed one", "open a new one")
+        self.require_within_limits([(x_um, y_um)], z_um)
+
+    def on_mosaic(self, x_um: float, y_um: float) -> tuple[float, float]:
+        """Return the position of the plan, in um, that lies at a position of the stage."""
+        off_um = np.array((x_um, y_um)) - self._config.origin_um
+        x_um, y_um = np.linalg.solve(self._rotation, off_um).tolist()
+        return x_um, y_um
 
     def require_within_limits(
         self, fields_um: Sequence[tuple[float, float]], z_um: Sequence[float]
@@ -241,6 +287,39 @@ class MicroManagerMicroscope:
         scale = math.sqrt(abs(np.linalg.det(affine)))
         calibrated = math.isclose(scale, 1, abs_tol=SCALE_TOLERANCE)
         self._rotation = affine if calibrated else np.eye(2)
+
+    def _set_autofocus(self) -> None:
+        """Apply the offset; switch continuous focus off, which would move the drive in a stack."""
+        device = self._core.getAutoFocusDevice()
+        if not device:
+            hint = "add a line Property,Core,AutoFocus,LABEL, or choose another focus"
+            raise _input_error(self._config.file, "a device in the role AutoFocus", "none", hint)
+        offset = self._config.autofocus_offset
+        with _as_scan_error(device, f"autofocus_offset {offset}", "choose another", InputError):
+            self._core.enableContinuousFocus(OFF)
+            if offset is not None:
+                self._core.setAutoFocusOffset(offset)
+
+    def _find_focus(self) -> None:
+        """Focus once, or by continuous focus if the device cannot."""
+        core, device = self._core, self._core.getAutoFocusDevice()
+        try:
+            core.fullFocus()
+            core.waitForDevice(device)
+        except CORE_ERRORS as error:
+            once = _line(error)
+        else:
+            return
+        try:
+            with _as_scan_error(device, f"to focus; it cannot once ({once})"):
+                core.enableContinuousFocus(ON)
+                deadline_s = time.monotonic() + self._config.timeout_s
+                while not core.isContinuousFocusLocked():
+                    if time.monotonic() > deadline_s:
+                        raise TimeoutError(f"no lock within {self._config.timeout_s:g} s")
+                    time.sleep(POLL_S)
+        finally:
+            _ignoring_errors(core.enableContinuousFocus, OFF)
 
     def _on_stage(self, x_um: float, y_um: float) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # infinity may become NaN, which lies within no limits
@@ -372,7 +451,7 @@ def _as_scan_error(
         raise kind(device, expected, _line(error), hint) from error
 
 
-def _ignoring_errors(command: Callable[..., None], *arguments: str) -> None:
+def _ignoring_errors(command: Callable[..., None], *arguments: str | bool) -> None:
     """Stop or release a device; errors are ignored, since not every device can do so."""
     with suppress(*CORE_ERRORS):
         command(*arguments)

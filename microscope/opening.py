@@ -24,7 +24,7 @@ from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
 from scan.correction import NO_FIELDS, Correction
 from scan.errors import CaptureError, InputError
-from scan.focusing import WIDENING_FACTOR, FocusJob
+from scan.focusing import WIDENING_FACTOR, FocusJob, Point, surface_limits_um
 from scan.layout import make_placed_plan, make_plan
 from scan.plan import ScanPlan
 
@@ -57,6 +57,8 @@ class Setup:
         What was assumed.
     caveats : tuple of str
         Of these, what concerns the answer: it is said again at its end.
+    focus_points : tuple of (x_um, y_um, z_um)
+        Heights that the user gives, at positions of the plan.
     bits : int or None
         Bits of a pixel that carry light, if fewer than its type has.
     correction : Correction
@@ -74,6 +76,7 @@ class Setup:
     recording: Recording | None = None
     warnings: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
+    focus_points: tuple[Point, ...] = ()
     bits: int | None = None
     correction: Correction = NO_FIELDS
 
@@ -105,7 +108,7 @@ class Setup:
     @property
     def focus_job(self) -> FocusJob:
         """What autofocus needs to know of the scan."""
-        planes = self.planes, self.z_step_um, self.recorded_z_um
+        planes = self.planes, self.z_step_um, self.recorded_z_um, self.focus_points
         return FocusJob(self.plan, self.settings, *planes, self.correction)
 
     @property
@@ -149,6 +152,10 @@ def _prepare_simulated(settings: Settings) -> Setup:
         z_step_um=_known(settings.z_step_um),
         dtype=np.dtype(np.uint16),
         opener=open_simulated,
+        focus_points=tuple(
+            (x_um - settings.origin_um[0], y_um - settings.origin_um[1], z_um)
+            for x_um, y_um, z_um in settings.focus_points or ()
+        ),
     )
 
 
@@ -157,10 +164,10 @@ def _require_within_drive(settings: Settings) -> None:
     farthest_um = max(map(abs, _heights_reached(settings)))
     if farthest_um > Z_LIMIT_UM:
         raise InputError(
-            "focus_range_um, planes and z_step_um",
+            "focus_range_um, planes and z_step_um" if settings.focus == "surface" else "focus",
             f"heights within {Z_LIMIT_UM:g} um of the stage's centre",
             f"up to {farthest_um:g} um",
-            "take a shorter sweep, fewer planes or smaller steps",
+            "choose other heights, a shorter sweep, fewer planes or smaller steps",
         )
 
 
@@ -206,6 +213,10 @@ def _prepare_micromanager(settings: Settings, microscope: MicroManagerMicroscope
         z_step_um=_known(settings.z_step_um),
         dtype=microscope.dtype,
         opener=open_micromanager,
+        focus_points=tuple(
+            (*microscope.on_mosaic(x_um, y_um), z_um)
+            for x_um, y_um, z_um in settings.focus_points or ()
+        ),
         bits=microscope.bits,
     )
 
@@ -220,10 +231,17 @@ def _require_within_limits(setup: Setup, microscope: MicroManagerMicroscope) -> 
 
 
 def _heights_reached(settings: Settings) -> tuple[float, float]:
-    """Return the least and greatest height: a sweep may be widened, a z-stack lie at its end."""
-    stack_um = _known(settings.planes) * _known(settings.z_step_um)
-    reach_um = WIDENING_FACTOR * settings.focus_range_um / 2 + stack_um / 2
-    return settings.focus_center_um - reach_um, settings.focus_center_um + reach_um
+    """Return the least and greatest height: a sweep may be widened, a z-stack lie at its end.
+
+    Where a device finds the focus, its heights are checked as they are found.
+    """
+    reach_um = _known(settings.planes) * _known(settings.z_step_um) / 2
+    lowest_um = highest_um = settings.focus_center_um
+    if settings.focus_points:
+        lowest_um, highest_um = surface_limits_um([z_um for *_, z_um in settings.focus_points])
+    if settings.focus == "surface":
+        reach_um += WIDENING_FACTOR * settings.focus_range_um / 2
+    return lowest_um - reach_um, highest_um + reach_um
 
 
 def _prepare_replay(settings: Settings) -> Setup:
@@ -325,6 +343,8 @@ def _micromanager_config(settings: Settings, camera: int) -> MicroManagerConfig:
         backlash_um=settings.backlash_um,
         timeout_s=settings.device_timeout_s,
         bursts=settings.bursts,
+        autofocus=settings.focus == "hardware",
+        autofocus_offset=settings.autofocus_offset,
     )
 
 

@@ -44,6 +44,11 @@ SUMMARY = "summary.json"
 MIN_BOUND_S = 1e-3  # no scan is faster
 MAX_LISTED_SAMPLES = 6  # a large scan has hundreds; the file has all of them
 FLICKER = 0.03  # of the light: from here on, people are told
+FOCUS_SAMPLES = {
+    "surface": "samples kept",
+    "points": "given points kept",
+    "hardware": "samples of the autofocus device kept",
+}
 Summary = dict[str, Any]
 
 
@@ -92,7 +97,9 @@ def _named(event: Event | None, *names: str) -> dict[str, Any]:
 
 
 def _z_positions(focused: Focused | None) -> dict[str, Any]:
-    found = _named(focused, "sampled", "kept", "rejected", "surface", "residual_um")
+    found = _named(focused, "mode", "sampled", "kept", "rejected", "surface", "residual_um")
+    if focused and focused.mode == "none":
+        found["height_um"] = focused.centres_um[0][2]
     return found | ({"rejected": list(found["rejected"])} if "rejected" in found else {})
 
 
@@ -311,9 +318,12 @@ def _prediction(facts: Mapping[str, Any]) -> list[str]:
 
 def _focus(focus: Mapping[str, Any]) -> list[str]:
     """How well the focus surface fits, and the rejected samples; empty for recorded planes."""
+    mode = focus.get("mode", "surface")
+    if mode == "none":
+        return [f"focus: none, all fields at {focus['height_um']:g} um"]
     if not focus or focus["surface"] == "none":
         return []
-    kept = f"{focus['kept']} of {focus['sampled']} samples kept"
+    kept = f"{focus['kept']} of {focus['sampled']} {FOCUS_SAMPLES[mode]}"
     residual = f"residual {focus['residual_um']:.2f} um"
     rejected = [
         f"    without stripe {sample['stripe']} field {sample['field']}: {sample['reason']}"

@@ -196,13 +196,14 @@ def _rejection(sample: Mapping[str, Any]) -> dict[str, Any]:
     return Rejection.model_validate(sample, strict=True).model_dump()
 
 
+FocusMode = Literal["surface", "none", "points", "hardware"]
 Height = tuple[Index, Index, Number]  # stripe, field, z_um
 
 
 class Focused(Event):
     """The focus surface was fitted: heights as (stripe, field, z_um), and the samples.
 
-    `correction` is missing if frames are used as they are.
+    `correction` is missing if frames are used as they are. `mode` is the setting `focus`; earlier versions had surface alone.
     """
 
     event: Literal["focused"] = "focused"
@@ -216,6 +217,7 @@ class Focused(Event):
     centres_um: tuple[Height, ...]
     samples: tuple[Height, ...] = ()
     correction: CorrectionRecord | None = None
+    mode: FocusMode = "surface"
 
 
 class Described(Event, Work):

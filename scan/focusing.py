@@ -1,11 +1,11 @@
 """Autofocus as data: sample fields, heights of sweeps and stacks, and the result."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from config import ESTIMATE, Settings
 from scan.correction import NO_FIELDS, UNCORRECTED, Correction, CorrectionRecord
-from scan.events import Focused
+from scan.events import Focused, FocusMode
 from scan.plan import Field, ScanPlan
 
 COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers several steps
@@ -15,6 +15,7 @@ WIDENING_FACTOR = 2.0  # a sweep that peaks at its edge is repeated once at twic
 
 
 Heights = tuple[float, ...]
+Point = tuple[float, float, float]  # x_um, y_um, z_um
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class FocusResult:
         Measured height of every sample, accepted or not.
     correction : CorrectionRecord
         How frames are corrected.
+    mode : str
+        The setting `focus`. Given points count as samples that are kept, but are no fields.
     """
 
     first_exposure_s: float
@@ -74,6 +77,7 @@ class FocusResult:
     centres_um: dict[tuple[int, int], float]
     samples: tuple[tuple[int, int, float], ...] = ()
     correction: CorrectionRecord = UNCORRECTED
+    mode: FocusMode = "surface"
 
     def to_event(self) -> Focused:
         """Return what the journal says of it."""
@@ -88,7 +92,15 @@ class FocusResult:
             centres_um=tuple((*place, z_um) for place, z_um in self.centres_um.items()),
             samples=self.samples,
             correction=None if self.correction == UNCORRECTED else self.correction,
+            mode=self.mode,
         )
+
+
+def surface_limits_um(z_um: Sequence[float]) -> tuple[float, float]:
+    """Return the least and greatest height that a surface through such samples may have."""
+    lowest, highest = min(z_um), max(z_um)
+    margin = 0.25 * (highest - lowest) + 1.0
+    return lowest - margin, highest + margin
 
 
 def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:
@@ -119,6 +131,7 @@ class FocusJob:
 
     `correction` has the fields that the settings name, `folder` is that of the run, and `kept` is
     the correction that an earlier run began with.
+    `points` are the heights that a user gives, at positions of the plan.
     """
 
     plan: ScanPlan
@@ -126,6 +139,7 @@ class FocusJob:
     planes: int
     z_step_um: float
     recorded_z_um: tuple[float, ...] | None = None
+    points: tuple[Point, ...] = ()
     correction: Correction = NO_FIELDS
     folder: str = ""
     kept: CorrectionRecord | None = None
@@ -140,12 +154,15 @@ class FocusJob:
         return self.recorded_z_um or stack_heights(centre_um, self.planes, self.z_step_um)
 
 
-def sweeps_of_sample(job: FocusJob) -> Generator[Heights, FocusPeak, FocusPeak]:
+def sweeps_of_sample(
+    job: FocusJob, known_um: float | None = None
+) -> Generator[Heights, FocusPeak, FocusPeak]:
     """The sweeps of one sample field, each chosen by the peak of the one before; returns the last
-    peak. First coarse, then fine around its peak; recorded planes are swept once, as they are."""
-    if job.recorded_z_um:
-        return (yield job.recorded_z_um)
+    peak. First coarse, then fine around its peak; recorded planes are swept once, as they are, and
+    so is a z-stack around a height that is known, or that the autofocus device has to find."""
     settings = job.settings
+    if job.recorded_z_um or known_um is not None or settings.focus == "hardware":
+        return (yield job.planes_at(settings.focus_center_um if known_um is None else known_um))
     centre_um, reach_um = settings.focus_center_um, settings.focus_range_um / 2
     peak = yield from _sweep_around(centre_um, reach_um, COARSE_STEP_UM)
     if peak.reason is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,12 @@ MISTAKES = {
     "two resources": ({"capture_on": "a b"}, "capture_on: expected"),
     "one file twice": (REAL | {"microscopes": ["b.cfg", "b.cfg"]}, "different ones"),
     "stage limits": (MICROMANAGER | {"stage_limits_um": [0, 9, 9, 0]}, "minimum before maximum"),
+    "unknown focus": ({"focus": "auto"}, "focus: expected 'surface', 'none'"),
+    "recorded planes": (REPLAY | {"focus": "none"}, "expected surface with a recording, got none"),
+    "no such device": ({"focus": "hardware"}, "hardware only with --microscope micromanager"),
+    "no points": ({"focus": "points"}, "focus_points: expected some with focus points, got none"),
+    "points for nothing": ({"focus_points": [[0, 0, 1]]}, "expected only with focus points, got s"),
+    "half a point": ({"focus": "points", "focus_points": [[0, 1]]}, "focus_points: expected"),
     "focus limits": (MICROMANAGER | {"focus_limits_um": [9, -9]}, "minimum before maximum"),
 }
 
@@ -101,8 +108,9 @@ MAY_CHANGE = (
 )
 NO_OPTIONS = (
     "name_pattern channel layout check_recording microscopes adapters binning roi_px origin_um "
-    "stage_limits_um focus_limits_um backlash_um device_timeout_s bursts camera_start_s "
-    "task_timeout_s saturated_limit capture_on store_fraction vignetting flat_field dark_field"
+    "stage_limits_um focus_limits_um backlash_um device_timeout_s autofocus_offset bursts "
+    "settle_ms focus_points camera_start_s task_timeout_s saturated_limit capture_on "
+    "store_fraction vignetting flat_field dark_field"
 )
 
 
@@ -120,6 +128,51 @@ def test_a_measured_setting_has_its_unit(name: str) -> None:
 
     assert group.title
     assert not suffix or unit.name.split("/")[-1] == suffix[1].upper()
+
+
+def points_in(folder: Path, text: str) -> dict[str, str]:
+    """Settings with a file of known heights."""
+    (folder / "points.csv").write_text(text)
+    return {"focus": "points", "focus_points": str(folder / "points.csv")}
+
+
+def test_known_heights_are_part_of_the_settings(tmp_path: Path) -> None:
+    """The file is read once: a run is resumed with its points, whatever becomes of the file."""
+    settings = validate(
+        points_in(tmp_path, "z_um,name,x_um,y_um\n1.5,left,-10,20\n2,right,90,2e1\n")
+    )
+    (tmp_path / "points.csv").unlink()
+
+    assert settings.focus_points == ((-10.0, 20.0, 1.5), (90.0, 20.0, 2.0))
+    assert validate(config.tomllib.loads(settings.to_toml())) == settings
+
+
+POINTS = {
+    "no file": (None, "the name of a CSV file with the columns x_um, y_um, z_um"),
+    "no rows": ("x_um,y_um,z_um\n", "with 1 to 500 points (0 found)"),
+    "empty": ("", "with 1 to 500 points (0 found)"),
+    "too many": ("x_um,y_um,z_um\n" + "1,2,3\n" * 501, "with 1 to 500 points (501 found)"),
+    "no such column": ("x,y,z\n1,2,3\n", "a number in each of the columns x_um, y_um, z_um"),
+    "a short row": ("x_um,y_um,z_um\n1,2\n", "a number in each of the columns x_um, y_um, z_um"),
+    "text": ("x_um,y_um,z_um\n1,2,high\n", "a number in each of the columns x_um, y_um, z_um"),
+    "infinite": ("x_um,y_um,z_um\n1,2,inf\n", "focus_points: expected"),
+    "no number": ("x_um,y_um,z_um\n1,2,nan\n", "focus_points: expected"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), POINTS.values(), ids=POINTS)
+def test_files_of_heights_are_refused_in_one_line(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    """A file without heights is refused with what was expected in it."""
+    given = points_in(tmp_path, text or "")
+    if text is None:
+        (tmp_path / "points.csv").unlink()
+
+    with pytest.raises(SettingsError, match=re.escape(said)) as refused:
+        validate(given)
+
+    assert "\n" not in str(refused.value)
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -71,8 +71,8 @@ def test_help_fits_two_screens(help_text: str) -> None:
 GROUPED = {
     "images": "microscope replay_path mm_config seed",
     "slide and stage": "stripes fields planes field_px overlap_px pixel_size_um z_step_um "
-    "exposure_ms settle_ms stage_speed_um_per_ms",
-    "focus": "focus_samples focus_center_um focus_range_um",
+    "exposure_ms stage_speed_um_per_ms",
+    "focus": "focus focus_samples focus_center_um focus_range_um",
     "results": "align predictor scan_predictor polarity diameter_um",
     "faults": "retries watchdog_s",
     "Ray": "address num_cpus object_store_mb",

@@ -431,3 +431,14 @@ def test_lost_sweep_images_are_swept_again(tmp_path: Path) -> None:
     (retried,) = scan.journal.of(events.Retried)
     assert retried.step == "focus"
     assert scan.cluster.count(Sweep) == 2 * 4 * 2  # twice, four samples, coarse and fine
+
+
+def test_without_autofocus_a_sample_is_one_stack(tmp_path: Path) -> None:
+    """Each sample is exposed once, at the heights at which its field is captured."""
+    settings = {"focus": "none", "focus_center_um": 2.0}
+    with fake_scan(tmp_path, FakeCluster(), settings) as scan:
+        scan.scan()
+
+    steps = scan.cluster.submitted
+    assert scan.cluster.count(Sweep) == 4
+    assert {step.z_um for step in steps if isinstance(step, Sweep | Capture)} == {(1.0, 2.0, 3.0)}

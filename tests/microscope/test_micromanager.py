@@ -553,7 +553,82 @@ def test_a_drive_that_claims_sequences_and_stays_shows_in_the_frames(opened: Ope
         require_valid_frames(frames, (2, 512, 512), microscope.dtype, 1.0)
 
 
+AUTOFOCUS = (  # as the line of roles has it, behind the devices
+    *BEADS[:3], "Device,Finder,DemoCamera,DAutoFocus", *BEADS[3:],
+    "Property,Core,AutoFocus,Finder",
+)  # fmt: skip
+
+
+def finder(core: Recorder, found_um: float) -> Callable[[], None]:
+    """A device that moves the focus drive to where the specimen is."""
+    return lambda: core.core.setPosition("Z", found_um)
+
+
+def unable(*_: Any) -> None:
+    raise RuntimeError("not\nsupported")
+
+
+def test_the_device_finds_the_focus_of_a_field(opened: Opener, tmp_path: Path) -> None:
+    """It begins at the field and at the given height, and its height is returned."""
+    core = recorded(tmp_path, AUTOFOCUS)
+    core.answers["fullFocus"] = finder(core, 7.5)
+    microscope = opened(core=core, autofocus=True, autofocus_offset=2.5)
+
+    assert microscope.autofocus(30.0, 60.0, 4.0) == pytest.approx(7.5)
+
+    at = ("setXYPosition", "XY", 30.0, 60.0), ("setPosition", "Z", 4.0), ("fullFocus",)
+    assert core.asked(*(name for name, *_ in at)) == list(at)
+    assert core.getAutoFocusOffset() == 2.5
+    assert len(microscope.stack(30.0, 60.0, [7.0, 8.0]).frames) == 2
+
+
+def test_continuous_focus_is_used_if_a_device_cannot_focus_once(
+    opened: Opener, tmp_path: Path
+) -> None:
+    """It is awaited until it locks, and switched off before a stack moves the drive."""
+    core = recorded(tmp_path, AUTOFOCUS, fullFocus=unable)
+    locks = iter((False, False, True))
+    core.answers["isContinuousFocusLocked"] = lambda: next(locks)
+    microscope = opened(core=core, autofocus=True)
+
+    microscope.autofocus(0.0, 0.0, 1.0)
+
+    switched = [on for _, on in core.asked("enableContinuousFocus")]
+    assert switched == [False, True, False]
+    assert next(locks, None) is None
+
+
+def test_a_device_that_finds_no_focus_is_an_error(opened: Opener, tmp_path: Path) -> None:
+    """The error names the device and both failures in one line; the field can be asked again."""
+    core = recorded(tmp_path, AUTOFOCUS, fullFocus=unable, isContinuousFocusLocked=lambda: False)
+    microscope = opened(core=core, autofocus=True, timeout_s=0.05)
+
+    with pytest.raises(CaptureError) as failed:
+        microscope.autofocus(0.0, 0.0, 1.0)
+
+    said = "Finder: expected to focus; it cannot once (not supported), got no lock within 0.05 s"
+    assert said in str(failed.value)
+    assert not core.isContinuousFocusEnabled()
+    del core.answers["fullFocus"]
+    assert microscope.autofocus(0.0, 0.0, 1.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("turn", "steps"), MIRRORS.values(), ids=MIRRORS)
+def test_positions_of_the_stage_are_found_on_the_mosaic(
+    opened: Opener, turn: tuple[int, ...], steps: tuple[int, int]
+) -> None:
+    """The mosaic's position of a stage position is the field whose capture moves there."""
+    a, b, c, d = (0.5 * value for value in turn)
+    affine = ("PixelSize_um,Lens,0.5", f"PixelSizeAffine,Lens,{a},{b},0,{c},{d},0")
+    microscope = opened(*BEADS[:-1], *affine, origin_um=(300.0, 600.0))
+
+    at_um = 300 + 30 * steps[0], 600 + 30 * steps[1]
+
+    assert microscope.on_mosaic(*at_um) == pytest.approx((30.0, 60.0))
+
+
 WRONG = {
+    "no autofocus": (BEADS, {"autofocus": True}, "in the role AutoFocus, got none; add a line"),
     "no camera": (BEADS[1:4] + BEADS[5:7], {}, "a device in the role Camera, got none; add a line"),
     "no stage": (BEADS[:1] + BEADS[2:5] + BEADS[6:], {}, "a device in the role XYStage, got none"),
     "no focus drive": (BEADS[:2] + BEADS[3:6] + BEADS[7:], {}, "a device in the role Focus"),

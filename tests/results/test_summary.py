@@ -92,6 +92,32 @@ def test_rejected_focus_samples_are_listed_with_their_reason(dropped: int, liste
     assert summary["z_positions"]["rejected"] == list(rejected)
 
 
+FOCUS_LINES = {
+    "none": (
+        {"surface": "none", "centres_um": [(0, 0, -7.5)]},
+        "focus: none, all fields at -7.5 um",
+    ),
+    "points": ({"sampled": 3, "kept": 3}, "focus: 3 of 3 given points kept, plane, residual"),
+    "hardware": ({}, "focus: 2 of 2 samples of the autofocus device kept, plane, residual"),
+    "surface": ({}, "focus: 2 of 2 samples kept, plane, residual"),
+}
+
+
+@pytest.mark.parametrize("mode", FOCUS_LINES)
+def test_the_summary_says_how_fields_were_focused(mode: str) -> None:
+    """One line says where heights come from."""
+    facts, said = FOCUS_LINES[mode]
+    events = events_of_a_scan()
+    at = next(k for k, event in enumerate(events) if isinstance(event, Focused))
+    events[at] = events[at].model_copy(update={"mode": mode} | facts)
+
+    summary = summarise(events)
+
+    (line,) = (line for line in format_summary(summary) if line.startswith("focus: "))
+    assert line.startswith(said)
+    assert summary["z_positions"]["mode"] == mode
+
+
 def test_a_resumed_run_has_its_own_times_and_all_faults() -> None:
     """Fields and faults count over all runs of the folder, times and losses in the last one."""
     summary = summarise(resumed_scan())

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.chaos import SLIDE, WORKERS, events_of, kill_worker, scan, struck
 from tests.workflow.left import digest_of
 
-SMALL = [*SLIDE, "--focus-samples", "1", "--settle-ms", "0"]
+SMALL = [*SLIDE, "--focus-samples", "1"]
 
 
 @pytest.fixture(scope="module")

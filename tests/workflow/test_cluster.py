@@ -26,7 +26,7 @@ from tests.microscope.devices import ADAPTERS, PRODUCT
 from tests.workflow.hosts import RAY, ROOT, Host, Network, network, wait_until
 from tests.workflow.left import digest_of
 
-SMALL = [*SLIDE, "--focus-samples", "1", "--settle-ms", "0"]
+SMALL = [*SLIDE, "--focus-samples", "1"]
 PROGRAM = [sys.executable, "main.py", *SMALL]
 PACE_S = 1.0  # from field to field; the images are the same
 PACED = ["--stage-speed-um-per-ms", "0.05"]

@@ -143,12 +143,12 @@ def replay(folder: Path) -> None:
     assert summary_of(run)["fields"]["stacked"] == 1
 
 
-def micromanager(config: Path) -> None:
+def micromanager(config: Path, *more: str) -> None:
     """The devices of a configuration are driven; the settings file names their adapters."""
     Path("adapters.toml").write_text(f"adapters = '{ADAPTERS}'\n")
     size = [option for option in SMALLEST if "field-px" not in option]
     options = ["--microscope", "micromanager", "--mm-config", str(config)]
-    run = scan(*options, "--config", "adapters.toml", size=size)
+    run = scan(*options, *more, "--config", "adapters.toml", size=size)
     assert Path(settings_of(run)["mm_config"]) == config
 
 
@@ -308,6 +308,9 @@ RUNS: dict[str, Callable[[Path], None]] = {
     "main.py --microscope micromanager --mm-config MMConfig.cfg": own_config,
     "main.py --microscope micromanager --mm-config microscope/beads.cfg": lambda _: micromanager(
         PRODUCT
+    ),
+    "main.py --microscope micromanager --mm-config MMConfig_demo.cfg --focus none": (
+        lambda _: micromanager(ADAPTERS / "MMConfig_demo.cfg", "--focus", "none")
     ),
     "main.py --address 10.0.0.1:6379 --out /shared/run": address,
     "main.py --out /shared/run": out,

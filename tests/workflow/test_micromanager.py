@@ -34,6 +34,7 @@ def scan(folder: Path, *configs: tuple[str, ...], **more: Any) -> int:
         place.mkdir()
         paths.append(str(config_of(place, *lines)))
     source = {"mm_config": paths[0]} if len(paths) == 1 else {"microscopes": paths}
+    source = source if paths else {}
     file = folder.with_suffix(".toml")
     file.write_text(as_toml(GEOMETRY | source | more))
     return main.main(["--plain", "--config", str(file), "--out", str(folder)])
@@ -80,6 +81,20 @@ def test_several_microscopes_share_the_stripes(alone: Path, tmp_path: Path) -> N
     assert {(event["stripe"], event["camera"]) for event in captured} == {(0, 0), (1, 1), (2, 0)}
     assert len({event["process"] for event in captured}) == 2
     assert digest_of(tmp_path / "run") == digest_of(alone)
+
+
+@pytest.mark.parametrize("focus", ["none", "hardware"])
+def test_the_demo_configuration_runs(local_ray: None, tmp_path: Path, focus: str) -> None:
+    """Micro-Manager's own demo shows waves that are sharp at any height: it can be scanned."""
+    demo = str(ADAPTERS / "MMConfig_demo.cfg")
+    few = {"stripes": 2, "planes": 3, "mm_config": demo, "focus": focus}
+
+    assert scan(tmp_path / "run", **few) == 0
+
+    (focused,) = events_in(tmp_path / "run", "focused")
+    assert {z_um for *_, z_um in focused["centres_um"]} == {1.0}  # the device stays where it is
+    assert focused["mode"] == focus
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "complete"
 
 
 def driver_crash(batch: ZStack) -> ZStack:
