@@ -88,6 +88,7 @@ class FocusSweeps:
                         self._planes[sweep.field] = plane
                         self._sweeps.append((sweep.field, record))
                         self._continue(sweep, peak_of(record, self._job))
+                        self._journal(sweep)
                     case Withdrawn(Sweep() as sweep):
                         self._waiting[sweep.camera].appendleft(sweep)
                     case Failed(Sweep() as sweep, failure):
@@ -121,6 +122,11 @@ class FocusSweeps:
             self._append(sweep.field, self._sequences[sweep.field].send(peak))
         except StopIteration as last:
             self._peaks[sweep.field] = last.value
+
+    def _journal(self, sweep: Sweep) -> None:
+        counts = {"done": len(self._peaks), "samples": len(self._sequences)}
+        event = events.Swept.of(sweep.field, sweep.camera, planes=len(sweep.z_um), **counts)
+        self._run.journal.write(event)
 
     def _recover(self, sweep: Sweep, reason: str) -> None:
         if not self._pending.cameras.may_retry(sweep):

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Self
@@ -30,12 +31,14 @@ from scan.events import (
     Retried,
     Stacked,
     Stopping,
+    Swept,
     Warned,
 )
 from scan.text import one_line
 
 STOPPING = "stopping: waiting for running tasks (Ctrl-C again to stop immediately)"
 STEPS = ("captured", "stacked", "detected")
+MAX_STRIPES = 3  # with bars of their own: a hundred would not fit a terminal
 SHOWN_LOGS = ("driver", "cluster", "microscope", "prediction", "results", "report")
 
 
@@ -55,24 +58,23 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
 
 
 class LiveProgress(AbstractContextManager["LiveProgress"]):
-    """A bar per stripe and step, and a line with batches, objects and lost fields."""
+    """Bars of all steps and of the slowest stripes, and a line with batches, objects and losses."""
 
     def __init__(self) -> None:
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            expand=True,
-        )
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn()
+        self._bars = Progress(*columns, TimeRemainingColumn(compact=True), expand=True)
+        self._slowest = Progress(*columns, expand=True)  # of other stripes each time: no rate
         self._line = Text("starting Ray …")
         self._live = Live(
-            Group(self._line, self._bars),
+            Group(self._line, self._bars, self._slowest),
             console=Console(stderr=False),
             refresh_per_second=8,
             transient=True,
         )
-        self._tasks: dict[tuple[int, str], TaskID] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._rows: list[TaskID] = []
+        self._fields: tuple[int, ...] = ()  # of each stripe
+        self._done: Counter[tuple[int, str]] = Counter()  # by stripe and step
         self._lost = self._in_flight = self._objects = 0
 
     def __enter__(self) -> Self:
@@ -90,10 +92,15 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
                 self._set_bars(event)
             case RayStarted():
                 self._line.plain = f"autofocus on sample fields, {event.cpus} CPUs …"
+            case Swept():
+                self._bars.update(
+                    self._tasks["focused"], completed=event.done, total=event.samples, visible=True
+                )
             case Captured() | Stacked() | Detected():
                 self._advance(event)
             case Lost():
                 self._lost += 1
+                self._count(event.stripe, "lost", 1)
                 self._print(f"lost {subject_of(event)}: {event.reason}", "red")
             case Retried():
                 of = f" of {subject_of(event)}" if event.field is not None else ""
@@ -107,27 +114,47 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
         self._live.console.print(line, style=style, highlight=False, markup=False)
 
     def _add_bars(self, begun: Begun) -> None:
-        for stripe, fields in enumerate(begun.stripes):
-            for step in STEPS:
-                name = f"stripe {stripe}  {step}" if step == STEPS[0] else f"          {step}"
-                self._tasks[stripe, step] = self._bars.add_task(name, total=fields)
+        self._fields = begun.stripes
+        self._tasks["focused"] = self._bars.add_task("focused", total=None, visible=False)
+        for step in STEPS:
+            self._tasks[step] = self._bars.add_task(step, total=begun.fields)
+        rows = range(min(MAX_STRIPES, len(self._fields)))
+        self._rows = [self._slowest.add_task("") for _ in rows]
+        self._show_slowest()
 
     def _set_bars(self, resumed: Resumed) -> None:
         counts = zip(STEPS, (resumed.stacked, resumed.stacked, resumed.detected), strict=True)
         for step, of_stripes in counts:
             for stripe, done in enumerate(of_stripes):
-                self._bars.update(self._tasks[stripe, step], completed=done)
+                self._count(stripe, step, done)
 
     def _advance(self, event: Captured | Stacked | Detected) -> None:
         if isinstance(event, Detected):
             self._objects += event.objects
         else:
             self._in_flight = event.in_flight
-        self._bars.advance(self._tasks[event.stripe, event.event])
+        self._count(event.stripe, event.event, 1)
         self._line.plain = (
             f"{self._in_flight} batches in flight, {self._objects} objects, "
             f"{self._lost} fields lost"
         )
+
+    def _count(self, stripe: int, step: str, fields: int) -> None:
+        self._done[stripe, step] += fields
+        if step in self._tasks:
+            self._bars.advance(self._tasks[step], fields)
+        self._show_slowest()
+
+    def _show_slowest(self) -> None:
+        """Show the stripes of which the smallest part is detected or lost."""
+        part = {
+            stripe: (self._done[stripe, "detected"] + self._done[stripe, "lost"]) / fields
+            for stripe, fields in enumerate(self._fields)
+        }
+        for row, stripe in zip(self._rows, sorted(part, key=part.__getitem__), strict=False):
+            detected, total = self._done[stripe, "detected"], self._fields[stripe]
+            name = f"stripe {stripe} detected"
+            self._slowest.update(row, description=name, completed=detected, total=total)
 
 
 def progress(*, plain: bool) -> PlainProgress | LiveProgress:

@@ -184,6 +184,15 @@ class WarmedUp(Event, Work):
     event: Literal["warmed"] = "warmed"
 
 
+class Swept(FieldEvent):
+    """A sample field was swept over so many planes: `done` of `samples` have their last peak."""
+
+    event: Literal["swept"] = "swept"
+    planes: Count
+    done: Count
+    samples: Count
+
+
 class Rejection(BaseModel):
     """A sample that the focus surface ignores, and why."""
 
@@ -203,7 +212,8 @@ Height = tuple[Index, Index, Number]  # stripe, field, z_um
 class Focused(Event):
     """The focus surface was fitted: heights as (stripe, field, z_um), and the samples.
 
-    `correction` is missing if frames are used as they are. `mode` is the setting `focus`; earlier versions had surface alone.
+    `correction` is missing if frames are used as they are. `mode` is the setting `focus`; earlier
+    versions had surface alone.
     """
 
     event: Literal["focused"] = "focused"
@@ -361,9 +371,9 @@ class Damaged(Event):
 
 
 _KINDS = (
-    Begun | RayStarted | Resumed | Warned | Stressed | WarmedUp | Focused | Described | Captured
-    | Stacked | Detected | Lost | Retried | Restarted | Throttled | Stopping | RunFailed | Predicted
-    | Finished | Damaged
+    Begun | RayStarted | Resumed | Warned | Stressed | WarmedUp | Swept | Focused | Described
+    | Captured | Stacked | Detected | Lost | Retried | Restarted | Throttled | Stopping | RunFailed
+    | Predicted | Finished | Damaged
 )  # fmt: skip
 _PARSER: TypeAdapter[Any] = TypeAdapter(Annotated[_KINDS, Field(discriminator="event")])
 

@@ -17,6 +17,7 @@ from scan.events import (
     Resumed,
     Retried,
     Stacked,
+    Swept,
     Throttled,
     WarmedUp,
 )
@@ -31,6 +32,8 @@ def events_of_a_scan() -> list[Event]:
         sample(Begun, time=102.0, process_began_s=100.0, stripes=[3], fields=3,
                column_cuts=[0, 64, 128, 192], versions={"ray": "2"}),
         sample(RayStarted, time=102.0, up_s=102.0, cpus=2, object_store_bytes=200_000_000),
+        sample(Swept, time=103.5, done=1),
+        sample(Swept, time=104.0, field=2, done=2),
         sample(Focused, time=104.0, first_exposure_s=103.0, sweeping_s=[0.8], sampled=2, kept=2),
         sample(Captured, time=105.0, began_s=104.0, ended_s=105.0, slips_ms=slips_ms),
         sample(Stacked, time=105.4, asked_s=105.092, began_s=105.1, ended_s=105.3, cpu_s=0.2),

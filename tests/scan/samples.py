@@ -18,6 +18,7 @@ from scan.events import (
     Resumed,
     Retried,
     Stacked,
+    Swept,
     Throttled,
     WarmedUp,
 )
@@ -46,6 +47,7 @@ DEFAULTS: dict[type[Event], dict[str, Any]] = {
     Detected: FIELD | WORK | {"asked_s": 0.0, "objects": 0, "checksums": [3, 4]},
     Lost: FIELD | {"reason": ""},
     Retried: {"step": "capture"},
+    Swept: FIELD | {"planes": 13, "done": 0, "samples": 2},
     Restarted: {"camera": 0, "reason": ""},
     Throttled: TIMES | {"camera": 0},
     Resumed: {"stacked": [0], "detected": [0]},
