@@ -1,8 +1,6 @@
 """Predictions from the object table of a whole scan, made once at its end."""
 
-import importlib
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prediction import Array
-from prediction.user_code import as_user_error
+from prediction.user_code import as_user_error, imported
 from scan.errors import UserMistake
 
 Table = Mapping[str, Array]
@@ -83,10 +81,7 @@ def _function(predictor: ScanPredictor) -> Callable[[dict[str, Array]], Any]:
         from prediction.population import classify
 
         return classify
-    module, _, name = (predictor.spec or "").partition(":")
-    if predictor.folder not in sys.path:
-        sys.path.append(predictor.folder)
-    function: Callable[[dict[str, Array]], Any] = getattr(importlib.import_module(module), name)
+    function: Callable[[dict[str, Array]], Any] = imported(predictor.spec or "", predictor.folder)
     return function
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from traceback import extract_tb
+from typing import Any
 
 import numpy as np
 
@@ -73,11 +74,16 @@ class UserCode:
 @lru_cache(maxsize=1)
 def _user_function(predictor: UserCode) -> Callable[[Array], Array]:
     """Return what the factory returns; it is called once in a process."""
-    module, _, factory = predictor.spec.partition(":")
-    if predictor.folder not in sys.path:
-        sys.path.append(predictor.folder)
-    made: Callable[[Array], Array] = getattr(importlib.import_module(module), factory)()
+    made: Callable[[Array], Array] = imported(predictor.spec, predictor.folder)()
     return made
+
+
+def imported(spec: str, folder: str) -> Any:
+    """Return what `module:name` names; the folder is added to the module search path."""
+    module, _, name = spec.partition(":")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return getattr(importlib.import_module(module), name)
 
 
 @contextmanager
