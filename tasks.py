@@ -161,7 +161,7 @@ def predict_scan(
     and rows, by stripe and field.
     """
     detected = sorted(place for place, checksums in written.items() if len(checksums) > 2)
-    objects, facts = join_parts(folder, detected, predictor.predict)
+    objects, facts = join_parts(folder, detected, predictor.predict if predictor.spec else None)
     answered_s = now_s()
     fit_display_windows(folder)
     return AnswerRecord(objects, answered_s, digest_of(written, table_checksum(folder)), facts)

@@ -63,7 +63,7 @@ def _joined(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def join_parts(
     folder: Location,
     fields: Sequence[tuple[int, int]],
-    extend: Callable[[Columns], tuple[Columns, Facts]] = lambda table: ({}, {}),
+    extend: Callable[[Columns], tuple[Columns, Facts]] | None = None,
 ) -> tuple[int, Facts]:
     """Write the table of the whole scan from the parts of its fields.
 
@@ -81,11 +81,14 @@ def join_parts(
         header, *more = csv.reader(part.decode().splitlines())
         rows += more
     rows.sort(key=lambda row: int(row[0]))  # by label
-    values = np.array(rows, float).reshape(len(rows), len(header))
-    added, facts = extend(dict(zip(header, values.T, strict=True)))
-    more_values = zip(*(map(_plain, column.tolist()) for column in added.values()), strict=True)
+    added: Columns = {}
+    facts: Facts = {}
+    if extend:
+        values = np.array(rows, float).reshape(len(rows), len(header))
+        added, facts = extend(dict(zip(header, values.T, strict=True)))
     if added:
-        rows = [[*row, *more] for row, more in zip(rows, more_values, strict=True)]
+        columns = zip(*(map(_plain, column.tolist()) for column in added.values()), strict=True)
+        rows = [[*row, *new] for row, new in zip(rows, columns, strict=True)]
     storage.write_bytes(TABLE, _joined([*header, *added], rows).encode())
     return len(rows), facts
 
