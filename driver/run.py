@@ -184,6 +184,8 @@ def run_workflow(run: Run, workflow: Callable[[Run], Any]) -> BaseException | No
     except (Exception, KeyboardInterrupt) as raised:
         stopped = run.stop.requested or isinstance(raised, KeyboardInterrupt)
         error = KeyboardInterrupt() if stopped else raised  # a signal may have ended Ray as well
+        if stopped and not run.journal.seen(events.Stopping):
+            run.journal.write(events.Stopping())
         status = journal_failure(run.journal, error)
     run.journal.write(
         events.Finished(

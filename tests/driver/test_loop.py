@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.failures import FailureKind
+from driver import run
 from driver.pending import STALL_WARNING_S
 from driver.steps import (
     Capture,
@@ -366,6 +367,25 @@ def test_a_stop_drains(tmp_path: Path, seed: int) -> None:
     assert not scan.lost
     assert not cluster.count(PredictScan)
     assert len(scan.journal.of(events.Stopping)) == 1
+
+
+def test_a_request_that_ended_ray_as_well_is_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where SIGTERM reached Ray's processes first, the run was asked to stop: it did not fail."""
+    monkeypatch.setattr(run, "ray_answers", lambda: False)
+
+    with fake_scan(tmp_path, FakeCluster()) as scan:
+
+        def ended(given: run.Run) -> None:
+            given.stop.requested = True
+            raise ScanError("Ray", "its head", "none", "see Ray's logs")
+
+        error = run.run_workflow(scan.run, ended)
+
+    assert isinstance(error, KeyboardInterrupt)
+    assert len(scan.journal.of(events.Stopping)) == 1
+    assert [event.status for event in scan.journal.of(events.Finished)] == [events.CANCELLED]
 
 
 def test_a_full_disk_does_not_keep_captures_in_queues(tmp_path: Path) -> None:

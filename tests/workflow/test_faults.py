@@ -35,7 +35,7 @@ from tests.workflow.left import events_in, summary_of
 
 SMALL = ["--stripes", "2", "--fields", "3", "--planes", "7", "--field-px", "128"]
 QUICK = ["--plain", "--exposure-ms", "1"]
-SETTINGS = "settle_ms = 0\nfocus_samples = 2\nwatchdog_s = 3\ntask_timeout_s = 5\n"
+SETTINGS = "settle_ms = 0\nfocus_samples = 2\nwatchdog_s = 3\ntask_timeout_s = 60\n"
 
 Scan = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -273,13 +273,16 @@ def work_and(fault: Callable[[], None], work: Callable[..., Any], *given: Any) -
 
 
 def fail_at_first(work: Callable[..., Any], task: Any, job: Any, *given: Any) -> Any:
-    """Run a task; its first attempts fail as `FAILING` says, each leaves a mark."""
+    """Run a task; its first attempts fail as `FAILING` says, each leaves a mark.
+
+    They have a twelfth of the task's time, so that a hang is a short one.
+    """
     faults = FAILING.get((work.__name__, job.field.stripe, job.field.field), ())
     for attempt, fault in enumerate(faults):
         mark = Path(job.folder).parent / "marks" / f"{work.__name__} {attempt}"
         if not mark.exists():
             mark.touch()
-            return tasks._timed(work_and, fault, work, job, *given, limit_s=job.limit_s)
+            return tasks._timed(work_and, fault, work, job, *given, limit_s=job.limit_s / 12)
     return task._function(job, *given)
 
 
