@@ -13,7 +13,7 @@ from imaging.zpositions import given_heights, peak_of
 from results.store import create_mosaics
 from scan import events
 from scan.correction import CorrectionRecord
-from scan.focusing import FocusJob, FocusPeak, FocusResult, Heights, sample_fields, sweeps_of_sample
+from scan.focusing import FocusJob, FocusPeak, FocusResult, Heights, sweeps_of_sample
 from scan.plan import Field
 from scan.records import SweepRecord
 
@@ -68,9 +68,8 @@ class FocusSweeps:
 
     def __init__(self, run: Run, pending: PendingSteps, job: FocusJob) -> None:
         self._run, self._pending, self._job = run, pending, job
-        fields = sample_fields(job.plan, job.settings.focus_samples)
         given = given_heights(job)
-        self._sequences = {field: sweeps_of_sample(job, given.get(field)) for field in fields}
+        self._sequences = {field: sweeps_of_sample(job, given.get(field)) for field in job.samples}
         self._waiting: list[deque[Sweep]] = [deque() for _ in range(job.plan.cameras)]
         self._peaks: dict[Field, FocusPeak] = {}
         self._planes: dict[Field, Reference] = {}

@@ -114,9 +114,8 @@ class Setup:
     @property
     def whole_samples(self) -> bool:
         """Whether autofocus images are kept whole: if the flat needs that, or there is room."""
-        samples = min(self.settings.focus_samples * self.settings.stripes, len(self.plan.fields))
         image_bytes = math.prod(self.plan.frame_shape) * self.dtype.itemsize
-        fit = samples * image_bytes <= MAX_SAMPLES_BYTES
+        fit = len(self.focus_job.samples) * image_bytes <= MAX_SAMPLES_BYTES
         return fit or self.settings.flat_field == ESTIMATE
 
 

@@ -11,6 +11,8 @@ from scan.plan import Field, ScanPlan
 COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers several steps
 FINE_STEP_UM = 1.0
 FINE_REACH_UM = 5.0  # beyond the coarse step, so that a fine peak lies inside the fine sweep
+MIN_RECORDED_SAMPLES = 9
+RECORDED_SAMPLES = 0.05  # of the fields of a recording: each is read twice
 WIDENING_FACTOR = 2.0  # a sweep that peaks at its edge is repeated once at twice its length
 
 
@@ -105,13 +107,14 @@ def surface_limits_um(z_um: Sequence[float]) -> tuple[float, float]:
 
 def sample_fields(plan: ScanPlan, per_stripe: int) -> list[Field]:
     """Return the fields to focus on: evenly spaced along every stripe, both ends included."""
-    chosen: list[Field] = []
-    for stripe in plan.stripes:
-        count = min(per_stripe, len(stripe))
-        last = len(stripe) - 1
-        indices = {round(k * last / max(1, count - 1)) for k in range(count)}
-        chosen += [stripe[index] for index in sorted(indices)]
-    return chosen
+    return [field for stripe in plan.stripes for field in evenly_spaced(stripe, per_stripe)]
+
+
+def evenly_spaced(fields: Sequence[Field], count: int) -> list[Field]:
+    """Return so many fields of a sequence in their order, both ends included."""
+    count, last = min(count, len(fields)), len(fields) - 1
+    indices = {round(k * last / max(1, count - 1)) for k in range(count)}
+    return [fields[index] for index in sorted(indices)]
 
 
 def sweep_heights(centre_um: float, reach_um: float, step_um: float) -> tuple[float, ...]:
@@ -148,6 +151,16 @@ class FocusJob:
     def estimate_flat(self) -> bool:
         """Whether the flat field is estimated from the autofocus images."""
         return self.settings.flat_field == ESTIMATE
+
+    @property
+    def samples(self) -> list[Field]:
+        """The fields to sweep. Recorded heights need no focus: a few show the specimen, all that
+        the settings name only if they show the flat field."""
+        samples = sample_fields(self.plan, self.settings.focus_samples)
+        if self.recorded_z_um is None or self.estimate_flat:
+            return samples
+        few = max(MIN_RECORDED_SAMPLES, round(RECORDED_SAMPLES * len(self.plan.fields)))
+        return samples if few >= len(samples) else evenly_spaced(self.plan.fields, few)
 
     def planes_at(self, centre_um: float) -> tuple[float, ...]:
         """Return the heights of a z-stack's planes around a field's best height."""
