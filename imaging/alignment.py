@@ -34,7 +34,12 @@ def align(frames: Frames) -> Frames:
     -------
     (z, y, x) of the same dtype
     """
-    return np.stack([_shifted(p, shift) for p, shift in zip(frames, drift(frames), strict=True)])
+    return moved(frames, drift(frames))
+
+
+def moved(frames: Frames, shifts: NDArray[np.float64]) -> Frames:
+    """Return planes (z, y, x) moved by shifts (z, 2), as `drift` returns them."""
+    return np.stack([_shifted(p, shift) for p, shift in zip(frames, shifts, strict=True)])
 
 
 def drift(frames: Frames) -> NDArray[np.float64]:

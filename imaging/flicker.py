@@ -48,7 +48,17 @@ def find_flicker(frames: NDArray[Any], light: NDArray[np.float32]) -> Flicker | 
     if len(frames) < MIN_PLANES or min(frames.shape[1:]) < MIN_SIZE_PX:
         return None
     areas = light.astype(np.float64) / _sizes(frames.shape[1:])
-    mean = areas.mean(axis=(1, 2))
+    return _flicker_of(frames, areas.mean(axis=(1, 2)))
+
+
+def flicker_of_channel(frames: NDArray[Any]) -> Flicker | None:
+    """Find the same where no energy is measured: a few rows show whether it is worth a look."""
+    if len(frames) < MIN_PLANES or min(frames.shape[1:]) < MIN_SIZE_PX:
+        return None
+    return _flicker_of(frames, frames[SAMPLED].mean(axis=(1, 2), dtype=np.float64))
+
+
+def _flicker_of(frames: NDArray[Any], mean: Floats) -> Flicker | None:
     if mean.min() <= 0 or not _is_rough(_rest(mean)):
         return None
     areas = _exact_means(frames)

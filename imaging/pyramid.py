@@ -9,7 +9,7 @@ Array = NDArray[Any]
 
 
 def mean_pyramid(image: Array, levels: int) -> list[Array]:
-    """Return an image (y, x) and its means over 2x2, 4x4, … pixels, in the image's dtype.
+    """Return an image (…, y, x) and its means over 2x2, 4x4, … pixels, in the image's dtype.
 
     Odd edges repeat the last row or column. Integers are rounded.
     """
@@ -20,9 +20,11 @@ def mean_pyramid(image: Array, levels: int) -> list[Array]:
 
 
 def _halve(image: Array) -> Array:
-    rows, columns = image.shape
-    even = np.pad(image, ((0, rows % 2), (0, columns % 2)), mode="edge").astype(np.float32)
-    mean = (even[0::2, 0::2] + even[1::2, 0::2] + even[0::2, 1::2] + even[1::2, 1::2]) / 4
+    *others, rows, columns = image.shape
+    edges = ((0, 0),) * len(others) + ((0, rows % 2), (0, columns % 2))
+    even = np.pad(image, edges, mode="edge").astype(np.float32)
+    upper, lower = even[..., 0::2, :], even[..., 1::2, :]
+    mean = (upper[..., 0::2] + lower[..., 0::2] + upper[..., 1::2] + lower[..., 1::2]) / 4
     return (np.rint(mean) if np.issubdtype(image.dtype, np.integer) else mean).astype(image.dtype)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from imaging import kernels
 from imaging.depth import BlockDepth, block_depth
-from imaging.flicker import AREAS, even_out, find_flicker
+from imaging.flicker import AREAS, Flicker, even_out, find_flicker
 from imaging.lone_pixels import leave_out_lone_pixels
 from imaging.steps import fuse_steps
 
@@ -113,18 +113,24 @@ def _fuse(stacks: list[Frames]) -> tuple[list[Frames], Depth, float]:
     depth = np.zeros(stacks[0].shape[1:], np.float32)
     if len(stacks[0]) == 1:
         return [stack[0].copy() for stack in stacks], depth, 0.0
-    energy, light = _measured(stacks[0])
-    flicker = find_flicker(stacks[0], light)
+    blocks, flicker = measured_depth(stacks[0])
     if flicker:
         stacks = [read_only_contiguous(even_out(stack, flicker)) for stack in stacks]
-        energy *= np.square(flicker.gain)[:, None, None]
-    blocks = block_depth(_with_rounding(energy, stacks[0].dtype))
     images = [np.empty(stack.shape[1:], stack.dtype) for stack in stacks]
     for stack, image in zip(stacks, images, strict=True):
         kernels.blend(stack, blocks.depth, rounding(stack), image, depth)
         sharpen(image, blocks, depth)
     fuse_steps(stacks, blocks, images, depth)
     return images, depth, flicker.amount if flicker else 0.0
+
+
+def measured_depth(frames: Frames) -> tuple[BlockDepth, Flicker | None]:
+    """Return the depth of the blocks of a stack, and the flicker without which it is measured."""
+    energy, light = _measured(frames)
+    flicker = find_flicker(frames, light)
+    if flicker:
+        energy *= np.square(flicker.gain)[:, None, None]
+    return block_depth(_with_rounding(energy, frames.dtype)), flicker
 
 
 def block_energy(frames: Frames) -> NDArray[np.float32]:

@@ -31,7 +31,11 @@ Bands = list[Array]  # of a pyramid, from fine to coarse
 
 
 def fuse_steps(
-    stacks: Sequence[Array], blocks: BlockDepth, images: Sequence[Array], depth: Array
+    stacks: Sequence[Array],
+    blocks: BlockDepth,
+    images: Sequence[Array],
+    depth: Array,
+    planes: Sequence[slice | NDArray[np.intp]] | None = None,
 ) -> None:
     """Fuse again, in place, the surroundings of steps of more than two planes.
 
@@ -45,10 +49,13 @@ def fuse_steps(
         The blend of each stack.
     depth : (y, x) float32
         In planes.
+    planes : sequence of slice or int array, optional
+        For each stack its planes that show what those of the first do; by default the same ones.
     """
+    planes = planes or [slice(None)] * len(stacks)
     reach = blur_reach(blocks.curvature, len(stacks[0]) - 1)
     for box, weight in _step_boxes(step_blocks(blocks), depth.shape):
-        parts = [stack[:, *box] for stack in stacks]
+        parts = [stack[:, *box][like] for stack, like in zip(stacks, planes, strict=True)]
         pyramids, sharpest, reliable = _fused(parts, reach)
         for image, part, bands in zip(images, parts, pyramids, strict=True):
             _mix_into(image[box], _collapsed(bands), part, weight)
