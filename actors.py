@@ -25,6 +25,7 @@ from scan.records import CaptureRecord, SweepRecord
 SWEEP_CROP_PX = 1024  # the centre of the frame says enough about focus; large frames cost time
 
 Frames = np.ndarray[Any, Any]
+Batch = Frames | tuple[Frames, ...]  # of one channel, or of several
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)
@@ -37,21 +38,24 @@ class CaptureActor:
         self._microscope = open_microscope(setup, camera)
 
     @ray.method(num_returns=2)
-    def capture(self, field: Field, z_um: tuple[float, ...]) -> tuple[CaptureRecord, Frames]:
-        """Expose the z-stack of a field: a small record, and the batch (z, y, x)."""
-        batch = self._expose(field, z_um)
+    def capture(self, field: Field, z_um: tuple[float, ...]) -> tuple[CaptureRecord, Batch]:
+        """Expose the z-stack of a field: a small record, and the batch (z, y, x) or several."""
+        heights = enumerate(self._setup.channels.heights(z_um))
+        stacks = [self._expose(field, each_um, channel) for channel, each_um in heights]
         record = CaptureRecord(
             z_um,
-            began_s=batch.began_s[0],
-            ended_s=batch.ended_s,
+            began_s=stacks[0].began_s[0],
+            ended_s=stacks[-1].ended_s,
             complete_s=now_s(),
             slips_ms=tuple(
                 round(1e3 * (began - due), 3)
-                for began, due in zip(batch.began_s, batch.due_s, strict=True)
+                for stack in stacks
+                for began, due in zip(stack.began_s, stack.due_s, strict=True)
             ),
             process=os.getpid(),
         )
-        return record, batch.frames
+        batch = tuple(stack.frames for stack in stacks)
+        return record, batch if len(batch) > 1 else batch[0]
 
     @ray.method(num_returns=2)
     def sweep(self, field: Field, z_um: tuple[float, ...]) -> tuple[SweepRecord, Frames]:
@@ -63,7 +67,7 @@ class CaptureActor:
             begin_um = sum(z_um) / len(z_um)
             found_um = self._microscope.autofocus(field.x_um, field.y_um, begin_um)
             z_um = self._setup.focus_job.planes_at(found_um)
-        batch = self._expose(field, z_um)
+        batch = self._expose(field, z_um, self._setup.channels.reference)
         rows, columns = (center_slice(edge, SWEEP_CROP_PX) for edge in batch.frames.shape[1:])
         frames = batch.frames[:, rows, columns]
         curve, noise = sharpness(frames)
@@ -71,9 +75,9 @@ class CaptureActor:
         sharpest = int(np.argmax(curve)) if curve.any() else len(frames) // 2
         return record, (batch.frames if self._setup.whole_samples else frames)[sharpest]
 
-    def _expose(self, field: Field, z_um: tuple[float, ...]) -> ZStack:
+    def _expose(self, field: Field, z_um: tuple[float, ...], channel: int) -> ZStack:
         """Take a z-stack; CaptureError if frames of a real exposure are damaged."""
-        batch = self._microscope.stack(field.x_um, field.y_um, z_um)
+        batch = self._microscope.stack(field.x_um, field.y_um, z_um, channel)
         setup = self._setup
         if setup.recorded_z_um is None:  # a recording cannot be exposed again
             shape = (len(z_um), *setup.plan.frame_shape)

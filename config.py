@@ -166,6 +166,47 @@ class MicroscopeAt(BaseModel):
         return {"config": given} if isinstance(given, str) else given
 
 
+def _hex_colour(text: str) -> str:
+    if not re.fullmatch("[0-9A-Fa-f]{6}", text):
+        raise ValueError("six hex digits, such as 00FF00 for green")
+    return text.upper()
+
+
+HexColour = Annotated[str, AfterValidator(_hex_colour)]
+
+
+class ChannelSettings(BaseModel):
+    """One of several channels: how it is captured, and how it is shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Line
+    exposure_ms: Annotated[float, Field(gt=0, le=60_000)] | None = None
+    preset: Line | None = None  # of Micro-Manager's channel group; by default the name
+    z_offset_um: Annotated[float, Field(ge=-100, le=100)] = 0.0  # its focus above the reference's
+    planes: Annotated[int, Field(ge=1, le=500)] | None = None
+    reference: bool = False
+    colour: HexColour | None = None
+
+
+def _agreeing_channels(given: tuple[ChannelSettings, ...]) -> tuple[ChannelSettings, ...]:
+    """Refuse channels of one name, several references, and a reference unlike the others."""
+    names = [channel.name for channel in given]
+    references = [channel for channel in given if channel.reference] or list(given[:1])
+    if len(set(names)) < len(names):
+        raise ValueError("channels of different names")
+    if len(references) > 1:
+        raise ValueError("one channel with reference = true")
+    if any(channel.planes or channel.z_offset_um for channel in references):
+        raise ValueError(
+            "no planes and no z_offset_um of the reference, whose planes are those of the scan"
+        )
+    return given
+
+
+Channels = Annotated[tuple[ChannelSettings, ...], AfterValidator(_agreeing_channels)]
+
+
 class Settings(BaseModel):
     """All settings of a scan.
 
@@ -189,6 +230,8 @@ class Settings(BaseModel):
     """what names of recorded files tell, such as pos{position}_z{z}, see docs/recordings.md"""
     channel: Annotated[NonNegativeInt | Line | None, IMAGES, Unit("NAME"), FILE_ONLY] = None
     """recorded channel to scan: its number from 0, or its name (default: the first)"""
+    channels: Annotated[Channels, IMAGES, Unit("TABLES"), FILE_ONLY] = Field((), max_length=16)
+    """what is captured at each field, a table a channel, see docs/channels.md"""
     layout: Annotated[Literal["raster", "snake"] | None, IMAGES, Unit("NAME"), FILE_ONLY] = None
     """raster or snake: recorded fields lie in their order (default: where the stage was)"""
     check_recording: Annotated[bool, IMAGES, FILE_ONLY, FREE_ON_RESUME] = False
@@ -378,6 +421,25 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _can_capture_channels(self) -> Self:
+        """Refuse what of a channel the microscope has not, and one flat for several channels."""
+        unknown = {"simulated": ["preset"], "replay": ["preset", "exposure_ms"]}
+        for key in unknown.get(self.microscope, ()):
+            if any(getattr(channel, key) is not None for channel in self.channels):
+                raise ValueError(
+                    f"channels: expected no {key} with --microscope {self.microscope}, got one; "
+                    "leave it out"
+                )
+        if self.channels and self.channel is not None:
+            raise ValueError("channel: expected that or channels, got both; leave one out")
+        if len(self.channels) > 1 and self.flat_field:
+            raise ValueError(
+                f"flat_field: expected none with several channels, which are lit differently, got "
+                f"{self.flat_field}; correct the frames before, or scan one channel"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_focus(self) -> Self:
         if self.focus != "surface" and self.microscope == "replay":
             raise ValueError(
@@ -451,6 +513,13 @@ def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     return {OLD_NAMES.get(name, name): value for name, value in values.items()}
 
 
+TABLES = ("channels", "microscopes")  # settings with keys of their own
+KEY_FAULTS = {
+    "extra_forbidden": "a known key, got an unknown one",
+    "missing": "that key, got none",
+}
+
+
 def validate(values: Mapping[str, Any]) -> Settings:
     """Return the settings of plain values; unknown keys and wrong values raise SettingsError."""
     for old, new in OLD_NAMES.items():
@@ -477,8 +546,11 @@ def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
     if not fault["loc"]:
         return str(fault["msg"]).removeprefix("Value error, ")
-    name = str(fault["loc"][0])
-    wanted = str(fault["msg"])
+    name, wanted = str(fault["loc"][0]), str(fault["msg"])
+    if fault["loc"][0] in TABLES and len(fault["loc"]) > 2:
+        name = "{}[{}].{}".format(*fault["loc"])
+    if fault["type"] in KEY_FAULTS:
+        return f"{name}: expected {KEY_FAULTS[fault['type']]}; see docs/settings.md"
     wanted = wanted.removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{name}: expected {wanted}, got {fault['input']!r}; correct the setting"
 

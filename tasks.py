@@ -19,6 +19,7 @@ from cluster.workers import prefault_object_store, run_low_priority
 from imaging.correction import correct, correct_samples, learn_correction
 from imaging.detection import DetectionStatistics, measure
 from imaging.focus import crops
+from imaging.intensities import with_channels
 from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_core, scan_numbers
 from imaging.pyramid import mean_pyramid, nearest_pyramid
 from imaging.zpositions import depth_um, z_positions
@@ -53,6 +54,7 @@ from scan.records import (
 from scan.stress import burn
 
 Array = NDArray[Any]
+Batch = Array | tuple[Array, ...]  # of one channel, or of several
 Result = TypeVar("Result")
 
 
@@ -91,21 +93,28 @@ def estimate_statistics(
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def stack_batch(job: StackJob, frames: Array) -> StackRecord:
-    """Focus-stack one batch (z, y, x) and write its core of the mosaic, image and height."""
+def stack_batch(job: StackJob, frames: Batch) -> StackRecord:
+    """Focus-stack a batch (z, y, x) of each channel; write its core of image and height."""
     (checksums, flicker), work = _timed(stack, job, frames, limit_s=job.limit_s)
     return StackRecord(checksums, work, flicker)
 
 
-def stack(job: StackJob, frames: Array) -> tuple[tuple[int, int], float]:
+def stack(job: StackJob, frames: Batch) -> tuple[tuple[int, int], float]:
     """Write the focus stack of a batch; returns the checksums of image and depth, and flicker."""
     from imaging.alignment import align
+    from imaging.channels import stack_channels
     from imaging.stacking import focus_stack
 
-    frames = correct(frames, read_correction(job.folder, job.correction))
-    stacked = focus_stack(align(frames) if job.align else frames)
+    correction = read_correction(job.folder, job.correction)
+    if isinstance(frames, tuple):
+        stacks = [correct(each, correction) for each in frames]
+        reference, shifts = job.channels.reference, job.channels.shifts(job.z_um)
+        stacked = stack_channels(stacks, reference, shifts, align=job.align)
+    else:
+        frames = correct(frames, correction)
+        stacked = focus_stack(align(frames) if job.align else frames)
     rows, columns = job.field.core_in_frame()
-    image = _write_core(job, STACKED, stacked.image[rows, columns])
+    image = _write_core(job, STACKED, stacked.image[..., rows, columns])
     depth = _write_core(job, DEPTH, depth_um(stacked.depth[rows, columns], job.z_um))
     burn(job.burn_s)
     return (image, depth), stacked.flicker
@@ -138,8 +147,10 @@ def detect(
     image_place, depth_place = f"{job.folder}/{STACKED}", f"{job.folder}/{DEPTH}"
     seen = region_with_halo(job.field, statistics.halo_px, job.surroundings)
     image = read_region(image_place, *seen)
-    labels = predictor.detect(image, statistics, (seen[0].start, seen[1].start))
-    table = measure(labels, image, read_region(depth_place, *seen), statistics)
+    searched = image[job.channel] if image.ndim > 2 else image
+    labels = predictor.detect(searched, statistics, (seen[0].start, seen[1].start))
+    table = measure(labels, searched, read_region(depth_place, *seen), statistics)
+    table = with_channels(table, labels, image)
     geometry = HaloGeometry(statistics.halo_px, statistics.filter_reach_px, shape_of(image_place))
     numbers = scan_numbers(labels, seen, geometry.mosaic_shape)
     written = _write_core(job, LABELS, numbers[core_of(labels, job.field, seen)])

@@ -165,7 +165,7 @@ class ProjectCamera:
         self.camera = Camera(work)
         self.stripes = {(f.x_um, f.y_um): f.stripe for f in setup.plan.fields}
 
-    def stack(self, x_um: float, y_um: float, z_um: Any) -> Any:
+    def stack(self, x_um: float, y_um: float, z_um: Any, channel: int = 0) -> Any:
         """A batch, with the times of its planes."""
         from microscope import ZStack
 

@@ -39,7 +39,7 @@ def run_autofocus(run: Run, pending: PendingSteps) -> Focus:
     samples = pending.calls.store(crops)
     if kept is not None:  # fields on disk were captured at its heights
         return Focus(_planes(job, checkpoint.centres_um), kept, samples)
-    create_mosaics(run.location, setup.plan, setup.dtype, setup.settings.origin_um)
+    create_mosaics(run.location, setup.plan, setup.dtype, setup.settings.origin_um, setup.channels)
     run.journal.write(result.to_event())
     return Focus(_planes(job, result.centres_um), result.correction, samples)
 

@@ -29,7 +29,9 @@ def load_checkpoint(setup: Setup, predictor: Predictor, folder: Path) -> Checkpo
         if checkpoint.focused or checkpoint.stacked:
             fields = len(checkpoint.stacked), len(setup.plan.fields)
             log.info("reading back %d of %d fields", *fields)
-            create_mosaics(location, setup.plan, setup.dtype, setup.settings.origin_um)
+            create_mosaics(
+                location, setup.plan, setup.dtype, setup.settings.origin_um, setup.channels
+            )
             checkpoint.complete = checkpoint.complete and not differences(location, events)
             if not checkpoint.complete:
                 verify(location, checkpoint)

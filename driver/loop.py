@@ -127,7 +127,7 @@ class ScanLoop:
         burn_s = settings.stress_seconds if settings.stress else 0.0
         job = StackJob(
             self._run.location, capture.field, record.z_um, settings.align, burn_s,
-            settings.task_timeout_s, self._focus.correction,
+            settings.task_timeout_s, self._focus.correction, self._run.setup.channels,
         )  # fmt: skip
         self._pending.submit(StackBatch(job, batch, record))
         in_flight = self.state.credits.taken
@@ -150,6 +150,7 @@ class ScanLoop:
                 job = DetectionJob(
                     self._run.location, field, self._plan.surroundings(field),
                     self._plan.pixel_size_um, self._settings.task_timeout_s,
+                    self._run.setup.channels.reference,
                 )  # fmt: skip
                 self._pending.submit(DetectObjects(job, self._statistics, now_s()))
 

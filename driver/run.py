@@ -115,7 +115,9 @@ def execute(
         if checkpoint.complete:  # the run that ended it may have been killed before this
             remove_parts(storage.location)
             return end_run(folder)
-        storage.check_disk_space(needed_bytes(setup.plan, setup.dtype, len(checkpoint.stacked)))
+        storage.check_disk_space(
+            needed_bytes(setup.plan, setup.pixel_bytes, len(checkpoint.stacked))
+        )
         listener = stack.enter_context(show())
         stack.enter_context(ray_running(settings))
         if stop:  # Ray has set handlers of its own
@@ -150,7 +152,8 @@ def write_header(run: Run, up_s: float, began_s: float) -> None:
     setup, write, checkpoint = run.setup, run.journal.write, run.checkpoint
     found = versions()
     identity = run_fingerprint(setup, run.predictor)
-    facts = {"versions": found, "identity": identity, "caveats": setup.caveats}
+    facts: dict[str, Any] = {"versions": found, "identity": identity, "caveats": setup.caveats}
+    facts |= {"channels": setup.channels.to_event()}
     write(events.Begun.of(setup.plan, process_began_s=began_s, **facts))
     sizes: dict[str, Any] = {"object_store_bytes": store_bytes(), "batch_bytes": setup.batch_bytes}
     sizes |= {"credits": run.credits.total, "identity_crc": crc_of(identity)}

@@ -52,8 +52,9 @@ class Microscope(Protocol):
     frame_shape: tuple[int, int]
     dtype: np.dtype
 
-    def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
-        """Capture one plane at each focus height, in this order; CaptureError on failure."""
+    def stack(self, x_um: float, y_um: float, z_um: Sequence[float], channel: int = 0) -> ZStack:
+        """Capture one plane of a channel at each focus height, in this order; CaptureError on
+        failure."""
 
     def stop(self) -> None:
         """Stop the stage; safe in any state."""

@@ -140,7 +140,7 @@ class MicroManagerMicroscope:
             self.close()
             raise
 
-    def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
+    def stack(self, x_um: float, y_um: float, z_um: Sequence[float], channel: int = 0) -> ZStack:
         """Capture a plane at each height: in one burst if the devices can, else step by step.
 
         Raises

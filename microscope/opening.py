@@ -22,6 +22,8 @@ from microscope.recorded_layout import lay_out
 from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
+from microscope.stains import stained
+from scan.channels import ONE_CHANNEL, Channels, channels_of
 from scan.correction import NO_FIELDS, Correction
 from scan.errors import CaptureError, InputError
 from scan.focusing import WIDENING_FACTOR, FocusJob, Point, surface_limits_um
@@ -63,6 +65,8 @@ class Setup:
         Bits of a pixel that carry light, if fewer than its type has.
     correction : Correction
         The fields that the settings name.
+    channels : Channels
+        What is captured at each field.
     """
 
     settings: Settings
@@ -79,11 +83,18 @@ class Setup:
     focus_points: tuple[Point, ...] = ()
     bits: int | None = None
     correction: Correction = NO_FIELDS
+    channels: Channels = ONE_CHANNEL
 
     @property
     def batch_bytes(self) -> int:
-        """Size of one field's z-stack."""
-        return self.planes * math.prod(self.plan.frame_shape) * self.dtype.itemsize
+        """Size of one field's z-stacks, of all channels."""
+        planes = sum(channel.planes for channel in self.channels.each) or self.planes
+        return planes * math.prod(self.plan.frame_shape) * self.dtype.itemsize
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Size of one pixel of the mosaic, all channels together."""
+        return self.dtype.itemsize * max(1, len(self.channels.each))
 
     @property
     def frames(self) -> str:
@@ -129,6 +140,10 @@ def _known(value: T | None) -> T:
     return value
 
 
+def _channels(settings: Settings) -> Channels:
+    return channels_of(settings.channels, _known(settings.planes), _known(settings.z_step_um))
+
+
 def prepare(settings: Settings) -> Setup:
     """Resolve all settings for a simulated or recorded slide; wrong input raises UserMistake."""
     return _prepare_replay(settings) if settings.replay_path else _prepare_simulated(settings)
@@ -151,6 +166,7 @@ def _prepare_simulated(settings: Settings) -> Setup:
         z_step_um=_known(settings.z_step_um),
         dtype=np.dtype(np.uint16),
         opener=open_simulated,
+        channels=_channels(settings),
         focus_points=tuple(
             (x_um - settings.origin_um[0], y_um - settings.origin_um[1], z_um)
             for x_um, y_um, z_um in settings.focus_points or ()
@@ -212,6 +228,7 @@ def _prepare_micromanager(settings: Settings, microscope: MicroManagerMicroscope
         z_step_um=_known(settings.z_step_um),
         dtype=microscope.dtype,
         opener=open_micromanager,
+        channels=_channels(settings),
         focus_points=tuple(
             (*microscope.on_mosaic(x_um, y_um), z_um)
             for x_um, y_um, z_um in settings.focus_points or ()
@@ -234,13 +251,15 @@ def _heights_reached(settings: Settings) -> tuple[float, float]:
 
     Where a device finds the focus, its heights are checked as they are found.
     """
-    reach_um = _known(settings.planes) * _known(settings.z_step_um) / 2
+    planes = max(_known(settings.planes), *(c.planes or 0 for c in settings.channels), 0)
+    reach_um = planes * _known(settings.z_step_um) / 2
     lowest_um = highest_um = settings.focus_center_um
     if settings.focus_points:
         lowest_um, highest_um = surface_limits_um([z_um for *_, z_um in settings.focus_points])
     if settings.focus == "surface":
         reach_um += WIDENING_FACTOR * settings.focus_range_um / 2
-    return lowest_um - reach_um, highest_um + reach_um
+    offsets = [0.0, *(channel.z_offset_um for channel in settings.channels)]
+    return lowest_um - reach_um + min(offsets), highest_um + reach_um + max(offsets)
 
 
 def _prepare_replay(settings: Settings) -> Setup:
@@ -349,9 +368,10 @@ def _micromanager_config(settings: Settings, camera: int) -> MicroManagerConfig:
 
 def open_simulated(setup: Setup, camera: int) -> Microscope:
     """Open a simulated microscope over the simulated slide."""
-    settings = setup.settings
+    settings, specimen = setup.settings, specimen_of(setup)
     return SimulatedMicroscope(
-        specimen_of(setup),
+        specimen,
+        channels=_stains(setup, specimen),
         frame_shape=setup.plan.frame_shape,
         pixel_size_um=setup.plan.pixel_size_um,
         exposure_ms=settings.exposure_ms,
@@ -360,6 +380,19 @@ def open_simulated(setup: Setup, camera: int) -> Microscope:
         stage_speed_um_per_ms=settings.stage_speed_um_per_ms,
         vignetting=settings.vignetting,
     )
+
+
+def _stains(setup: Setup, specimen: Specimen) -> list[tuple[Specimen, float]]:
+    """Return what each channel shows, and its exposure time; the reference shows the nuclei."""
+    channels, given = setup.channels, setup.settings.channels
+    order = sorted(range(len(given)), key=lambda k: k != channels.reference)
+    return [
+        (
+            stained(specimen, order.index(k), channel.z_offset_um),
+            channel.exposure_ms or setup.settings.exposure_ms,
+        )
+        for k, channel in enumerate(given)
+    ]
 
 
 def specimen_of(setup: Setup) -> Specimen:

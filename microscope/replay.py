@@ -211,7 +211,7 @@ class ReplayMicroscope:
         # A focus sweep and the capture after it read the same field repeatedly.
         self._read_field = lru_cache(maxsize=1)(recording.read_field)
 
-    def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
+    def stack(self, x_um: float, y_um: float, z_um: Sequence[float], channel: int = 0) -> ZStack:
         """Return the planes nearest to the heights, (z, y, x) in the recording's dtype.
 
         Raises

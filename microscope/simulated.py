@@ -8,7 +8,7 @@ only for the remaining time.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -39,6 +39,7 @@ READ_NOISE_ELECTRONS = 1.6  # usual for a scientific CMOS camera
 Z_LIMIT_UM = 200.0
 BLUR_REACH = 3.5  # standard deviations to which a blur is drawn; beyond lies 0.05 % of the light
 COARSE_BLUR_PX = 8.0  # wider blurs hold no detail and are drawn at reduced resolution
+SEEDS = 2**32  # by which the seeds of channels differ, so that their noise does
 CACHED_OBJECTS = 256  # sharp patches, some 10 kB each: more than a field of 2048 pixels shows
 
 
@@ -62,6 +63,9 @@ class SimulatedMicroscope:
         Of the xy stage and of the focus drive, which move simultaneously.
     vignetting : float
         Share of its light that a frame lacks in the corners.
+    channels : sequence of (Specimen, float)
+        For each channel what its stain shows, and its exposure time in ms; by default there is one,
+        which shows the specimen.
     clock, sleep : callable
         Wall clock in s and wait in s; tests replace them.
     """
@@ -76,6 +80,7 @@ class SimulatedMicroscope:
     stage_speed_um_per_ms: float = 10.0
     focus_speed_um_per_ms: float = 1.0
     vignetting: float = 0.0
+    channels: Sequence[tuple[Specimen, float]] = ()
     clock: Callable[[], float] = now_s
     sleep: Callable[[float], None] = time.sleep
 
@@ -86,9 +91,14 @@ class SimulatedMicroscope:
         self._sharp = lru_cache(CACHED_OBJECTS)(self._draw_sharp)
         long_um = self.specimen.diameter_um * np.sqrt(self.specimen.elongation)
         self._reach_um = long_um / 2 + EDGE_UM
+        self._views = [
+            replace(self, specimen=stain, exposure_ms=ms, seed=self.seed + k * SEEDS, channels=())
+            for k, (stain, ms) in enumerate(self.channels)
+        ] or [self]
 
-    def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
-        """Capture a plane at each height, (z, y, x) uint16; moves and exposures take real time.
+    def stack(self, x_um: float, y_um: float, z_um: Sequence[float], channel: int = 0) -> ZStack:
+        """Capture a plane of a channel at each height, (z, y, x) uint16; moves and exposures take
+        real time.
 
         Raises
         ------
@@ -97,12 +107,12 @@ class SimulatedMicroscope:
         """
         self._check(x_um, y_um, z_um)
         frames = np.empty((len(z_um), *self.frame_shape), self.dtype)
-        due_s, began_s = [], []
+        due_s, began_s, view = [], [], self._views[channel]
         for frame, z in zip(frames, z_um, strict=True):
             due_s.append(self._move(np.array([x_um, y_um, z])))
             began_s.append(self.clock())
-            self._photograph(frame, x_um, y_um, z)
-            self._wait_until(began_s[-1] + self.exposure_ms / 1e3)
+            view._photograph(frame, x_um, y_um, z)
+            self._wait_until(began_s[-1] + view.exposure_ms / 1e3)
         return ZStack(frames, tuple(due_s), tuple(began_s), self.clock())
 
     def stop(self) -> None:
@@ -111,10 +121,20 @@ class SimulatedMicroscope:
     def close(self) -> None:
         """Refuse further stacks and release the cached patches."""
         self._closed = True
-        self._sharp.cache_clear()
+        for view in self._views:
+            view._sharp.cache_clear()
 
-    def electrons(self, x_um: float, y_um: float, z_um: float) -> np.ndarray:
-        """Return the noise-free light of one exposure, (y, x) float32 photo-electrons."""
+    def truth(self, x_um: float, y_um: float, channel: int = 0) -> np.ndarray:
+        """Return the noise-free light of a channel with all objects in focus, (y, x) float32
+        photo-electrons."""
+        view = self._views[channel]
+        return view.electrons(x_um, y_um, view.specimen.height_um)
+
+    def electrons(self, x_um: float, y_um: float, z_um: float | np.ndarray) -> np.ndarray:
+        """Return the noise-free light of one exposure, (y, x) float32 photo-electrons.
+
+        The height is that of the focus, or one for each object.
+        """
         light = np.full(self.frame_shape, BACKGROUND_PER_MS * self.exposure_ms, np.float32)
         middle = (np.array(self.frame_shape) - 1) / 2
         # Rounded to a thousandth of a pixel, so that fields of one mosaic share cached patches.

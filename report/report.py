@@ -169,7 +169,7 @@ class Report:
         begun, last = self._last(Begun), latest(self._events)
         if not begun:
             return {}
-        geometry, rows = Geometry(begun), self._rows(begun.pixel_size_um)
+        geometry, rows = Geometry(begun), self._rows(begun)
         counts = {e.place: e.objects for e in self._events if isinstance(e, Detected)}
         values: Mapping[str, Any] = {
             **rows,
@@ -186,15 +186,18 @@ class Report:
             "pictures": self._pictures(geometry),
         }
 
-    def _rows(self, pixel_um: float) -> dict[str, NDArray[np.float64]]:
+    def _rows(self, begun: Begun) -> dict[str, NDArray[np.float64]]:
         """The objects detected so far, from the table or from its parts."""
-        names = list(MEASURED.values())
+        measured = dict(MEASURED)
+        if begun.reference is not None:
+            measured["intensity"] += f"-{begun.reference}"
+        names = list(measured.values())
         if EventIndex(latest(self._events)).of(Predicted):
             rows = read_table(self.location, names)
         else:
             rows = self._rows_of_parts(names)
-        return {name: rows[column] for name, column in MEASURED.items()} | {
-            "diameter_um": rows[MEASURED["diameter_um"]] * pixel_um
+        return {name: rows[column] for name, column in measured.items()} | {
+            "diameter_um": rows[MEASURED["diameter_um"]] * begun.pixel_size_um
         }
 
     def _rows_of_parts(self, names: list[str]) -> dict[str, NDArray[np.float64]]:

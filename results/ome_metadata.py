@@ -4,6 +4,7 @@ See ngff.openmicroscopy.org/0.5. The `omero` block has all keys of a window, bec
 miss one show 16 bit images black.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ DISPLAYED = (0.5, 99.8)  # percentiles that become black and white
 MIN_SPAN = 1e-3  # between the ends of a window
 
 
-def multiscale(name: str, plan: ScanPlan, origin_um: tuple[float, float]) -> dict[str, Any]:
+def multiscale(
+    name: str, plan: ScanPlan, origin_um: tuple[float, float], *, has_channels: bool = False
+) -> dict[str, Any]:
     """Return axes, pyramid levels and their physical coordinates.
 
     Parameters
@@ -30,9 +33,19 @@ def multiscale(name: str, plan: ScanPlan, origin_um: tuple[float, float]) -> dic
         Number of levels and size of a pixel.
     origin_um : (float, float)
         Stage position, x and y, of the centre of the mosaic's first pixel.
+    has_channels : bool
+        Whether an axis of channels comes first.
     """
     axes = [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"]
     datasets = [_dataset(level, plan.pixel_size_um, origin_um) for level in range(plan.levels)]
+    if has_channels:
+        axes = [{"name": "c", "type": "channel"}, *axes]
+        for dataset in datasets:
+            scale, shift = dataset["coordinateTransformations"]
+            scale["scale"], shift["translation"] = (
+                [1.0, *scale["scale"]],
+                [0.0, *shift["translation"]],
+            )
     image = {"name": name, "axes": axes, "datasets": datasets}
     return {"version": NGFF_VERSION, "multiscales": [image]}
 
@@ -49,10 +62,18 @@ def _dataset(level: int, pixel_um: float, origin_um: tuple[float, float]) -> dic
     return {"path": str(level), "coordinateTransformations": transformations}
 
 
-def omero(label: str, window: dict[str, float]) -> dict[str, Any]:
-    """Return the `omero` block of an image with one grey channel."""
-    channel = {"label": label, "color": "FFFFFF", "active": True, "window": window}
-    return {"channels": [channel]}
+def omero(named: Sequence[tuple[str, str]], windows: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Return the `omero` block of an image: name and colour (six hex digits) of each channel, and
+    what of its light is shown."""
+    channels = [
+        {"label": label, "color": colour, "active": True, "window": window}
+        for (label, colour), window in zip(named, windows, strict=True)
+    ]
+    return (
+        {"channels": channels, "rdefs": {"model": "color"}}
+        if len(named) > 1
+        else {"channels": channels}
+    )
 
 
 def first_window(dtype: np.dtype[Any]) -> dict[str, float]:

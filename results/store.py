@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, reduce
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -24,6 +25,7 @@ from results.ome_metadata import (
     omero,
 )
 from results.storage import Location, missing, storage_at
+from scan.channels import ONE_CHANNEL, WHITE, Channels
 from scan.errors import StorageError
 from scan.layout import label_dtype
 from scan.plan import ScanPlan
@@ -35,7 +37,6 @@ VIEWS_BYTES = 2 * 10**6  # report without fields: measured 1.4 MB
 VIEWS_BYTES_OF_FIELD = 20_000  # report 13 kB, trace 5.5 kB, journal 1 kB
 DEPTH = "depth.ome.zarr"
 LABELS = "stacked.ome.zarr/labels/objects"
-CHANNELS = {STACKED: "focus stack", DEPTH: "height"}
 MAX_SAMPLED_PX = 2048  # along each axis, for display windows
 
 
@@ -44,6 +45,7 @@ def create_mosaics(
     plan: ScanPlan,
     dtype: np.dtype[Any],
     origin_um: tuple[float, float] = (0.0, 0.0),
+    channels: Channels = ONE_CHANNEL,
 ) -> None:
     """Create the three mosaics, empty; mosaics of the same plan that exist are kept.
 
@@ -57,24 +59,40 @@ def create_mosaics(
         Of the focus-stacked image.
     origin_um : (float, float)
         Stage position, x and y, of the mosaic's first pixel.
+    channels : Channels
+        Of several, the image has an axis.
     """
-    windows = {STACKED: first_window(dtype), DEPTH: FIRST_HEIGHTS_UM}
-    for name, kind in ((STACKED, dtype), (DEPTH, np.dtype(np.float32))):
-        image = f"{folder}/{name}"
-        shown = _omero_of(image) or omero(CHANNELS[name], windows[name])
-        ome = multiscale(name.split(".")[0], plan, origin_um)
-        _write_group(image, ome | {"omero": shown})
-        _create_levels(image, plan, kind)
+    named = [(each.name, each.colour) for each in channels.each] or [("focus stack", WHITE)]
+    shown = omero(named, [first_window(dtype)] * len(named))
+    count = len(named) if channels.several else 0
+    _create_image(f"{folder}/{STACKED}", plan, dtype, origin_um, shown, count)
+    heights = omero([("height", WHITE)], [FIRST_HEIGHTS_UM])
+    _create_image(f"{folder}/{DEPTH}", plan, np.dtype(np.float32), origin_um, heights, 0)
     _write_group(f"{folder}/{STACKED}/labels", {"version": NGFF_VERSION, "labels": ["objects"]})
     source = {"image-label": {"source": {"image": "../../"}}}
     _write_group(f"{folder}/{LABELS}", multiscale("objects", plan, origin_um) | source)
     _create_levels(f"{folder}/{LABELS}", plan, label_dtype(plan.mosaic_shape))
 
 
-def _create_levels(image: str, plan: ScanPlan, dtype: np.dtype[Any]) -> None:
+def _create_image(
+    image: str,
+    plan: ScanPlan,
+    dtype: np.dtype[Any],
+    origin_um: tuple[float, float],
+    shown: dict[str, Any],
+    channels: int,
+) -> None:
+    """Create an image, with an axis of so many channels if there are any."""
+    name = Path(image).name.split(".")[0]
+    ome = multiscale(name, plan, origin_um, has_channels=channels > 0)
+    _write_group(image, ome | {"omero": _omero_of(image) or shown})
+    _create_levels(image, plan, dtype, channels)
+
+
+def _create_levels(image: str, plan: ScanPlan, dtype: np.dtype[Any], channels: int = 0) -> None:
     storage = storage_at(image)
     for level in range(plan.levels):
-        spec = _array_spec(image, plan, level, dtype)
+        spec = _array_spec(image, plan, level, dtype, channels)
         with storage.as_storage_error():
             try:
                 storage.result(ts.open(spec, create=True, open=True))
@@ -114,29 +132,36 @@ def fit_display_windows(folder: Location) -> None:
         rows, columns = shape_of(image, level)
         step = -(-max(rows, columns) // MAX_SAMPLED_PX)
         pixels = read_region(image, slice(0, rows, step), slice(0, columns, step), level)
-        shown = omero(CHANNELS[name], fitted_window(pixels))
-        _write_group(image, _read_ome(image) | {"omero": shown})
+        planes = pixels.reshape(-1, *pixels.shape[-2:])
+        ome = _read_ome(image)
+        named = [(channel["label"], channel["color"]) for channel in ome["omero"]["channels"]]
+        shown = omero(named, [fitted_window(plane) for plane in planes])
+        _write_group(image, ome | {"omero": shown})
 
 
-def needed_bytes(plan: ScanPlan, dtype: np.dtype[Any], stacked: int) -> int:
+def needed_bytes(plan: ScanPlan, pixel_bytes: int, stacked: int) -> int:
     """Return an upper limit for the disk space of all fields but the `stacked` ones.
 
-    It counts image and depth uncompressed, with pyramids; labels and table, which compress to a few
-    percent, as one twentieth of that; and journal, report and trace.
+    `pixel_bytes` are those of a pixel of the image. It counts image and depth uncompressed, with
+    pyramids; labels and table, which compress to a few percent, as one twentieth of that; and
+    journal, report and trace.
     """
     rows, columns = plan.mosaic_shape
-    whole = rows * columns * (dtype.itemsize + 4) * 4 / 3 * 1.05
+    whole = rows * columns * (pixel_bytes + 4) * 4 / 3 * 1.05
     views = VIEWS_BYTES + VIEWS_BYTES_OF_FIELD * len(plan.fields)
     return int(whole * (1 - stacked / len(plan.fields))) + views
 
 
-def _array_spec(image: str, plan: ScanPlan, level: int, dtype: np.dtype[Any]) -> dict[str, Any]:
-    chunk = [edge >> level for edge in plan.chunk_shape]
+def _array_spec(
+    image: str, plan: ScanPlan, level: int, dtype: np.dtype[Any], channels: int
+) -> dict[str, Any]:
+    several = [channels] if channels else []
+    chunk = [1] * len(several) + [edge >> level for edge in plan.chunk_shape]
     return _open_spec(image, str(level)) | {
         "metadata": {
-            "shape": [-(-edge >> level) for edge in plan.mosaic_shape],
+            "shape": several + [-(-edge >> level) for edge in plan.mosaic_shape],
             "data_type": dtype.name,
-            "dimension_names": ["y", "x"],
+            "dimension_names": ["c", "y", "x"][-len(chunk) :],
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
             "codecs": [
                 {"name": "bytes", "configuration": {"endian": "little"}},
@@ -196,7 +221,7 @@ def write_core(image: Location, rows: slice, columns: slice, levels: Sequence[Ar
 def _windows(image: Location, rows: slice, columns: slice) -> list[Any]:
     """A core in every level of an image."""
     levels = enumerate(_levels(image))
-    return [array[_coarser(rows, level), _coarser(columns, level)] for level, array in levels]
+    return [array[..., _coarser(rows, level), _coarser(columns, level)] for level, array in levels]
 
 
 def _coarser(span: slice, level: int) -> slice:
@@ -222,11 +247,12 @@ def level_count(image: Location) -> int:
 
 
 def read_region(image: Location, rows: slice, columns: slice, level: int = 0) -> Array:
-    """Return pixels of one level of an image; those that were never written are 0."""
-    return np.asarray(storage_at(image).result(_levels(image)[level][rows, columns].read()))
+    """Return pixels (y, x), or (c, y, x) if there are several channels, of one level of an image;
+    those that were never written are 0."""
+    return np.asarray(storage_at(image).result(_levels(image)[level][..., rows, columns].read()))
 
 
 def shape_of(image: Location, level: int = 0) -> tuple[int, int]:
     """Return rows and columns of one level of an image."""
-    rows, columns = _levels(image)[level].shape
+    rows, columns = _levels(image)[level].shape[-2:]
     return int(rows), int(columns)

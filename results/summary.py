@@ -69,6 +69,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "prediction": dict(predicted.facts) if predicted else {},
         "digest": predicted.digest if predicted else None,
         "caveats": list(begun.caveats) if begun else [],
+        "channels": [each.model_dump() for each in begun.channels] if begun else [],
         "specimen": _specimen(ever.last(Described)),
         "z_positions": _z_positions(ever.last(Focused)),
         "correction": _correction(ever.last(Focused)),
@@ -285,6 +286,7 @@ def format_summary(summary: Summary) -> list[str]:
     return [
         _result(summary),
         *_prediction(summary["prediction"]),
+        *_channels(summary["channels"]),
         *_focus(summary["z_positions"]),
         *_times(summary),
         *_stress(summary),
@@ -314,6 +316,12 @@ def _prediction(facts: Mapping[str, Any]) -> list[str]:
     """What the scan predictor found, in a line."""
     shown = (f"{n} {v:g}" if isinstance(v, float) else f"{n} {v}" for n, v in facts.items())
     return [f"prediction: {', '.join(shown)}"] if facts else []
+
+
+def _channels(channels: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The channels of the mosaic in their order; empty if there is one."""
+    names = (each["name"] + " (reference)" * each["reference"] for each in channels)
+    return [f"channels: {', '.join(names)}"] if len(channels) > 1 else []
 
 
 def _focus(focus: Mapping[str, Any]) -> list[str]:

@@ -93,10 +93,21 @@ class Work(BaseModel):
     cpu_s: Number
 
 
+class ChannelFact(BaseModel):
+    """A channel of the mosaic; the reference focuses, and objects are detected in it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: Text
+    colour: Annotated[str, Field(pattern="^[0-9A-F]{6}$")]
+    reference: bool
+
+
 class Begun(Event):
     """The first event of every run into a folder: plan, versions, settings and input.
 
-    `caveats` say what of the input is not scanned, or was taken for something else.
+    `caveats` say what of the input is not scanned, or was taken for something else. `channels` are
+    those of the settings or of a recording; earlier versions had one, without a name.
     """
 
     event: Literal["begun"] = "begun"
@@ -111,6 +122,13 @@ class Begun(Event):
     versions: Mapping[str, Any]
     identity: Mapping[str, Any]
     caveats: tuple[Text, ...] = ()
+    channels: Annotated[tuple[ChannelFact, ...], Field(max_length=100)] = ()
+
+    @property
+    def reference(self) -> int | None:
+        """The number of the channel that focuses; None if there is one channel alone."""
+        references = [k for k, each in enumerate(self.channels) if each.reference]
+        return references[0] if len(self.channels) > 1 and references else None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from scan.channels import ONE_CHANNEL, Channels
 from scan.correction import UNCORRECTED, CorrectionRecord
 from scan.plan import Field, Span
 
@@ -10,6 +11,8 @@ from scan.plan import Field, Span
 @dataclass(frozen=True)
 class CaptureRecord:
     """What a capture actor reports about one batch; all times are wall-clock seconds.
+
+    `z_um` are the heights of the reference channel.
 
     `complete_s` is stamped when the batch leaves the actor's hands, `slips_ms` holds for each plane
     how much later than possible its exposure began, `process` is the process
@@ -86,6 +89,7 @@ class StackJob:
     burn_s: float = 0.0  # under stress
     limit_s: float | None = None  # after which the task counts as hung
     correction: CorrectionRecord = UNCORRECTED
+    channels: Channels = ONE_CHANNEL
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,4 @@ class DetectionJob:
     surroundings: tuple[Span, Span]
     pixel_size_um: float
     limit_s: float | None = None  # after which the task counts as hung
+    channel: int = 0  # in which objects are detected, if there are several

@@ -14,12 +14,17 @@ def capture_timeout_s(settings: Settings, plan: ScanPlan, planes: int) -> float:
     """
     rows, columns = plan.mosaic_shape
     travel_um = max(rows, columns) * plan.pixel_size_um
-    plane_ms = settings.exposure_ms + settings.settle_ms
+    exposures_ms = planes * (settings.exposure_ms + settings.settle_ms)
+    for channel in settings.channels[1:]:  # a sweep takes one of them, and may last longer, then
+        each_ms = (channel.exposure_ms or settings.exposure_ms) + settings.settle_ms
+        exposures_ms += (channel.planes or planes) * each_ms
     device_s = settings.device_timeout_s if settings.configurations else 0.0
-    max_bytes = 4 * planes * plan.frame_shape[0] * plan.frame_shape[1]
+    max_bytes = (
+        4 * planes * max(1, len(settings.channels)) * plan.frame_shape[0] * plan.frame_shape[1]
+    )
     return (
         settings.watchdog_s
         + device_s
-        + (planes * plane_ms + travel_um / settings.stage_speed_um_per_ms) / 1e3
+        + (exposures_ms + travel_um / settings.stage_speed_um_per_ms) / 1e3
         + max_bytes / (MIN_MB_PER_S * 1e6)
     )

@@ -40,6 +40,25 @@ MISTAKES = {
     "a part twice": (REPLAY | {"name_pattern": "{z}_{z}"}, "each once of {row}"),
     "a column by two names": (REPLAY | {"name_pattern": "{col}{column}"}, "each once of {row}"),
     "a channel below 0": (REPLAY | {"channel": -1}, "channel: expected"),
+    "two channels of a name": ({"channels": [{"name": "A"}, {"name": "A"}]}, "different names"),
+    "a channel without name": ({"channels": [{}]}, "channels[0].name: expected that key, got none"),
+    "an unknown key": (
+        {"channels": [{"name": "A", "lamp": 1}]},
+        "channels[0].lamp: expected a kno",
+    ),
+    "no light": ({"channels": [{"name": "A", "exposure_ms": 0}]}, "channels[0].exposure_ms: expec"),
+    "no colour": ({"channels": [{"name": "A", "colour": "#FF0000"}]}, "six hex digits"),
+    "a thin reference": ({"channels": [{"name": "A", "planes": 3}]}, "no planes and no z_offset"),
+    "two references": ({"channels": [{"name": n, "reference": True} for n in "AB"]}, "one channel"),
+    "a preset of a simulation": ({"channels": [{"name": "A", "preset": "B"}]}, "no preset with"),
+    "one and several channels": (
+        REPLAY | {"channel": 1, "channels": [{"name": "A"}]},
+        "channel: expected that or channels",
+    ),
+    "one flat for two channels": (
+        {"channels": [{"name": "A"}, {"name": "B"}], "flat_field": "estimate"},
+        "flat_field: expect",
+    ),
     "a spiral": (REPLAY | {"layout": "spiral"}, "'raster' or 'snake'"),
     "no configuration": ({"microscope": "micromanager"}, "mm_config: expected one for"),
     "configuration of nothing": ({"mm_config": "x"}, "only with --microscope micromanager"),
@@ -107,9 +126,9 @@ MAY_CHANGE = (
     "flat_field dark_field"
 )
 NO_OPTIONS = (
-    "name_pattern channel layout check_recording microscopes adapters binning roi_px origin_um "
-    "stage_limits_um focus_limits_um backlash_um device_timeout_s autofocus_offset bursts "
-    "settle_ms focus_points camera_start_s task_timeout_s saturated_limit capture_on "
+    "name_pattern channel channels layout check_recording microscopes adapters binning roi_px "
+    "origin_um stage_limits_um focus_limits_um backlash_um device_timeout_s autofocus_offset "
+    "bursts settle_ms focus_points camera_start_s task_timeout_s saturated_limit capture_on "
     "store_fraction vignetting flat_field dark_field"
 )
 

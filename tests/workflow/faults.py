@@ -110,9 +110,9 @@ class Scripted:
         self._places = {(f.x_um, f.y_um): (f.stripe, f.field) for f in setup.plan.fields}
         self.frame_shape, self.dtype = microscope.frame_shape, microscope.dtype
 
-    def stack(self, x_um: float, y_um: float, z_um: Sequence[float]) -> ZStack:
+    def stack(self, x_um: float, y_um: float, z_um: Sequence[float], channel: int = 0) -> ZStack:
         """A z-stack, or the fault that the script has for it."""
-        batch = self._microscope.stack(x_um, y_um, z_um)
+        batch = self._microscope.stack(x_um, y_um, z_um, channel)
         place, script = self._places[x_um, y_um], self._script
         fault, times = script.faults.get(place, (None, 0))
         sweeping = len(z_um) != self._planes
