@@ -33,6 +33,7 @@ INTERFACES = re.compile(r"MMCore requires (\d+); device adapter has (\d+)")
 HINT = "check the device, its power and its cable"
 ROLES = ("Camera", "XYStage", "Focus")
 ELAPSED = "ElapsedTime-ms"
+CHANNEL_GROUP = "Channel"  # where the configuration names none
 POLL_S = 0.001
 STOP_ON_OVERFLOW = True
 ON, OFF = True, False
@@ -81,6 +82,9 @@ class MicroManagerConfig:
         Whether `autofocus` will be called: the device in the role AutoFocus must exist.
     autofocus_offset : float or None
         Offset of that device, in its own unit; None leaves it.
+    channels : tuple of (str, float)
+        Preset of the core's channel group and exposure in ms, for each channel; by default there is
+        one, with the devices as they are.
     """
 
     file: Path
@@ -99,6 +103,7 @@ class MicroManagerConfig:
     bursts: bool = True
     autofocus: bool = False
     autofocus_offset: float | None = None
+    channels: tuple[tuple[str, float], ...] = ()
 
 
 class MicroManagerMicroscope:
@@ -129,10 +134,13 @@ class MicroManagerMicroscope:
         self._camera = self._stage = self._focus = ""
         self._at_um: dict[str, np.ndarray] = {}  # last position that each device reached
         self._buffer_mib = 0
+        self._channel: int | None = None  # that is set, if it is known
+        self._exposure_ms = config.exposure_ms
         try:
             self._core = _load(config) if core is None else core
             self._find_devices()
             self._set_camera()
+            self._try_channels()
             self._calibrate()
             if config.autofocus:
                 self._set_autofocus()
@@ -143,6 +151,8 @@ class MicroManagerMicroscope:
     def stack(self, x_um: float, y_um: float, z_um: Sequence[float], channel: int = 0) -> ZStack:
         """Capture a plane at each height: in one burst if the devices can, else step by step.
 
+        The stage stays where it is for the channels of one field.
+
         Raises
         ------
         CaptureError
@@ -151,7 +161,10 @@ class MicroManagerMicroscope:
         """
         self._require_ready(x_um, y_um, z_um)
         try:
-            self._move(self._stage, self._core.setXYPosition, self._on_stage(x_um, y_um))
+            self._select(channel)
+            there_um = self._on_stage(x_um, y_um)
+            if not (channel and np.array_equal(self._at_um.get(self._stage, ()), there_um)):
+                self._move(self._stage, self._core.setXYPosition, there_um)
             return self._burst(z_um) if self._can_burst(z_um) else self._step(z_um)
         except BaseException:
             self.stop()
@@ -213,6 +226,7 @@ class MicroManagerMicroscope:
         """Stop burst and stages; devices that cannot stop are ignored."""
         self._end_burst()
         self._at_um.clear()
+        self._channel = None
         _ignoring_errors(self._core.stop, self._stage)
         _ignoring_errors(self._core.stop, self._focus)
 
@@ -257,6 +271,45 @@ class MicroManagerMicroscope:
             )
         self.dtype, self.bits = np.dtype(f"u{depth}"), int(core.getImageBitDepth())
         self.frame_shape = (int(core.getImageHeight()), int(core.getImageWidth()))
+
+    def _try_channels(self) -> None:
+        """Set each channel once; InputError if there is no such preset, or frames differ."""
+        core, channels = self._core, self._config.channels
+        group = core.getChannelGroup() or CHANNEL_GROUP
+        known = list(core.getAvailableConfigs(group)) if channels else []
+        shape, bits = self.frame_shape, self.bits
+        for number, (preset, _) in reversed(list(enumerate(channels))):  # the first one stays
+            if preset not in known:
+                expected = f"a preset {preset} in the group {group}"
+                got = ", ".join(known) or "none"
+                raise _input_error(self._config.file, expected, got, "correct channels, or add it")
+            try:
+                self._select(number)
+            except CaptureError as error:
+                raise InputError(*error.args) from None
+            expected = f"frames {shape} of {bits} bit in each channel"
+            size = (core.getImageHeight(), core.getImageWidth())
+            got = f"frames {size} of {core.getImageBitDepth()} bit in each channel"
+            if got != expected:
+                hint = "presets must not change binning, ROI or pixel type"
+                raise _input_error(preset, expected, f"others in {preset}, {size}", hint)
+
+    def _select(self, channel: int) -> None:
+        """Set the preset and the exposure of a channel, and wait until its devices are there."""
+        if not self._config.channels or channel == self._channel:
+            return
+        core, (preset, exposure_ms) = self._core, self._config.channels[channel]
+        group = core.getChannelGroup() or CHANNEL_GROUP
+        self._channel = None
+        with _as_scan_error(f"{group} {preset}", f"the preset and {exposure_ms:g} ms"):
+            core.setConfig(group, preset)
+            core.waitForConfig(group, preset)
+            core.setExposure(exposure_ms)
+            got_ms = core.getExposure()
+        if not math.isclose(got_ms, exposure_ms, rel_tol=EXPOSURE_TOLERANCE):
+            expected, hint = f"{exposure_ms:g} ms for {preset}", "choose another exposure"
+            raise CaptureError(self._camera, expected, f"{got_ms:g} ms", hint)
+        self._channel, self._exposure_ms = channel, exposure_ms
 
     def _set_binning(self, binning: str) -> None:
         """Set the binning; some cameras name it by one number, others as 2x2."""
@@ -405,7 +458,7 @@ class MicroManagerMicroscope:
 
     def _await(self, count: int) -> None:
         core, config = self._core, self._config
-        deadline_s = time.monotonic() + count * config.exposure_ms / 1e3 + config.timeout_s
+        deadline_s = time.monotonic() + count * self._exposure_ms / 1e3 + config.timeout_s
         while core.isSequenceRunning() and core.getRemainingImageCount() < count:
             if core.isBufferOverflowed() or time.monotonic() > deadline_s:
                 break  # some cameras continue after an overflow

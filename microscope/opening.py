@@ -363,6 +363,10 @@ def _micromanager_config(settings: Settings, camera: int) -> MicroManagerConfig:
         bursts=settings.bursts,
         autofocus=settings.focus == "hardware",
         autofocus_offset=settings.autofocus_offset,
+        channels=tuple(
+            (channel.preset or channel.name, channel.exposure_ms or settings.exposure_ms)
+            for channel in settings.channels
+        ),
     )
 
 

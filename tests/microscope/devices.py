@@ -9,6 +9,15 @@ import mm_test_adapters
 ADAPTERS = Path(mm_test_adapters.device_adapter_path())
 PRODUCT = Path(__file__).parents[2] / "microscope" / "beads.cfg"
 BEADS = tuple(PRODUCT.read_text(encoding="utf-8").splitlines()[3:])  # past "Initialize,0"
+STAINED = (  # with a filter wheel, whose presets are channels
+    "Device,Wheel,DemoCamera,DWheel",
+    *BEADS,
+    "Label,Wheel,0,Blue",
+    "Label,Wheel,1,Green",
+    "ConfigGroup,Channel,DAPI,Wheel,Label,Blue",
+    "ConfigGroup,Channel,FITC,Wheel,Label,Green",
+    "Property,Core,ChannelGroup,Channel",
+)
 SEQUENCES = (  # devices that write into each frame the commands they got, and in which order
     "Device,Hub,SequenceTester,THub",
     "Device,Camera,SequenceTester,TCamera-0",

@@ -22,7 +22,7 @@ import pytest
 from microscope.frame_checks import require_valid_frames
 from microscope.micromanager import MicroManagerConfig, MicroManagerMicroscope
 from scan.errors import CaptureError, InputError, UserMistake
-from tests.microscope.devices import ADAPTERS, BEADS, SEQUENCES, config_of
+from tests.microscope.devices import ADAPTERS, BEADS, SEQUENCES, STAINED, config_of
 
 Opener = Callable[..., MicroManagerMicroscope]
 
@@ -798,3 +798,68 @@ def test_a_configuration_is_a_regular_file(name: str) -> None:
     """Anything else is refused before the core, which would read it, is loaded."""
     with pytest.raises(InputError, match="expected a readable configuration file"):
         MicroManagerMicroscope(MicroManagerConfig(file=Path(name), exposure_ms=1.0))
+
+
+TWO = (("FITC", 3.0), ("DAPI", 1.0))
+
+
+def test_each_channel_has_its_preset_and_exposure(opened: Opener, tmp_path: Path) -> None:
+    """The preset is set, awaited and exposed as long as the channel asks; the stage moves once for
+    all channels of a field, and a preset that is set is not set again."""
+    core = recorded(tmp_path, STAINED)
+    microscope = opened(*STAINED, core=core, channels=TWO)
+    core.calls.clear()
+
+    for channel in (0, 1, 1):
+        microscope.stack(30.0, 60.0, [0.0, 1.0], channel)
+        assert core.core.getCurrentConfig("Channel") == TWO[channel][0]
+        assert core.core.getExposure() == TWO[channel][1]
+    microscope.stack(60.0, 60.0, [0.0], 0)
+
+    moves = core.asked("setXYPosition", "setConfig", "waitForConfig")
+    assert [call[0] for call in moves] == [
+        "setXYPosition", "setConfig", "waitForConfig", "setConfig", "waitForConfig",
+        "setXYPosition",
+    ]  # fmt: skip
+
+
+PRESETS = {
+    "unknown preset": (STAINED, (("Cy5", 1.0),), "Cy5 in the group Channel, got DAPI, FITC"),
+    "no group": (BEADS, (("DAPI", 1.0),), "a preset DAPI in the group Channel, got none"),
+    "another binning": (
+        (*STAINED, "ConfigGroup,Channel,Cy5,Camera,Binning,2"), (("DAPI", 1.0), ("Cy5", 1.0)),
+        "in each channel",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "channels", "said"), PRESETS.values(), ids=PRESETS)
+def test_presets_that_cannot_be_used_are_refused(
+    opened: Opener, lines: tuple[str, ...], channels: tuple[tuple[str, float], ...], said: str
+) -> None:
+    """A preset that is not there, or gives other frames, is a mistake before the scan begins."""
+    with pytest.raises(InputError) as refused:
+        opened(*lines, channels=channels)
+
+    assert said in str(refused.value)
+
+
+def test_a_preset_that_fails_is_an_error_of_the_capture(opened: Opener, tmp_path: Path) -> None:
+    """A wheel that is stuck fails the capture; the next one sets the preset again."""
+    stuck = iter([True])
+
+    def set_config(group: str, preset: str) -> None:
+        if armed and next(stuck, False):
+            raise RuntimeError("the wheel is stuck")
+        core.core.setConfig(group, preset)
+
+    armed: list[bool] = []
+    core = recorded(tmp_path, STAINED, setConfig=set_config)
+    microscope = opened(*STAINED, core=core, channels=TWO)
+    armed.append(True)
+
+    with pytest.raises(CaptureError, match="the wheel is stuck"):
+        microscope.stack(0.0, 0.0, [0.0], 1)
+    microscope.stack(0.0, 0.0, [0.0], 1)
+
+    assert core.core.getCurrentConfig("Channel") == "DAPI"

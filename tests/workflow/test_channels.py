@@ -18,6 +18,7 @@ from config import validate
 from microscope.opening import open_microscope, prepare
 from results.summary import SUMMARY
 from results.table import read_table
+from tests.microscope.devices import ADAPTERS, STAINED, config_of
 from tests.workflow.left import digest_of, events_in
 
 CHANNELS = [
@@ -38,7 +39,7 @@ def as_toml(values: dict[str, Any]) -> str:
 
 def scan(folder: Path, *more: str, **values: Any) -> int:
     file = folder.with_suffix(".toml")
-    file.write_text(as_toml(SMALL | values))
+    file.write_text(as_toml(values if "microscope" in values else SMALL | values))
     return main.main(["--plain", "--config", str(file), "--out", str(folder), *more])
 
 
@@ -125,3 +126,24 @@ def test_one_changed_pixel_of_any_channel_is_found(done: Path, tmp_path: Path) -
     assert main.main(["--plain", "--resume", str(tmp_path / "run")]) == 0
     assert main.main(["--verify", str(tmp_path / "run")]) == 0
     assert digest_of(tmp_path / "run") == digest_of(done)
+
+
+def test_presets_of_micromanager_are_channels(local_ray: None, tmp_path: Path) -> None:
+    """A microscope takes all channels of a field in one visit, each with its exposure; the demo
+    camera shows the same beads in each, so that the fused channels are alike."""
+    values = {
+        "microscope": "micromanager", "mm_config": str(config_of(tmp_path, *STAINED)),
+        "adapters": str(ADAPTERS), "stripes": 1, "fields": 2, "planes": 5, "exposure_ms": 2.0,
+        "settle_ms": 0.0, "roi_px": [0, 0, 256, 256], "focus_range_um": 44.0,
+        "focus_center_um": 1.0, "focus_samples": 2,
+        "channels": [{"name": "green", "preset": "FITC"},
+                     {"name": "DAPI", "exposure_ms": 9.0, "planes": 3}],
+    }  # fmt: skip
+
+    assert scan(tmp_path / "run", **values) == 0
+
+    green, blue = mosaic_of(tmp_path / "run").astype(float)
+    for captured in events_in(tmp_path / "run", "captured"):
+        assert len(captured["slips_ms"]) == 5 + 3
+        assert captured["ended_s"] - captured["began_s"] > (5 * 2 + 3 * 9) / 1e3
+    assert np.corrcoef(green.ravel(), blue.ravel())[0, 1] > 0.9
