@@ -229,9 +229,13 @@ class Settings(BaseModel):
     name_pattern: Annotated[NamePattern | None, IMAGES, Unit("TEXT"), FILE_ONLY] = None
     """what names of recorded files tell, such as pos{position}_z{z}, see docs/recordings.md"""
     channel: Annotated[NonNegativeInt | Line | None, IMAGES, Unit("NAME"), FILE_ONLY] = None
-    """recorded channel to scan: its number from 0, or its name (default: the first)"""
+    """the only recorded channel to scan: its number from 0, or its name (default: all)"""
     channels: Annotated[Channels, IMAGES, Unit("TABLES"), FILE_ONLY] = Field((), max_length=16)
     """what is captured at each field, a table a channel, see docs/channels.md"""
+    colour: Annotated[Literal["luminance", "channels"] | None, IMAGES, Unit("NAME"), FILE_ONLY] = (
+        None
+    )
+    """luminance or channels: what is made of recorded colour images (default: luminance)"""
     layout: Annotated[Literal["raster", "snake"] | None, IMAGES, Unit("NAME"), FILE_ONLY] = None
     """raster or snake: recorded fields lie in their order (default: where the stage was)"""
     check_recording: Annotated[bool, IMAGES, FILE_ONLY, FREE_ON_RESUME] = False
@@ -411,7 +415,7 @@ class Settings(BaseModel):
                     f"{name}: expected only with --microscope {kind}, got {self.microscope}; "
                     "add the option"
                 )
-        for name in ("name_pattern", "channel", "layout", "check_recording"):
+        for name in ("name_pattern", "channel", "colour", "layout", "check_recording"):
             given = getattr(self, name)
             if self.microscope != "replay" and given is not None and given is not False:
                 raise ValueError(
@@ -430,6 +434,11 @@ class Settings(BaseModel):
                     f"channels: expected no {key} with --microscope {self.microscope}, got one; "
                     "leave it out"
                 )
+        if self.colour == "channels" and self.channel is not None:
+            raise ValueError(
+                f"channel: expected none with colour channels, got {self.channel}; name it in "
+                "channels"
+            )
         if self.channels and self.channel is not None:
             raise ValueError("channel: expected that or channels, got both; leave one out")
         if len(self.channels) > 1 and self.flat_field:

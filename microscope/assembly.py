@@ -1,11 +1,12 @@
 """From planes with coordinates to fields: what is used, in which order, and what is refused.
 
-Every plane has one place; two planes at one place, and fields that lack planes, are refused. Of
-several channels and time points one is used, and a caveat says which.
+Every plane has one place; two planes at one place, and fields that lack planes, are refused. All
+channels are used that have planes of the reference; of several time points one is, and a caveat
+says which.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,13 +36,29 @@ class Plane(NamedTuple):
     at: Coordinates
 
 
+Planes = tuple[tuple[Path, int], ...]  # file and number there, in the order of z
+
+
 class RecordedField(NamedTuple):
-    """A field of view: file and number of each plane, in order; stage position or cell, if told."""
+    """A field of view: its planes; stage position or cell, if told; of several channels the planes
+    of each, and `planes` are those of the reference."""
 
     name: str
-    planes: tuple[tuple[Path, int], ...]
+    planes: Planes
     stage_um: tuple[float, float] | None = None
     cell: tuple[Label, Label] | None = None
+    channels: tuple[Planes, ...] = ()
+
+
+class RecordedChannel(NamedTuple):
+    """A channel of all fields: name, colour if told, how many planes it has and which plane of the
+    reference lies where its first does; of colour images the sample of their pixels."""
+
+    name: str
+    colour: str | None
+    planes: int
+    first: int = 0
+    sample: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ class Assembled:
     """Fields, how many planes of which axes there are, and what was assumed or left out.
 
     `counts` is by axis, of all planes; `caveats` concern the answer, and are said again at its end.
+    `channels` are those that are used if there are several, and `reference` the number of one.
     """
 
     fields: tuple[RecordedField, ...]
@@ -56,39 +74,66 @@ class Assembled:
     z_step_um: float | None
     caveats: tuple[str, ...]
     warnings: tuple[str, ...]
+    channels: tuple[RecordedChannel, ...] = ()
+    reference: int = 0
 
 
 def assemble(
-    planes: Sequence[Plane], *, channel: Label | None = None, channel_names: Sequence[str] = ()
+    planes: Sequence[Plane],
+    *,
+    wanted: Sequence[Label] = (),
+    reference: Label | None = None,
+    channel_names: Sequence[str] = (),
+    colours: Sequence[str] = (),
 ) -> Assembled:
     """Return the fields of a recording.
 
     Parameters
     ----------
     planes : sequence of Plane
-    channel : label, optional
-        The number (from 0) or the name of the channel to use; by default the first.
-    channel_names : sequence of str
-        Names of numbered channels, where metadata have them.
+    wanted : sequence of labels
+        The numbers (from 0) or the names of the channels to use; by default all.
+    reference : label, optional
+        Of these the one that all others must lie beside; by default the first.
+    channel_names, colours : sequence of str
+        Names and colours of numbered channels, where metadata have them.
 
     Raises
     ------
     Unclear
         Two planes have the same place, or planes are missing.
     """
-    planes, caveats = _lone_axis_as_z(planes, channel, channel_names)
+    planes, caveats = _lone_axis_as_z(planes, wanted, channel_names)
     _require_distinct(planes)
     counts = {axis: len({getattr(p.at, axis) for p in planes}) for axis in AXES}
-    used, more = _of_one_channel(planes, channel, channel_names)
+    shown, more = _chosen_channels(planes, wanted, channel_names)
     caveats += more
-    used, more = _of_one_time(used)
+    names = list(shown.values())
+    leading = names.index(str(reference)) if str(reference) in names else 0
+    used, more = _of_one_time([p for p in planes if not shown or p.at.channel in shown])
     caveats += more
-    places = _by_position(used)
+    stacks = {label: _by_position([p for p in used if p.at.channel == label]) for label in shown}
+    places = stacks[list(shown)[leading]] if stacks else _by_position(used)
     _require_whole(places)
     counts["z"] = len(next(iter(places.values())))
     step_um, warnings = _z_step(list(places.values()))
-    fields = tuple(_field(position, found) for position, found in places.items())
-    return Assembled(fields, counts, step_um, tuple(caveats), tuple(warnings))
+    several, more = _beside(stacks, places, shown)
+    caveats += more
+    channels = [
+        RecordedChannel(
+            shown[label], _told(label, channel_names, colours) or None,
+            len(next(iter(stacks[label].values()))), first,
+        )
+        for label, first in several.items()
+    ]  # fmt: skip
+    fields = tuple(
+        _field(position, found, [stacks[label][position] for label in several])
+        for position, found in places.items()
+    )
+    return Assembled(
+        fields, counts, step_um, tuple(caveats), tuple(warnings), tuple(channels),
+        next((k for k, channel in enumerate(channels) if channel.name == names[leading]), 0),
+    )  # fmt: skip
 
 
 def in_words(counts: dict[str, int]) -> str:
@@ -101,11 +146,11 @@ def in_words(counts: dict[str, int]) -> str:
 
 
 def _lone_axis_as_z(
-    planes: Sequence[Plane], channel: Label | None, names: Sequence[str]
+    planes: Sequence[Plane], wanted: Sequence[Label], names: Sequence[str]
 ) -> tuple[Sequence[Plane], list[str]]:
     """Take time points or channels for z where no z is told: programs save stacks so."""
     counts = {axis: len({getattr(plane.at, axis) for plane in planes}) for axis in AXES}
-    if counts["z"] > 1 or channel is not None:
+    if counts["z"] > 1 or wanted:
         return planes, []
     lone = [axis for axis in ("time", "channel") if counts[axis] > 1]
     if len(lone) != 1 or (lone == ["channel"] and not _may_be_z(planes, names)):
@@ -139,30 +184,88 @@ def _place(at: Coordinates) -> str:
     return ", ".join(told) or "the same place"
 
 
-def _of_one_channel(
-    planes: Sequence[Plane], channel: Label | None, names: Sequence[str]
-) -> tuple[Sequence[Plane], list[str]]:
+def _chosen_channels(
+    planes: Sequence[Plane], wanted: Sequence[Label], names: Sequence[str]
+) -> tuple[dict[Label, str], list[str]]:
+    """Return the names of the channels to use, by label, none if planes have no channels; and what
+    is not used."""
     labels = sorted({p.at.channel for p in planes if p.at.channel is not None}, key=natural_key)
-    if not labels or (len(labels) == 1 and channel in (None, 0)):
-        return planes, []
+    if not labels:
+        if wanted and tuple(wanted) != (0,):
+            raise _no_such_channel(wanted[0], ["no channels"])
+        return {}, []
     shown = {label: _channel_name(label, names) for label in labels}
-    wanted = [label for k, label in enumerate(labels) if channel in (k, label, shown[label])]
-    if channel is None:
-        wanted = labels[:1]
-    if not wanted:
-        expected = f"a channel from 0 to {len(labels) - 1}, or one of {named(shown.values())}"
-        raise Unclear(expected, f"channel {channel}", "correct the setting channel")
-    kept = wanted[0]
-    others = named(name for label, name in shown.items() if label != kept)
-    rest = [p for p in planes if p.at.channel == kept]
-    said = f"{len(labels)} channels, only channel {shown[kept]} is used; not scanned: {others}"
-    return rest, [said] if len(labels) > 1 else []
+    for label, name in list(shown.items()):
+        if list(shown.values()).count(name) > 1:
+            shown[label] = f"{name} ({labels.index(label)})"
+    chosen = {}
+    for channel in wanted:
+        found = [x for k, x in enumerate(labels) if channel == k]  # a number counts from 0
+        found += [x for x in labels if channel in (x, shown[x])]
+        if not found:
+            raise _no_such_channel(channel, shown.values())
+        chosen[found[0]] = shown[found[0]]
+    others = [name for label, name in shown.items() if chosen and label not in chosen]
+    if not others:
+        return chosen or shown, []
+    used = f"only channel {named(chosen.values())} is used"
+    if len(chosen) > 1:
+        used = f"only channels {named(chosen.values())} are used"
+    return chosen, [f"{len(labels)} channels, {used}; not scanned: {named(others)}"]
+
+
+def _no_such_channel(channel: Label, names: Collection[str]) -> Unclear:
+    expected = f"a channel from 0 to {len(names) - 1}, or one of {named(names)}"
+    return Unclear(expected, f"channel {channel}", "correct the setting channel, or channels")
 
 
 def _channel_name(label: Label, names: Sequence[str]) -> str:
-    if isinstance(label, int) and 0 <= label < len(names) and names[label]:
-        return names[label]
-    return str(label)
+    return _told(label, names, names) or str(label) or "unnamed"
+
+
+def _told(label: Label, names: Sequence[str], values: Sequence[str]) -> str:
+    """Return what metadata tell of a channel, which has a number or a name there."""
+    number = label if isinstance(label, int) else -1
+    if isinstance(label, str) and label in names:
+        number = list(names).index(label)
+    return values[number] if 0 <= number < len(values) else ""
+
+
+Places = dict[tuple[Label, ...], list[Plane]]
+
+
+def _beside(
+    stacks: Mapping[Label, Places], places: Places, shown: Mapping[Label, str]
+) -> tuple[dict[Label, int], list[str]]:
+    """Return the channels that have planes of the reference, with the plane at which they begin,
+    none if there is only one; and what is not scanned."""
+    firsts = {label: _first_plane(stack, places) for label, stack in stacks.items()}
+    reference = next((shown[label] for label, stack in stacks.items() if stack is places), "")
+    said = [
+        f"channel {shown[label]} has other planes than {reference}: it is not scanned"
+        for label, first in firsts.items()
+        if first is None
+    ]
+    found = {label: first for label, first in firsts.items() if first is not None}
+    return (found if len(found) > 1 else {}), said
+
+
+def _first_plane(channel: Places, places: Places) -> int | None:
+    """Return the number of the reference's plane at which the planes of a channel begin, the same
+    in all positions; None if they are others."""
+    if channel.keys() != places.keys():
+        return None
+    found = {
+        _run_in([_z_of(p) for p in planes], [_z_of(p) for p in places[position]])
+        for position, planes in channel.items()
+    }
+    counts = {len(planes) for planes in channel.values()}
+    return found.pop() if len(found) == 1 and len(counts) == 1 else None
+
+
+def _run_in(some: list[Label], every: list[Label]) -> int | None:
+    first = every.index(some[0]) if some[0] in every else 0
+    return first if every[first : first + len(some)] == some else None
 
 
 def _of_one_time(planes: Sequence[Plane]) -> tuple[Sequence[Plane], list[str]]:
@@ -248,11 +351,18 @@ def _z_step(fields: Sequence[Sequence[Plane]]) -> tuple[float | None, list[str]]
     return step, []
 
 
-def _field(position: tuple[Label, ...], found: Sequence[Plane]) -> RecordedField:
+def _field(
+    position: tuple[Label, ...], found: Sequence[Plane], channels: Sequence[Sequence[Plane]]
+) -> RecordedField:
     stage = [plane.at.stage_um for plane in found if plane.at.stage_um]
     return RecordedField(
         "/".join(map(str, position)) or "0",
-        tuple((plane.path, plane.number) for plane in found),
+        _files_of(found),
         stage[0] if stage else None,
         found[0].at.cell,
+        tuple(map(_files_of, channels)),
     )
+
+
+def _files_of(planes: Sequence[Plane]) -> Planes:
+    return tuple((plane.path, plane.number) for plane in planes)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from microscope.coordinates import Coordinates
 from microscope.image_info import (
+    LUMINANCE,
     MAX_FLOAT,
     PIXELS,
     TAKES,
@@ -74,9 +75,10 @@ def examine(path: Path) -> ImageInfo:
         return info._replace(stamp=info.stamp or _stamp(status.st_size, status.st_mtime_ns))
 
 
-def read_planes(path: Path, numbers: Sequence[int]) -> Pixels:
+def read_planes(path: Path, numbers: Sequence[int], sample: int | None = None) -> Pixels:
     """Return planes of a file by number, (n, y, x) uint8, uint16 or float32, C-contiguous.
 
+    Of colour the luminance, or the sample of that number: red, green or blue.
     Failures are InputErrors naming the file.
     """
     with _named(path):
@@ -84,11 +86,11 @@ def read_planes(path: Path, numbers: Sequence[int]) -> Pixels:
         if path.is_dir():
             planes = read_zarr_planes(path, numbers)
         elif path.suffix.lower() in PICTURE_SUFFIXES:
-            planes = _grey(_read_picture(path))[None]
+            planes = _grey(_read_picture(path), sample)[None]
         elif path.suffix.lower() in VENDOR_SUFFIXES:
-            planes = np.stack([_grey(plane) for plane in read_vendor_planes(path, numbers)])
+            planes = np.stack([_grey(each, sample) for each in read_vendor_planes(path, numbers)])
         else:
-            planes = _read_tiff(path, numbers)
+            planes = _read_tiff(path, numbers, sample)
         return np.ascontiguousarray(_to_supported_dtype(path, planes))
 
 
@@ -155,6 +157,8 @@ def _examine_tiff(path: Path) -> ImageInfo:
             set_files=told.set_files,
             channels=told.channels,
             warnings=(*told.warnings, *_colour_of(page)),
+            colours=told.colours,
+            rgb=LUMINANCE in _colour_of(page),
         )
 
 
@@ -169,7 +173,7 @@ def _colour_of(page: Any) -> Iterator[str]:
     if page.photometric == MIN_IS_WHITE:
         yield "white is 0 in the files (min-is-white): the values are inverted"
     if samples > 1 and page.photometric in COLOURS:
-        yield "colour is converted to luminance"
+        yield LUMINANCE
     elif samples > 1 and page.extrasamples and page.extrasamples[0] in ALPHA:
         yield "alpha is dropped"
     elif _palette_changes(page):
@@ -198,7 +202,7 @@ def _require_whole(path: Path, tiff: Any, pages: Iterable[Any]) -> None:
             raise ValueError(f"the file ends before plane {number} does")
 
 
-def _read_tiff(path: Path, numbers: Sequence[int]) -> Pixels:
+def _read_tiff(path: Path, numbers: Sequence[int], sample: int | None = None) -> Pixels:
     """Read pages; the whole file was checked when it was opened, only these are checked again."""
     with _open_tiff(path) as tiff:
         if tiff.is_ndtiff:
@@ -208,13 +212,15 @@ def _read_tiff(path: Path, numbers: Sequence[int]) -> Pixels:
             first = tiff.series[0]
             stored = math.prod(first.shape) // max(1, math.prod(page.shape))
             if len(first.pages) < stored or not set(page.axes) <= set("YXS"):
-                return _read_unpaged(path, first, page, numbers)
+                return _read_unpaged(path, first, page, numbers, sample)
         pages = [tiff.pages[number].aspage() for number in numbers]
         _require_whole(path, tiff, pages)
-        return np.stack([_grey_page(page) for page in pages])
+        return np.stack([_converted(page.asarray(), page.axes, page, sample) for page in pages])
 
 
-def _read_unpaged(path: Path, series: Any, page: Any, numbers: Sequence[int]) -> Pixels:
+def _read_unpaged(
+    path: Path, series: Any, page: Any, numbers: Sequence[int], sample: int | None
+) -> Pixels:
     """Return planes that follow each other without pages of their own, as ImageJ writes them."""
     tiff = series.keyframe.parent
     if series.dataoffset is not None:
@@ -227,7 +233,7 @@ def _read_unpaged(path: Path, series: Any, page: Any, numbers: Sequence[int]) ->
             if letter in "YXS"]  # fmt: skip
     planes = np.asarray(stack).reshape(-1, *(size for _, size in axes))
     letters = "".join(letter for letter, _ in axes)
-    return np.stack([_converted(planes[number], letters, page) for number in numbers])
+    return np.stack([_converted(planes[number], letters, page, sample) for number in numbers])
 
 
 def _read_ndtiff(path: Path, tiff: Any, numbers: Sequence[int]) -> Pixels:
@@ -247,16 +253,12 @@ def _read_ndtiff(path: Path, tiff: Any, numbers: Sequence[int]) -> Pixels:
 RGB_OF_NDTIFF = 2
 
 
-def _grey_page(page: Any) -> Pixels:
-    return _converted(page.asarray(), page.axes, page)
-
-
-def _converted(pixels: Pixels, axes: str, page: Any) -> Pixels:
-    """Return the light of a page, (y, x)."""
+def _converted(pixels: Pixels, axes: str, page: Any, sample: int | None = None) -> Pixels:
+    """Return the light of a page, (y, x), or one sample of its colour."""
     if "S" in axes:
         pixels = np.moveaxis(pixels, axes.index("S"), -1)
         is_colour = page.photometric in COLOURS and pixels.shape[-1] > 2
-        pixels = _luminance(pixels) if is_colour else pixels[..., 0]
+        pixels = _light(pixels, sample) if is_colour else pixels[..., 0]
     if _palette_changes(page):
         shift = 16 - 8 * page.dtype.itemsize  # colours of a palette have 16 bits
         shown = _luminance(np.moveaxis(page.colormap, 0, -1)[None])[0] >> shift
@@ -284,14 +286,15 @@ def _examine_picture(path: Path) -> ImageInfo:
     if data.startswith(b"\x89PNG"):
         width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
         dtype = np.dtype(np.uint16 if depth == 16 else np.uint8)
-        warnings = {2: "colour is converted to luminance", 6: "colour is converted to luminance",
+        warnings = {2: LUMINANCE, 6: LUMINANCE,
                     3: "colours of a palette are converted to luminance",
                     4: "alpha is dropped"}  # fmt: skip
         said = (warnings[kind],) if kind in warnings else ()
     else:
         height, width, components, dtype = jpeg_frame(data)
-        said = ("colour is converted to luminance",) if components > 1 else ()
-    return ImageInfo(path, ((0, Coordinates()),), (height, width), dtype, warnings=said)
+        said = (LUMINANCE,) if components > 1 else ()
+    shape, rgb = (height, width), LUMINANCE in said
+    return ImageInfo(path, ((0, Coordinates()),), shape, dtype, warnings=said, rgb=rgb)
 
 
 def _read_picture(path: Path) -> Pixels:
@@ -306,11 +309,15 @@ def _read_picture(path: Path) -> Pixels:
     return imagecodecs.jpeg8_decode(data)
 
 
-def _grey(picture: Pixels) -> Pixels:
-    """Return the grey plane of a picture; alpha is dropped."""
+def _grey(picture: Pixels, sample: int | None = None) -> Pixels:
+    """Return the grey plane of a picture, or one sample of its colour; alpha is dropped."""
     if picture.ndim < 3:
         return picture
-    return _luminance(picture) if picture.shape[-1] > 2 else picture[..., 0]
+    return _light(picture, sample) if picture.shape[-1] > 2 else picture[..., 0]
+
+
+def _light(pixels: Pixels, sample: int | None) -> Pixels:
+    return _luminance(pixels) if sample is None else pixels[..., sample]
 
 
 def _luminance(pixels: Pixels) -> Pixels:

@@ -14,6 +14,7 @@ from scan.errors import InputError
 from scan.text import describe
 
 TAKES = "a whole TIFF, PNG or JPEG file, a folder of them, or an OME-Zarr image"
+LUMINANCE = "colour is converted to luminance"
 MAX_FLOAT = 1e15  # larger values overflow float32 when squares are summed
 PIXELS = f"integers within 0 … 65535 or finite floats up to {MAX_FLOAT:g}"
 
@@ -42,11 +43,13 @@ class ImageInfo(NamedTuple):
         Of the set of files for which the coordinates hold; None if they hold for the file alone.
     set_files : tuple of str
         Names of all its files in lower case, where they are told.
-    channels : tuple of str
-        Names of channels, where there are any.
+    channels, colours : tuple of str
+        Names and colours (six hex digits) of channels, where there are any.
     warnings : tuple of str
     stamp : int
         Changes with size and time of the file.
+    rgb : bool
+        Whether pixels are red, green and blue.
     """
 
     path: Path
@@ -61,6 +64,8 @@ class ImageInfo(NamedTuple):
     channels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     stamp: int = 0
+    colours: tuple[str, ...] = ()
+    rgb: bool = False
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

@@ -40,8 +40,8 @@ class Described:
     uuids : dict
         The same by UUID.
     pixel_size_um, z_step_um : float or None
-    channels : tuple of str
-        Names, where there are any.
+    channels, colours : tuple of str
+        Names and colours (six hex digits), where there are any.
     metadata_file : str or None
         The file that has the XML instead (BinaryOnly).
     """
@@ -52,6 +52,7 @@ class Described:
     z_step_um: float | None
     channels: tuple[str, ...]
     metadata_file: str | None = None
+    colours: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -103,7 +104,17 @@ def _parse(xml: str) -> Described:
         z_step_um=_size(sizes, "PhysicalSizeZ"),
         channels=tuple(channel.get("Name") or "" for channel in channels),
         metadata_file=None if binary_only is None else binary_only.get("MetadataFile"),
+        colours=tuple(_colour(channel.get("Color")) for channel in channels),
     )
+
+
+def _colour(rgba: str | None) -> str:
+    """Return a colour as six hex digits from a signed number of 32 bits; "" if none is told.
+
+    White is what programs write that have no colours.
+    """
+    number = int(rgba) % 2**32 if rgba and re.fullmatch(r"-?\d+", rgba.strip()) else 2**32 - 1
+    return "" if number >> 8 == 2**24 - 1 else f"{number >> 8:06X}"
 
 
 def stage_of_images(xml: str) -> list[tuple[float, float] | None]:

@@ -67,7 +67,8 @@ def examine_zarr(path: Path) -> ImageInfo:
         pixel_size_um=sizes.get("x"),
         z_step_um=sizes.get("z"),
         by="OME-Zarr",
-        channels=_channels(metadata),
+        channels=_channels(metadata, "label"),
+        colours=_channels(metadata, "color"),
         stamp=_stamp(path),
     )
 
@@ -134,8 +135,8 @@ def _placed(planes: Sequence[Coordinates], stage: Sequence[float | None]) -> lis
     return [plane._replace(stage_um=where) for plane in planes]
 
 
-def _channels(metadata: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(each.get("label") or "") for each in metadata["omero"].get("channels", ()))
+def _channels(metadata: dict[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(str(each.get(key) or "") for each in metadata["omero"].get("channels", ()))
 
 
 def _require_memory_for(path: Path, store: Any, pixels: int) -> None:

@@ -14,10 +14,11 @@ from zlib import crc32
 
 import numpy as np
 
-from config import ESTIMATE, Settings, is_file
+from config import ESTIMATE, ChannelSettings, Settings, is_file
 from microscope import Microscope
 from microscope.coordinates import Unclear
 from microscope.micromanager import MicroManagerConfig, MicroManagerMicroscope
+from microscope.recorded_channels import recorded_channels
 from microscope.recorded_layout import lay_out
 from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
@@ -269,9 +270,12 @@ def _prepare_replay(settings: Settings) -> Setup:
         pixel_size_um=settings.pixel_size_um,
         z_step_um=settings.z_step_um,
         name_pattern=settings.name_pattern,
-        channel=settings.channel,
+        channels=[each.name for each in settings.channels]
+        or ([] if settings.channel is None else [settings.channel]),
+        reference=next((each.name for each in settings.channels if each.reference), None),
+        colour=settings.colour == "channels",
     )
-    log.info("recording: %s", recording.understood)
+    log.info("recording: %s%s", recording.understood, recording.channels_in_words)
     if settings.check_recording:
         log.info("reading all %d fields", recording.field_count)
         recording.require_readable()
@@ -280,6 +284,7 @@ def _prepare_replay(settings: Settings) -> Setup:
     except Unclear as unclear:
         raise unclear.about(path) from None
     heights = _choose_planes(recording, settings.planes)
+    channels = recorded_channels(recording, settings, heights)
     overlap_px = settings.overlap_px or 0  # recordings without one lie edge to edge
     counts = tuple(len(row) for row in layout.rows)
     resolved = settings.model_copy(
@@ -292,6 +297,7 @@ def _prepare_replay(settings: Settings) -> Setup:
             "pixel_size_um": recording.pixel_size_um,
             "z_step_um": recording.z_step_um,
             "origin_um": layout.origin_um or settings.origin_um,
+            "channels": _with_recorded(settings.channels, channels),
         }
     )
     frame_shape, pixel_um = recording.frame_shape, recording.pixel_size_um
@@ -312,7 +318,24 @@ def _prepare_replay(settings: Settings) -> Setup:
         recording=replace(recording, fields=fields),  # in the order of the plan
         warnings=(*recording.warnings, *layout.warnings, *caveats),
         caveats=caveats,
+        channels=channels,
     )
+
+
+def _with_recorded(
+    given: tuple[ChannelSettings, ...], channels: Channels
+) -> tuple[ChannelSettings, ...]:
+    """Return the settings of recorded channels, completed by what the recording tells."""
+    if not channels.several:
+        return given
+    planes = {each.name: each.planes for each in given}
+    return tuple(
+        ChannelSettings(
+            name=each.name, colour=each.colour, z_offset_um=each.z_offset_um,
+            planes=planes.get(each.name), reference=k == channels.reference,
+        )
+        for k, each in enumerate(channels.each)
+    )  # fmt: skip
 
 
 def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...]:

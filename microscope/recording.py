@@ -65,7 +65,11 @@ class _File(NamedTuple):
 
 
 def gather(
-    path: Path, *, name_pattern: str | None = None, channel: Label | None = None
+    path: Path,
+    *,
+    name_pattern: str | None = None,
+    channels: Sequence[Label] = (),
+    reference: Label | None = None,
 ) -> Gathered:
     """Return the planes of a recording in their places.
 
@@ -77,7 +81,7 @@ def gather(
     found = _images_in(path)
     files, damaged = _examined(found, path)
     try:
-        return _gathered(path, files, damaged, name_pattern, channel)
+        return _gathered(path, files, damaged, name_pattern, (channels, reference))
     except Unclear as unclear:
         raise unclear.about(path) from None
 
@@ -87,14 +91,17 @@ def _gathered(
     files: Sequence[_File],
     damaged: Mapping[Path, InputError],
     name_pattern: str | None,
-    channel: Label | None,
+    chosen: tuple[Sequence[Label], Label | None],
 ) -> Gathered:
     files = _with_siblings(files)
     planes, by, left_out, guesses = _placed(path, files, name_pattern)
     used = {plane.path for plane in planes}
     images = tuple(file.info for file in files if file.info and file.path in used)
-    channels = next((info.channels for info in images if any(info.channels)), ())
-    assembled = assemble(planes, channel=channel, channel_names=channels)
+    names = next((info.channels for info in images if any(info.channels)), ())
+    colours = next((info.colours for info in images if any(info.colours)), ())
+    assembled = assemble(
+        planes, wanted=chosen[0], reference=chosen[1], channel_names=names, colours=colours
+    )
     caveats = [*guesses, *_caveats(path, images, left_out)]
     understood = f"{in_words(assembled.counts)}, by {by}"
     damaged = {file: error for file, error in damaged.items() if file in used}

@@ -13,21 +13,22 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from zlib import crc32
 
 import numpy as np
 
 from microscope import ZStack
-from microscope.assembly import RecordedField
+from microscope.assembly import RecordedChannel, RecordedField
 from microscope.coordinates import Label
 from microscope.image_files import read_planes
-from microscope.image_info import ImageInfo, target_dtype, unreadable
+from microscope.image_info import LUMINANCE, ImageInfo, target_dtype, unreadable
 from microscope.input_checks import require_memory
 from microscope.recording import Gathered, gather
 from scan.clock import now_s
 from scan.errors import CaptureError, InputError
 
+RGB = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 CHECKED_AT_ONCE = 4  # fields, which are in memory then
 POSITION_TOLERANCE_UM = 1.0  # of a field's position; a pixel, if that is larger
 
@@ -62,6 +63,10 @@ class Recording:
         Whether the pixel size is known.
     damaged : dict
         Why files could not be read when the recording was opened.
+    channels : tuple of RecordedChannel
+        If there are several; `planes` and `z_um` are those of the reference.
+    reference : int
+        Its number.
     """
 
     path: Path
@@ -77,6 +82,8 @@ class Recording:
     caveats: tuple[str, ...] = ()
     sized: bool = True
     damaged: Mapping[Path, InputError] = field(default_factory=dict)
+    channels: tuple[RecordedChannel, ...] = ()
+    reference: int = 0
 
     @classmethod
     def open(
@@ -86,7 +93,9 @@ class Recording:
         pixel_size_um: float | None = None,
         z_step_um: float | None = None,
         name_pattern: str | None = None,
-        channel: Label | None = None,
+        channels: Sequence[Label] = (),
+        reference: Label | None = None,
+        colour: bool = False,
     ) -> Self:
         """Read the metadata of a recording.
 
@@ -98,45 +107,53 @@ class Recording:
             Used where the metadata lack them.
         name_pattern : str, optional
             What names of files tell, see `microscope.file_names`.
-        channel : int or str, optional
-            Number or name of the channel to use; by default the first.
+        channels, reference : optional
+            Numbers or names of the channels to use, by default all, and of the one of these that
+            focuses, by default the first.
+        colour : bool
+            Whether red, green and blue of colour images are channels, and not their luminance.
 
         Raises
         ------
         InputError
             A file cannot be used, or it is not clear where planes belong; the subject names it.
         """
-        try:
-            found = gather(path, name_pattern=name_pattern, channel=channel)
-        except (OSError, ValueError) as error:  # also a name that no file can have
-            raise unreadable(path, error) from error
-        images, fields = found.images, found.assembled.fields
-        _require_alike(images)
-        planes = len(fields[0].planes)
+        found = _gathered(path, name_pattern, () if colour else channels, reference)
+        several, leading = _channels_of(path, found, channels, reference, colour=colour)
+        _require_alike(images := found.images)
+        planes = len(found.assembled.fields[0].planes)
         target = target_dtype(path, images[0].dtype)
-        require_memory(path, planes * math.prod(images[0].shape) * target.itemsize)
-        warnings = [*found.assembled.warnings, *_damaged(found)]
-        warnings += [warning for image in images for warning in image.warnings]
-        sizes, steps = [i.pixel_size_um for i in images], [i.z_step_um for i in images]
-        steps += [found.assembled.z_step_um, z_step_um]
-        sized = any(size is not None for size in [*sizes, pixel_size_um])
-        pixel_um = _resolve_size("pixel size", [*sizes, pixel_size_um], warnings)
+        _require_room(path, planes * max(1, len(several)), images[0].shape, target)
+        warnings = _warnings(found, LUMINANCE if colour else "")
+        sizes = [*(i.pixel_size_um for i in images), pixel_size_um]
+        steps = [*(i.z_step_um for i in images), found.assembled.z_step_um, z_step_um]
+        pixel_um = _resolve_size("pixel size", sizes, warnings)
         step_um = _resolve_size("z-step", steps, warnings if planes > 1 else [])
         return cls(
             path=path,
-            fields=fields,
+            fields=found.assembled.fields,
             frame_shape=images[0].shape,
             dtype=target,
             planes=planes,
             pixel_size_um=pixel_um,
             z_step_um=step_um,
             warnings=tuple(dict.fromkeys(warnings)),
-            checksum=_checksum(images, fields),
+            checksum=_checksum(images, found.assembled.fields),
             understood=found.understood,
             caveats=(*found.assembled.caveats, *found.caveats),
-            sized=sized,
+            sized=any(size is not None for size in sizes),
             damaged=found.damaged,
+            channels=several,
+            reference=leading,
         )
+
+    @property
+    def channels_in_words(self) -> str:
+        """The names of several channels, and which one focuses; "" if there is one."""
+        if not self.channels:
+            return ""
+        names = ", ".join(channel.name for channel in self.channels)
+        return f"; channels {names}, focused by {self.channels[self.reference].name}"
 
     @property
     def field_count(self) -> int:
@@ -150,21 +167,28 @@ class Recording:
 
     def is_damaged(self, index: int) -> bool:
         """Whether a file of a field could not be read when the recording was opened."""
-        return any(path in self.damaged for path, _ in self.fields[index].planes)
+        planes = (self.fields[index].planes, *self.fields[index].channels)
+        return any(path in self.damaged for stack in planes for path, _ in stack)
 
     def read_middle(self, index: int) -> np.ndarray:
         """Read the middle plane of a field, (y, x); zeros if its file is damaged."""
         path, number = self.fields[index].planes[self.planes // 2]
         try:
-            return self._read(path, [number])[0]
+            sample = self.channels[self.reference].sample if self.channels else None
+            return self._read(path, [number], sample)[0]
         except InputError:
             return np.zeros(self.frame_shape, self.dtype)
 
-    def read_field(self, index: int) -> np.ndarray:
-        """Read one field, (z, y, x); InputError if a file of it is damaged."""
+    def read_field(self, index: int, channel: int | None = None) -> np.ndarray:
+        """Read one field, (z, y, x), of a channel; InputError if a file of it is damaged."""
+        recorded, sample = self.fields[index].planes, None
+        if self.channels:
+            number = self.reference if channel is None else channel
+            sample = self.channels[number].sample
+            recorded = recorded if sample is not None else self.fields[index].channels[number]
         planes = [
-            self._read(path, [number for _, number in run])
-            for path, run in groupby(self.fields[index].planes, key=lambda plane: plane[0])
+            self._read(path, [number for _, number in run], sample)
+            for path, run in groupby(recorded, key=lambda plane: plane[0])
         ]
         frames = np.concatenate(planes)
         if frames.shape[1:] != self.frame_shape or frames.dtype != self.dtype:
@@ -184,12 +208,13 @@ class Recording:
                 pass
 
     def _checked(self, index: int) -> None:
-        self.read_field(index)
+        for channel in range(max(1, len(self.channels))):
+            self.read_field(index, channel)
 
-    def _read(self, path: Path, numbers: Sequence[int]) -> np.ndarray:
+    def _read(self, path: Path, numbers: Sequence[int], sample: int | None = None) -> np.ndarray:
         if path in self.damaged:
             raise self.damaged[path]
-        return read_planes(path, numbers)
+        return read_planes(path, numbers, sample)
 
 
 class ReplayMicroscope:
@@ -209,7 +234,7 @@ class ReplayMicroscope:
         self.dtype = recording.dtype
         self._positions_um = np.asarray(positions_um, float)
         # A focus sweep and the capture after it read the same field repeatedly.
-        self._read_field = lru_cache(maxsize=1)(recording.read_field)
+        self._read_field = lru_cache(max(1, len(recording.channels)))(recording.read_field)
 
     def stack(self, x_um: float, y_um: float, z_um: Sequence[float], channel: int = 0) -> ZStack:
         """Return the planes nearest to the heights, (z, y, x) in the recording's dtype.
@@ -220,9 +245,9 @@ class ReplayMicroscope:
             No field was recorded at this position, no plane within half a step of a height, or a
             file of the field is damaged.
         """
-        planes = [self._plane_at(z) for z in z_um]
+        planes = [self._plane_at(z, channel) for z in z_um]
         try:
-            frames = self._read_field(self._field_at(x_um, y_um))[planes]
+            frames = self._read_field(self._field_at(x_um, y_um), channel)[planes]
         except InputError as damaged:  # costs this field alone
             raise CaptureError(*damaged.args) from None
         read_s = (now_s(),) * len(planes)
@@ -242,9 +267,11 @@ class ReplayMicroscope:
             raise self._not_recorded(f"({x_um:g}, {y_um:g}) µm")
         return nearest
 
-    def _plane_at(self, z_um: float) -> int:
-        last = self.recording.planes - 1
-        plane = z_um / self.recording.z_step_um
+    def _plane_at(self, z_um: float, channel: int) -> int:
+        last, plane = self.recording.planes - 1, z_um / self.recording.z_step_um
+        if self.recording.channels:
+            last = self.recording.channels[channel].planes - 1
+            plane -= self.recording.channels[channel].first
         if not -0.5 <= plane <= last + 0.5:
             raise self._not_recorded(f"z = {z_um:g} µm")
         return min(max(round(plane), 0), last)
@@ -254,15 +281,62 @@ class ReplayMicroscope:
         return CaptureError(subject, "a recorded position", asked, "scan recorded positions only")
 
 
-def _damaged(found: Gathered) -> list[str]:
-    """Say which files cannot be read, so that their fields will be lost."""
-    return [f"{path.name} cannot be read: {error.args[2]}" for path, error in found.damaged.items()]
+def _gathered(
+    path: Path, name_pattern: str | None, channels: Sequence[Label], reference: Label | None
+) -> Gathered:
+    try:
+        return gather(path, name_pattern=name_pattern, channels=channels, reference=reference)
+    except (OSError, ValueError) as error:  # also a name that no file can have
+        raise unreadable(path, error) from error
+
+
+def _require_room(path: Path, planes: int, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    require_memory(path, planes * math.prod(shape) * dtype.itemsize)
+
+
+def _warnings(found: Gathered, but: str) -> list[str]:
+    """Return what files warn of, and which cannot be read, so that their fields will be lost."""
+    damaged = [f"{path.name} cannot be read: {e.args[2]}" for path, e in found.damaged.items()]
+    told = [warning for image in found.images for warning in image.warnings]
+    return [each for each in (*found.assembled.warnings, *damaged, *told) if each != but]
 
 
 def _checksum(images: Sequence[ImageInfo], fields: Sequence[RecordedField]) -> int:
     stamps = {image.path: image.stamp for image in images}
-    found = [[(stamps.get(path), number) for path, number in f.planes] for f in fields]
+    stacks = [stack for f in fields for stack in (f.channels or (f.planes,))]
+    found = [[(stamps.get(path), number) for path, number in stack] for stack in stacks]
     return crc32(repr(found).encode())
+
+
+def _channels_of(
+    path: Path,
+    found: Gathered,
+    channels: Sequence[Label],
+    reference: Label | None,
+    *,
+    colour: bool,
+) -> tuple[tuple[RecordedChannel, ...], int]:
+    """Return the channels, if there are several, and which one focuses.
+
+    Of colour images they are red, green and blue; green has most of the luminance, and focuses.
+    """
+    if not colour:
+        return found.assembled.channels, found.assembled.reference
+    if found.assembled.channels or not all(image.rgb for image in found.images):
+        got = "several channels" if found.assembled.channels else "others"
+        hint = 'leave colour = "channels" out'
+        raise InputError(str(path), "images in red, green and blue, in one channel", got, hint)
+    planes = len(found.assembled.fields[0].planes)
+    every = [
+        RecordedChannel(name, colour, planes, sample=sample)
+        for sample, (name, colour) in enumerate(RGB.items())
+    ]
+    chosen = [c for name in channels for c in every if name in (c.name, c.sample)] or every
+    if channels and len(chosen) < len(channels):
+        expected, got = f"channels of {', '.join(RGB)}", ", ".join(map(str, channels))
+        raise InputError("channels", expected, got, "correct the setting")
+    leading = next((k for k, c in enumerate(chosen) if c.name == (reference or "green")), 0)
+    return tuple(chosen), leading
 
 
 def _require_alike(images: Sequence[ImageInfo]) -> None:

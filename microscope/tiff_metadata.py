@@ -37,6 +37,7 @@ class Told(NamedTuple):
     channels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     set_files: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
 
 
 def coordinates_in(path: Path, tiff: Any) -> Told:
@@ -126,7 +127,7 @@ def ome(path: Path, tiff: Any) -> Told | None:
     return Told(
         "OME-XML", planes, described.pixel_size_um, described.z_step_um,
         f"{path.parent}: {names}" if len(names) > 1 else None, described.channels,
-        set_files=tuple(names) if path.name.lower() in names else (),
+        set_files=tuple(names) if path.name.lower() in names else (), colours=described.colours,
     )  # fmt: skip
 
 
@@ -156,6 +157,7 @@ def described_siblings(
             planes = tuple(xml.planes_of(path.name))
             if planes and (info is None or len(planes) == len(info.planes)):
                 image = (info or source)._replace(planes=planes, path=path, channels=xml.channels)
+                image = image._replace(colours=xml.colours)
                 placed[path] = image._replace(set_name=set_name, by="OME-XML")
     return placed
 

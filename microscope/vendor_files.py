@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microscope.coordinates import Coordinates
-from microscope.image_info import ImageInfo
+from microscope.image_info import LUMINANCE, ImageInfo
 from microscope.input_checks import require_memory
 from scan.errors import InputError
 
@@ -40,7 +40,7 @@ def examine_vendor_file(path: Path) -> ImageInfo:
         raise ValueError(f"scenes of {len(kinds)} sizes or types: export those of one kind")
     ((shape, dtype),) = kinds
     sizes = image.physical_pixel_sizes
-    colour = ("colour is converted to luminance",) if "S" in image.dims.order else ()
+    rgb = "S" in image.dims.order
     return ImageInfo(
         path=path,
         planes=tuple(enumerate(planes)),
@@ -50,7 +50,8 @@ def examine_vendor_file(path: Path) -> ImageInfo:
         z_step_um=sizes.Z,
         by=f"BioIO ({path.suffix[1:].upper()})",
         channels=tuple(map(str, image.channel_names or ())),
-        warnings=colour,
+        warnings=(LUMINANCE,) * rgb,
+        rgb=rgb,
     )
 
 

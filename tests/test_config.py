@@ -126,10 +126,10 @@ MAY_CHANGE = (
     "flat_field dark_field"
 )
 NO_OPTIONS = (
-    "name_pattern channel channels layout check_recording microscopes adapters binning roi_px "
-    "origin_um stage_limits_um focus_limits_um backlash_um device_timeout_s autofocus_offset "
-    "bursts settle_ms focus_points camera_start_s task_timeout_s saturated_limit capture_on "
-    "store_fraction vignetting flat_field dark_field"
+    "name_pattern channel channels colour layout check_recording microscopes adapters binning "
+    "roi_px origin_um stage_limits_um focus_limits_um backlash_um device_timeout_s "
+    "autofocus_offset bursts settle_ms focus_points camera_start_s task_timeout_s "
+    "saturated_limit capture_on store_fraction vignetting flat_field dark_field"
 )
 
 

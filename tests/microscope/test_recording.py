@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -353,22 +354,88 @@ def test_every_plane_comes_to_its_place(kind: str, tmp_path: Path) -> None:
     assert places == ([pytest.approx(each) for each in told] if stage else [None] * P)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WRITTEN if kind != "images of an OME-TIFF"])
-def test_what_is_not_scanned_is_told(kind: str, tmp_path: Path) -> None:
-    """Of two channels one is scanned: that is a caveat, which the end of a run says again."""
+MULTICHANNEL = [kind for kind in WRITTEN if kind != "images of an OME-TIFF"]
+
+
+@pytest.mark.parametrize("kind", MULTICHANNEL)
+def test_all_channels_are_read(kind: str, tmp_path: Path) -> None:
+    """Each channel of each field has its own planes; the first one focuses; nothing is left out."""
     recording = Recording.open(WRITTEN[kind][0](tmp_path))
 
     assert recording.understood.startswith(
         f"{P} positions \u00d7 {Z} planes \u00d7 {C} channels, by "
     )
+    assert (len(recording.channels), recording.reference) == (C, 0)
+    for position, channel in product(range(P), range(C)):
+        planes = recording.read_field(position, channel)
+        np.testing.assert_array_equal(planes, stack(position, channel))
+    assert [each for each in recording.caveats if not each.startswith("left out")] == []
+
+
+@pytest.mark.parametrize("kind", MULTICHANNEL)
+def test_what_is_not_scanned_is_told(kind: str, tmp_path: Path) -> None:
+    """If one of two channels is named, that is a caveat, which the end of a run says again."""
+    recording = Recording.open(WRITTEN[kind][0](tmp_path), channels=[1])
+
+    assert recording.channels == ()
+    np.testing.assert_array_equal(recording.read_field(0), stack(0, channel=1))
     said = [each for each in recording.caveats if not each.startswith("left out")]
     assert [each.startswith("2 channels, only channel ") for each in said] == [True]
+
+
+def test_channels_are_chosen_in_an_order(tmp_path: Path) -> None:
+    """Channels come in the order in which they are named, and any of them may focus."""
+    recording = Recording.open(ome_set(tmp_path), channels=["GFP", "DAPI"], reference="DAPI")
+
+    assert [channel.name for channel in recording.channels] == ["GFP", "DAPI"]
+    assert recording.channels_in_words == "; channels GFP, DAPI, focused by DAPI"
+    np.testing.assert_array_equal(recording.read_field(1, 0), stack(1, channel=1))
+    np.testing.assert_array_equal(recording.read_field(1), stack(1, channel=0))
+
+
+THIN = {
+    "a run of planes": ([1, 2], True),
+    "one plane": ([1], True),
+    "planes with a gap": ([0, 2], False),
+    "a plane beyond": ([3], False),
+}
+
+
+@pytest.mark.parametrize(("heights", "used"), THIN.values(), ids=THIN)
+def test_a_channel_may_have_fewer_planes(heights: list[int], used: bool, tmp_path: Path) -> None:
+    """A channel of which some neighbouring planes were taken is used, where they lie; one with
+    other planes is left out, and that is told."""
+    for position, z in product(range(P), range(3)):
+        write(tmp_path / f"pos{position}_ch0_z{z}.tif", pixels(position, z))
+    for position, z in product(range(P), heights):
+        write(tmp_path / f"pos{position}_ch1_z{z}.tif", pixels(position, z, 1))
+
+    recording = Recording.open(tmp_path)
+
+    assert recording.planes == 3
+    assert [channel.planes for channel in recording.channels] == ([3, len(heights)] if used else [])
+    assert [each.endswith("it is not scanned") for each in recording.caveats] == [True] * (not used)
+    if used:
+        assert recording.channels[1].first == heights[0]
+        np.testing.assert_array_equal(recording.read_field(1, 1)[0], pixels(1, heights[0], 1))
+
+
+def test_colours_of_channels_are_read(tmp_path: Path) -> None:
+    """OME-XML and OME-Zarr tell the colours of channels; white is none."""
+    colours = [0x0000FFFF, 0xFF00FFFF - 2**32]
+    metadata = {"axes": "CZYX", "Channel": {"Name": ["a", "b"], "Color": colours}}
+    image = np.stack([stack(0, channel) for channel in range(2)])
+    tifffile.imwrite(tmp_path / "a.ome.tif", image, metadata=metadata)
+
+    recording = Recording.open(tmp_path / "a.ome.tif")
+
+    assert [channel.colour for channel in recording.channels] == ["0000FF", "FF00FF"]
 
 
 @pytest.mark.parametrize("channel", [1, "GFP"])
 def test_a_channel_is_chosen(channel: int | str, tmp_path: Path) -> None:
     """By its number or its name."""
-    recording = Recording.open(ome_set(tmp_path), channel=channel)
+    recording = Recording.open(ome_set(tmp_path), channels=[channel])
 
     np.testing.assert_array_equal(recording.read_field(1), stack(1, channel=1))
     assert "only channel GFP is used; not scanned: DAPI" in recording.caveats[0]
@@ -377,7 +444,7 @@ def test_a_channel_is_chosen(channel: int | str, tmp_path: Path) -> None:
 def test_a_channel_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """The refusal names those that are."""
     with pytest.raises(InputError, match=r"one of DAPI, GFP, got channel Cy5"):
-        Recording.open(ome_set(tmp_path), channel="Cy5")
+        Recording.open(ome_set(tmp_path), channels=["Cy5"])
 
 
 GARBAGE = [
@@ -424,7 +491,7 @@ def test_a_missing_file_of_a_set_is_told(tmp_path: Path) -> None:
     recording = Recording.open(tmp_path)
 
     assert recording.field_count == P - 1
-    assert "missing of a set of files: 1 file, scan_mmstack_pos1" in recording.caveats[1]
+    assert "missing of a set of files: 1 file, scan_mmstack_pos1" in recording.caveats[0]
 
 
 def test_stacks_that_were_renamed_are_positions(tmp_path: Path) -> None:
@@ -484,8 +551,8 @@ def test_two_channels_of_one_plane_are_channels(tmp_path: Path) -> None:
 
     recording = Recording.open(tmp_path)
 
-    assert recording.planes == 1
-    assert "2 channels, only channel 0 is used" in recording.caveats[0]
+    assert (recording.planes, len(recording.channels)) == (1, 2)
+    assert not recording.caveats
 
 
 def test_a_users_pattern_places_planes(tmp_path: Path) -> None:

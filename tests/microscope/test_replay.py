@@ -178,20 +178,16 @@ def test_jpeg_planes_come_back_nearly(tmp_path: Path) -> None:
     [
         (lambda d: write_ome_tiff(d / "a.ome.tif", np.stack([STACK, STACK + 1]), "TZYX"),
          STACK, "2 timepoints"),
-        (lambda d: write_ome_tiff(d / "a.ome.tif", np.stack([STACK, STACK + 1], 1), "ZCYX"),
-         STACK, "2 channels"),
         (lambda d: write_zarr(d / "a.zarr", np.stack([[STACK, STACK + 1]] * 3), 3),
          STACK, "3 timepoints"),
-        (lambda d: write_zarr(d / "a.zarr", np.stack([[STACK, STACK + 1]] * 3), 2),
-         STACK, "2 channels"),
         (lambda d: write_planes(d / "a", COLOUR[..., ::-1], ".png"), LUMINANCE, "luminance"),
     ],
-    ids=["timepoints", "channels", "Zarr v3 t and c", "Zarr v2 t and c", "colour"],
+    ids=["timepoints", "Zarr v3 t and c", "colour"],
 )  # fmt: skip
 def test_ignored_images_give_a_warning(
     write: Callable[[Path], Path], kept: np.ndarray, word: str, tmp_path: Path
 ) -> None:
-    """Of several channels or timepoints the first is used, and a warning says so once."""
+    """Of several timepoints the first is used, and of colour the luminance; that is told once."""
     recording = Recording.open(write(tmp_path))
     said = (*recording.warnings, *recording.caveats)
 
@@ -591,3 +587,31 @@ def test_replay_hands_out_copies(replay: ReplayMicroscope) -> None:
     replay.close()
 
     np.testing.assert_array_equal(replay.stack(0.0, 0.0, [0.0]).frames, STACK[:1])
+
+
+COLOUR_FILES: dict[str, Callable[[Path], Path]] = {
+    "PNG": lambda d: write_planes(d / "a", COLOUR[..., ::-1], ".png"),
+    "TIFF": lambda d: write_tiff(d / "a.tif", COLOUR, photometric="rgb"),
+}
+
+
+@pytest.mark.parametrize("kind", COLOUR_FILES)
+def test_colour_images_have_three_channels(kind: str, tmp_path: Path) -> None:
+    """Red, green and blue are channels if they are asked for; green focuses, and nothing is said of
+    luminance."""
+    recording = Recording.open(COLOUR_FILES[kind](tmp_path), colour=True)
+
+    assert [channel.name for channel in recording.channels] == ["red", "green", "blue"]
+    assert recording.reference == 1
+    for channel in range(3):
+        np.testing.assert_array_equal(recording.read_field(0, channel), COLOUR[..., channel])
+    assert not any("luminance" in warning for warning in recording.warnings)
+    chosen = Recording.open(recording.path, colour=True, channels=["blue", "red"], reference="red")
+    np.testing.assert_array_equal(chosen.read_field(0, 0), COLOUR[..., 2])
+    assert chosen.reference == 1
+
+
+def test_grey_images_have_no_colours(tmp_path: Path) -> None:
+    """Grey images are refused if their colours are asked for."""
+    with pytest.raises(InputError, match="images in red, green and blue"):
+        Recording.open(write_planes(tmp_path / "a", STACK, ".png"), colour=True)

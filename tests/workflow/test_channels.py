@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 
 import main
+from benchmarks.chaos import WORKERS, kill_worker, struck
 from config import validate
 from microscope.opening import open_microscope, prepare
 from results.summary import SUMMARY
 from results.table import read_table
 from tests.microscope.devices import ADAPTERS, STAINED, config_of
-from tests.workflow.left import digest_of, events_in
+from tests.workflow.left import digest_of, events_in, summary_of
 
 CHANNELS = [
     {"name": "DAPI"},
@@ -147,3 +151,108 @@ def test_presets_of_micromanager_are_channels(local_ray: None, tmp_path: Path) -
         assert len(captured["slips_ms"]) == 5 + 3
         assert captured["ended_s"] - captured["began_s"] > (5 * 2 + 3 * 9) / 1e3
     assert np.corrcoef(green.ravel(), blue.ravel())[0, 1] > 0.9
+
+
+def recorded(folder: Path) -> Path:
+    """A recording of two fields of two channels, as an OME-TIFF each, with names and colours."""
+    setup = prepare(validate(SMALL | {"stripes": 1, "fields": 2, "channels": CHANNELS[:1]}))
+    microscope = open_microscope(setup)
+    folder.mkdir()
+    for number, field in enumerate(setup.plan.fields):
+        z_um = float(microscope.specimen.focus_surface_um(field.x_um, field.y_um))
+        frames = microscope.stack(field.x_um, field.y_um, [z_um + k - 4 for k in range(9)]).frames
+        metadata = {
+            "axes": "CZYX", "PhysicalSizeX": 0.325, "PhysicalSizeZ": 1.0,
+            "Channel": {"Name": ["GFP", "DAPI"], "Color": [0x00FF00FF, 0x0000FFFF]},
+        }  # fmt: skip
+        both = np.stack([frames // 2, frames])
+        tifffile.imwrite(folder / f"pos{number}.ome.tif", both, metadata=metadata)
+    return folder
+
+
+def test_a_recording_of_two_channels(
+    local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All channels of a recording are scanned, counted and opened by readers in their colours; the
+    printed line names them and the one that focuses."""
+    values = {
+        "microscope": "replay",
+        "replay_path": str(recorded(tmp_path / "files")),
+        "stripes": 1,
+    }
+    values |= {
+        "channels": [{"name": "GFP", "colour": "FFFF00"}, {"name": "DAPI", "reference": True}]
+    }
+
+    assert scan(tmp_path / "run", **values) == 0
+    assert "channels GFP, DAPI, focused by DAPI" in "".join(capsys.readouterr())
+    assert scan(tmp_path / "all", **(values | {"channels": []})) == 0
+    assert scan(tmp_path / "one", **(values | {"channels": [], "channel": "DAPI"})) == 0
+
+    (image, *_) = Reader(parse_url(tmp_path / "run" / "stacked.ome.zarr"))()
+    assert image.metadata["channel_names"] == ["GFP", "DAPI"]
+    assert [ramp[-1] for ramp in image.metadata["colormap"]] == [[1, 1, 0], [0, 0, 1]]
+    (image, *_) = Reader(parse_url(tmp_path / "all" / "stacked.ome.zarr"))()
+    assert [ramp[-1] for ramp in image.metadata["colormap"]] == [[0, 1, 0], [0, 0, 1]]
+    half, whole = mosaic_of(tmp_path / "run").astype(float)
+    np.testing.assert_allclose(2 * half, whole, atol=0.02 * whole.max())
+    np.testing.assert_array_equal(mosaic_of(tmp_path / "one"), mosaic_of(tmp_path / "run")[1])
+    counts = [len(read_table(tmp_path / name, ["label"])["label"]) for name in ("run", "one")]
+    assert counts[0] == counts[1] > 0
+    assert summary_of(tmp_path / "all")["channels"][0] == {
+        "name": "GFP", "colour": "00FF00", "reference": True
+    }  # fmt: skip
+    assert main.main(["--plain", "--resume", str(tmp_path / "all")]) == 0
+
+
+def test_colour_images_are_fused_in_colour(local_ray: None, tmp_path: Path) -> None:
+    """Where the input has colours, so has the mosaic: red, green and blue as they were lit."""
+    with tifffile.TiffFile(recorded(tmp_path / "grey") / "pos0.ome.tif") as file:
+        grey = file.asarray()[1]
+    parts = [grey // share for share in (4, 1, 2)]
+    tifffile.imwrite(tmp_path / "rgb.tif", np.stack(parts, -1), photometric="rgb")
+    values = {"microscope": "replay", "replay_path": str(tmp_path / "rgb.tif"), "stripes": 1,
+              "colour": "channels"}  # fmt: skip
+
+    assert scan(tmp_path / "run", **values) == 0
+
+    red, green, blue = mosaic_of(tmp_path / "run").astype(float)
+    np.testing.assert_allclose(4 * red, green, atol=0.03 * green.max())
+    np.testing.assert_allclose(2 * blue, green, atol=0.03 * green.max())
+    assert [each["colour"] for each in summary_of(tmp_path / "run")["channels"]] == [
+        "FF0000", "00FF00", "0000FF"
+    ]  # fmt: skip
+    assert events_in(tmp_path / "run", "begun")[0]["channels"][1]["reference"]
+
+
+def test_an_interrupted_scan_of_channels_is_resumed(done: Path, tmp_path: Path) -> None:
+    """A run that goes on from half of its fields, one of them damaged in its last channel, has the
+    digest of the undisturbed one."""
+    folder = tmp_path / "run"
+    shutil.copytree(done, folder)
+    lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    stacked = [k for k, line in enumerate(lines) if '"event": "stacked"' in line]
+    (folder / "events.jsonl").write_text("".join(lines[: stacked[3] + 1]))
+    zarr.open_group(folder / "stacked.ome.zarr")["0"][2] = 0
+
+    assert main.main(["--plain", "--resume", str(folder)]) == 0
+
+    assert digest_of(folder) == digest_of(done)
+    assert main.main(["--verify", str(folder)]) == 0
+
+
+def test_a_killed_worker_changes_nothing(done: Path, tmp_path: Path) -> None:
+    """A stacking worker that is killed is replaced: the batch of all channels is still there, no
+    field is exposed again, and the digest stays."""
+    settings = tmp_path / "run.toml"
+    settings.write_text(as_toml(SMALL | {"stress_seconds": 0.5, "stress": False}))
+    generator = random.Random(1)
+    for attempt in range(5):  # a task may be over before it is found
+        folder = tmp_path / str(attempt)
+        with struck(folder, 20, lambda: kill_worker(WORKERS["stacking worker"], generator)) as hit:
+            assert main.main(["--plain", "--config", str(settings), "--out", str(folder)]) == 0
+        assert digest_of(folder) == digest_of(done)
+        assert len(events_in(folder, "captured")) == 6
+        if hit.victim:
+            return
+    pytest.fail("no stacking worker was met in 5 scans")
