@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.storage import Location
-from results.store import DEPTH, LABELS, STACKED, level_count, read_region, shape_of
+from results.store import (
+    DEPTH,
+    LABELS,
+    STACKED,
+    level_count,
+    read_region,
+    shape_of,
+    shown_channels,
+)
 
 Array = NDArray[Any]
 Place = tuple[int, int]
@@ -44,7 +52,9 @@ class Preview:
         image = f"{folder}/{STACKED}"
         self._level, self._step = _coarseness(image)
         shape = [ceil(edge / self._step) for edge in shape_of(image, self._level)]
-        self._image: Array = np.zeros(shape, np.float32)
+        self._colours = [_bgr(colour) for _, colour in shown_channels(image)]
+        several = [len(self._colours)] if self._colours else []
+        self._image: Array = np.zeros([*several, *shape], np.float32)
         self._depth: Array = np.full(shape, np.nan, np.float32)
         self._labels: Array = np.zeros(shape, np.uint64)
 
@@ -62,7 +72,7 @@ class Preview:
         source = [slice(k.start * self._step, stop, self._step) for k, stop in spans]
         with suppress(ValueError, OSError):  # damaged chunks are not shown
             pixels = read_region(f"{self._folder}/{name}", source[0], source[1], self._level)
-            canvas[spans[0][0], spans[1][0]] = pixels
+            canvas[..., spans[0][0], spans[1][0]] = pixels
 
     def _span(self, cuts: Sequence[int], at: int) -> tuple[slice, int]:
         """A core along one axis: as pixels of the canvas, and its end in pixels of the level."""
@@ -70,14 +80,35 @@ class Preview:
         return slice(ceil(start / self._step), ceil(stop / self._step)), stop
 
     def layer(self, name: str) -> bytes:
-        """Return a layer as an image file: `image`, `depth` or `outlines`."""
-        return {"image": self._grey, "depth": self._heights, "outlines": self._outlines}[name]()
+        """Return a layer as an image file: `image`, `depth`, `outlines`, or of several channels
+        `channel0`, `channel1` …; an empty one if there is none of that name."""
+        if name in [f"channel{k}" for k in range(len(self._colours))]:
+            return self._jpeg(self._coloured(int(name.removeprefix("channel"))))
+        made = {"image": self._mosaic, "depth": self._heights, "outlines": self._outlines}
+        return made[name]() if name in made else b""
 
-    def _grey(self) -> bytes:
-        """The mosaic as a grey JPEG; fields that are not stacked are black."""
-        stacked = self._image[np.isfinite(self._depth)]
-        grey = _stretched(self._image, *_ends(stacked))
-        return _encoded(".jpg", grey, cv2.IMWRITE_JPEG_QUALITY, 85)
+    def _mosaic(self) -> bytes:
+        """The mosaic as a JPEG, grey or with all channels in their colours; fields that are not
+        stacked are black."""
+        if not self._colours:
+            return self._jpeg(self._grey(self._image))
+        mixed = np.zeros((*self._depth.shape, 3), np.uint8)
+        for channel in range(len(self._colours)):
+            mixed = cv2.add(mixed, self._coloured(channel))  # ends at 255
+        return self._jpeg(mixed)
+
+    def _coloured(self, channel: int) -> NDArray[np.uint8]:
+        """One channel in its colour, (y, x, 3) uint8."""
+        grey, colour = self._grey(self._image[channel]), self._colours[channel]
+        return np.asarray(grey[..., None] * (colour / 255), np.uint8)
+
+    def _grey(self, image: Array) -> NDArray[np.uint8]:
+        return _stretched(image, *_ends(image[np.isfinite(self._depth)]))
+
+    def _jpeg(self, picture: Array) -> bytes:
+        """A file of which those of all channels and their mixture are small enough together."""
+        most = MAX_BYTES[".jpg"] // (1 + len(self._colours))
+        return _encoded(".jpg", picture, most, cv2.IMWRITE_JPEG_QUALITY, 85)
 
     def depth_ends_um(self) -> tuple[float, float]:
         """Return the heights of the first and the last colour of the depth map."""
@@ -89,7 +120,7 @@ class Preview:
         grey = _stretched(np.nan_to_num(depth), *self.depth_ends_um())
         coloured = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2BGRA)
         coloured[np.isnan(depth)] = 0
-        return _encoded(".webp", coloured, cv2.IMWRITE_WEBP_QUALITY, 80)
+        return _encoded(".webp", coloured, MAX_BYTES[".webp"], cv2.IMWRITE_WEBP_QUALITY, 80)
 
     def _outlines(self) -> bytes:
         """The inner outlines of objects as a WebP, transparent elsewhere."""
@@ -97,7 +128,7 @@ class Preview:
         width = max(1, max(self._labels.shape) // PAGE_PX)  # of a line that is visible on a page
         wide = cv2.dilate(_rims(self._labels).astype(np.uint8), np.ones((width, width)))
         drawn[(wide > 0) & (self._labels > 0)] = OUTLINE_BGRA
-        return _encoded(".webp", drawn, cv2.IMWRITE_WEBP_QUALITY, LOSSLESS)
+        return _encoded(".webp", drawn, MAX_BYTES[".webp"], cv2.IMWRITE_WEBP_QUALITY, LOSSLESS)
 
 
 def _coarseness(place: str) -> tuple[int, int]:
@@ -106,6 +137,11 @@ def _coarseness(place: str) -> tuple[int, int]:
     excess = [max(sqrt(prod(k) / MAX_PIXELS), max(k) / MAX_EDGE_PX) for k in shapes]
     level = next((level for level, times in enumerate(excess) if times <= 1), len(shapes) - 1)
     return level, ceil(excess[level])
+
+
+def _bgr(colour: str) -> NDArray[np.float32]:
+    """Return blue, green and red, 0 to 255, of six hex digits."""
+    return np.array([int(colour[k : k + 2], 16) for k in (4, 2, 0)], np.float32)
 
 
 def _ends(values: Array) -> tuple[float, float]:
@@ -129,10 +165,10 @@ def _rims(labels: Array) -> NDArray[np.bool_]:
     return rims & (labels > 0)
 
 
-def _encoded(kind: str, picture: Array, *options: int) -> bytes:
-    """The image as a file; its size is halved until the file is small enough."""
+def _encoded(kind: str, picture: Array, most: int, *options: int) -> bytes:
+    """The image as a file; its size is halved until the file has at most so many bytes."""
     data = bytes(cv2.imencode(kind, picture, options)[1])
-    if len(data) <= MAX_BYTES[kind]:
+    if len(data) <= most:
         return data
     half = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    return _encoded(kind, half, *options)
+    return _encoded(kind, half, most, *options)

@@ -79,6 +79,11 @@ MEASURED = {
 LAYERS = {"image": "image/jpeg", "depth": "image/webp", "outlines": "image/webp"}
 
 
+def type_of(layer: str) -> str:
+    """Return the type of a layer's file; of one channel it is that of the image."""
+    return LAYERS.get(layer, LAYERS["image"])
+
+
 class Report:
     """The report of a run folder as far as its run has come; `update` reads new events.
 
@@ -147,6 +152,7 @@ class Report:
             "faults": faults[-MAX_NAMED:],
             "more_faults": max(0, len(faults) - MAX_NAMED),
             "numbers": list(_numbers(summary)),
+            "channels": summary["channels"] if len(summary["channels"]) > 1 else [],
         }
 
     def _fixed(self) -> dict[str, Any]:
@@ -228,10 +234,12 @@ class Report:
 
     def _pictures(self, geometry: Geometry) -> Columns:
         """The URLs of the mosaic's layers and their position in µm."""
+        channels = len(self.summary()["channels"])
+        layers = (*LAYERS, *(f"channel{k}" for k in range(channels) if channels > 1))
         if not self.preview():
-            return {name: [] for name in (*LAYERS, "x", "y", "w", "h")}
+            return {name: [] for name in (*layers, "x", "y", "w", "h")}
         return {
-            **{layer: [self.show(layer)] for layer in LAYERS},
+            **{layer: [self.show(layer)] for layer in layers},
             **{"x": [geometry.left_um], "y": [geometry.top_um]},
             **{"w": [geometry.width_um], "h": [geometry.height_um]},
         }
@@ -239,7 +247,7 @@ class Report:
     def show(self, layer: str) -> str:
         """Return a layer of the mosaic as a data URL."""
         data = base64.b64encode(self.layer(layer)).decode()
-        return f"data:{LAYERS[layer]};base64,{data}"
+        return f"data:{type_of(layer)};base64,{data}"
 
     def layer(self, name: str) -> bytes:
         """Return a layer of the mosaic as an image file; empty before there are mosaics."""

@@ -14,7 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import Application, HTTPError, RequestHandler
 
-from report.report import LAYERS, Report
+from report.report import LAYERS, Report, type_of
 
 LOOPBACK = r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])"
 MAX_CONNECTIONS = 100
@@ -87,7 +87,7 @@ class _Layer(_Handler):
         picture = self.live.layer(layer)
         if not picture:
             raise HTTPError(404)
-        self.set_header("Content-Type", LAYERS[layer])
+        self.set_header("Content-Type", type_of(layer))
         self.set_header("Cache-Control", "max-age=3600")
         self.finish(picture)
 
@@ -148,7 +148,7 @@ async def serve(live: Live, listener: socket.socket) -> None:
     routes: list[Any] = [
         (r"/", _Page, {"live": live}),
         (r"/events", _Events, {"live": live}),
-        (rf"/layer/({'|'.join(LAYERS)})", _Layer, {"live": live}),
+        (rf"/layer/({'|'.join(LAYERS)}|channel\d+)", _Layer, {"live": live}),
     ]
     application = Application()
     address = listener.getsockname()[0]

@@ -116,6 +116,15 @@ def _omero_of(image: str) -> dict[str, Any] | None:
     return None
 
 
+def shown_channels(image: Location) -> list[tuple[str, str]]:
+    """Return name and colour (six hex digits) of each channel of an image that has an axis of
+    them; none of one that has not."""
+    ome = _read_ome(image)
+    if ome["multiscales"][0]["axes"][0]["type"] != "channel":
+        return []
+    return [(channel["label"], channel["color"]) for channel in ome["omero"]["channels"]]
+
+
 def _read_ome(image: Location) -> dict[str, Any]:
     group = json.loads(storage_at(image).read_bytes("zarr.json") or b"{}")
     return dict(group["attributes"]["ome"])

@@ -6,6 +6,10 @@ const loaded = url => new Promise(done => {
 
 async function fill({html, sources, scales}) {
   for (const [id, text] of Object.entries(html)) document.getElementById(id).innerHTML = text;
+  if (sources.pictures) {
+    sources.pictures.mixed = sources.pictures.image;
+    sources.pictures.image = await mixed(sources.pictures);
+  }
   for (const urls of [sources.pictures?.image, sources.pictures?.depth, sources.pictures?.outlines])
     await Promise.all((urls ?? []).map(loaded));  // or the mosaic would flicker
   for (const [name, columns] of Object.entries(sources))

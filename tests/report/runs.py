@@ -13,6 +13,7 @@ from results.journal import JOURNAL, EventIndex, Journal, read_journal
 from results.store import DEPTH, LABELS, STACKED, create_mosaics, level_count, write_core
 from results.summary import Summary, summarise, write_summary
 from results.table import join_parts, write_part
+from scan.channels import ONE_CHANNEL, Channels
 from scan.events import (
     Begun,
     Captured,
@@ -38,7 +39,8 @@ class FakeRun:
     """A run whose events are written one by one by a test.
 
     The mosaic is grain with bright squares; squares of one field lie in that field alone, `squares`
-    of them in each. Times begin at 1000 s and each event comes a tenth of a second after the last.
+    of them in each. Of two channels the second shows those of the lower stripe alone. Times begin
+    at 1000 s and each event comes a tenth of a second after the last.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class FakeRun:
         counts: tuple[int, ...] = (3, 3),
         squares: int = 2,
         frame_px: tuple[int, int] = (FRAME_PX, FRAME_PX),
+        channels: Channels = ONE_CHANNEL,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.squares = folder, squares
@@ -54,6 +57,10 @@ class FakeRun:
         self.now_s = 1000.0
         self.journal = Journal(folder / JOURNAL, clock=self._clock)
         self.image, self.depth, self.labels = self._specimen()
+        self.channels = channels
+        if channels.several:
+            lower = np.where(np.arange(len(self.image)) < len(self.image) // 2, 0.2, 1)[:, None]
+            self.image = np.stack([self.image, (self.image * lower).astype(np.uint16)])
 
     def _clock(self) -> float:
         self.now_s += 0.1
@@ -74,13 +81,14 @@ class FakeRun:
         """The journal's first two lines."""
         (self.folder / "scan.toml").write_text("stripes = 2\n")
         facts = {"process_began_s": 1000.0, "versions": {"python": "3.11"}, "identity": {}}
+        facts["channels"] = self.channels.to_event()
         self.journal.write(Begun.of(self.plan, **facts, **more))
         sizes = {"object_store_bytes": 10**8, "batch_bytes": 10**6, "credits": 9}
         self.journal.write(RayStarted(up_s=1000.1, cpus=2, **sizes))
 
     def focus(self, rejected: int = 0, surface: str = "plane") -> None:
         """Autofocus on every field; the first so many samples are rejected."""
-        create_mosaics(self.folder, self.plan, self.image.dtype)
+        create_mosaics(self.folder, self.plan, self.image.dtype, channels=self.channels)
         places = [(field.stripe, field.field) for field in self.plan.fields]
         reasons = [{"stripe": s, "field": f, "reason": "dust"} for s, f in places[:rejected]]
         centres = tuple((s, f, 1.5 * s - 0.5 * f) for s, f in places)
@@ -101,7 +109,7 @@ class FakeRun:
         """A field's image and depth, on disk and in the journal."""
         core = slice(*field.rows), slice(*field.columns)
         levels = level_count(self.folder / STACKED)
-        write_core(self.folder / STACKED, *core, mean_pyramid(self.image[core], levels))
+        write_core(self.folder / STACKED, *core, mean_pyramid(self.image[..., *core], levels))
         write_core(self.folder / DEPTH, *core, mean_pyramid(self.depth[core], levels))
         self._write(Stacked, field, asked_s=self.now_s, in_flight=0, checksums=[0, 0],
                     **self._work())  # fmt: skip
@@ -125,7 +133,8 @@ class FakeRun:
             "label": numbers, "stripe": same.astype(int) * field.stripe,
             "field": same.astype(int) * field.field, "x_um": middles[:, 1] * PIXEL_UM,
             "y_um": middles[:, 0] * PIXEL_UM, "z_um": 2 * same, "area": areas,
-            "equivalent_diameter_area": np.sqrt(4 / np.pi * areas), "intensity_mean": 1000 * same,
+            "equivalent_diameter_area": np.sqrt(4 / np.pi * areas),
+            "intensity_mean" + "-0" * self.channels.several: 1000 * same,
             "score": 0.9 * same, "touches_border": 0 * numbers,
         }  # fmt: skip
 

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 from report.preview import SHOWN
 from report.report import REPORT, write_report
 from results.summary import SUMMARY
+from scan.channels import Channel, Channels
 from tests.report.runs import PIXEL_UM, FakeRun, complete_run, troubled_run
 
 LOOKS: dict[str, tuple[str, dict[str, Any]]] = {  # run, settings of the browser
@@ -400,3 +401,54 @@ def test_a_lost_field_is_marked(troubled: Opened, runs: dict[str, FakeRun]) -> N
         assert share > 0.02 or share < 0.001
     names = troubled.page.evaluate(SOURCE, "lost")["name"]
     assert names == re.findall(r"stripe \d field \d", troubled.page.locator("h1").inner_text())
+
+
+# ------------------------------------------------------------------------------------- channels
+
+
+TWO = Channels((Channel(HARM, "0000FF", 1), Channel("GFP", "00FF00", 1)))
+
+
+def test_channels_are_switched_and_mixed(opening: Callable[..., Opened], tmp_path: Path) -> None:
+    """Ticked channels are shown in their colours, which add up; without any the mosaic is black,
+    and all of them together look as at first. A name that is markup stays text."""
+    run = complete_run(tmp_path / "run", channels=TWO)
+    write_report(run.folder)
+    opened = opening(run)
+    opened.page.locator("#mosaic").scroll_into_view_if_needed()
+    boxes = opened.page.locator("[data-channel]")
+
+    def looks(upper: str, lower: str) -> Callable[[np.ndarray], bool]:
+        """Whether squares of both stripes have these colours; the second channel lacks the upper
+        ones."""
+        colours = {"blue": (0, 0, 1), "green": (0, 1, 0), "cyan": (0, 1, 1), "black": (0, 0, 0)}
+        wanted = {0: colours[upper], 1: colours[lower]}
+
+        def seen(picture: np.ndarray) -> bool:
+            for stripe, colour in wanted.items():
+                field = run.plan.stripes[stripe][1]
+                middle = field.columns[0] + 27, field.rows[0] + 30
+                row, column = opened.at(*(PIXEL_UM * pixel for pixel in middle))
+                found = picture[row - 2 : row + 3, column - 2 : column + 3].mean(axis=(0, 1))
+                if not ((found > 130) == np.array(colour, bool)).all():
+                    return False
+            return True
+
+        return seen
+
+    opened.until(looks("blue", "cyan"))
+    boxes.nth(0).uncheck()
+    opened.until(looks("black", "green"))
+    boxes.nth(1).uncheck()
+    opened.until(looks("black", "black"))
+    boxes.nth(0).check()
+    opened.until(looks("blue", "blue"))
+    boxes.nth(1).check()
+    opened.until(looks("blue", "cyan"))
+    assert HARM in opened.page.locator("#mosaic").locator("xpath=..").inner_text()
+    assert opened.said == []
+
+
+def test_one_channel_has_nothing_to_switch(mosaic: Opened) -> None:
+    """A run of one channel has no boxes for channels."""
+    assert mosaic.page.locator("[data-channel]").count() == 0

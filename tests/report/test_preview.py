@@ -12,6 +12,7 @@ from skimage.segmentation import find_boundaries
 from report import preview
 from report.preview import Preview
 from results.store import DEPTH, LABELS, STACKED, read_region, shape_of
+from scan.channels import Channel, Channels
 from tests.report.runs import FakeRun
 
 LAYERS = ("image", "depth", "outlines")
@@ -182,3 +183,22 @@ def test_a_specimen_of_one_brightness_has_a_picture(tmp_path: Path) -> None:
     assert decoded(pictures.layer("image")).std() == 0
     assert (decoded(pictures.layer("depth"))[..., 3] == 255).all()
     assert pictures.depth_ends_um() == (2.5, 2.5)
+
+
+def test_channels_are_layers_in_their_colours(tmp_path: Path) -> None:
+    """Each channel is a picture of its colour, and the image is their sum; there are no others."""
+    channels = Channels((Channel("a", "0000FF", 1), Channel("b", "FFFF00", 1)))
+    run = FakeRun(tmp_path, channels=channels)
+    run.begin()
+    run.focus()
+    pictures = preview_of(run)
+    fill(run, pictures)
+
+    first, second, both = (decoded(pictures.layer(f"{n}")).astype(int)[..., :3]
+                           for n in ("channel0", "channel1", "image"))  # fmt: skip
+
+    np.testing.assert_allclose(first[..., 1:].mean(), 0, atol=4)
+    np.testing.assert_allclose(second[..., 0].mean(), 0, atol=4)
+    assert min(first[..., 0].max(), second[..., 1:].max()) > 230
+    assert np.abs(first + second - both).mean() < 6  # JPEG
+    assert pictures.layer("channel2") == b""
