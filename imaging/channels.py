@@ -1,7 +1,7 @@
 """Focus stacking of several channels by the depth of one.
 
 The depth is searched in the reference alone, so that all channels show the same surface and lie on
-each other. Of another channel only what it blends is read, and two planes more for its noise.
+each other. Of another channel only what it blends is read, and one plane more for its noise.
 """
 
 from collections.abc import Sequence
@@ -95,7 +95,10 @@ def _fused(stacks: Sequence[Frames], reference: int, shifts: Sequence[float]) ->
     image = np.empty((len(stacks), *depth.shape), own.dtype)
     order = sorted(range(len(stacks)), key=lambda k: k != reference)  # the reference first
     for k in reversed(order):  # so that its depth remains
-        floor = blocks.floor if k == reference else _noise_energy(stacks[k])
+        floor = blocks.floor
+        if k != reference:
+            above = blocks.depth.mean() + shifts[k] > (len(stacks[k]) - 1) / 2
+            floor = _noise_energy(stacks[k][0 if above else -1])
         _blend(stacks[k], blocks._replace(floor=floor), shifts[k], image[k], depth)
     thick = [k for k in order if len(stacks[k]) > 1]
     planes = [_like(stacks[k], shifts[k], len(own)) for k in thick]
@@ -115,15 +118,13 @@ def _blend(
     sharpen(image, blocks._replace(depth=at), depth)
 
 
-def _noise_energy(frames: Frames) -> NDArray[np.float32]:
-    """Return the least energy of blocks in the first and the last plane, where least is in focus.
+def _noise_energy(plane: Frames) -> NDArray[np.float32]:
+    """Return the energy of blocks in the outer plane that is farther from the surface.
 
-    Of few planes both may be in focus: then less detail is restored, never noise.
+    Where it is in focus all the same, less detail is restored, never noise.
     """
-    rows, columns = (-(-size // kernels.BLOCK_PX) for size in frames.shape[1:])
-    energy = np.empty((2, rows, columns), np.float32)
-    light = np.empty((AREAS, AREAS), np.float32)
-    for plane, result in zip(frames[[0, -1]], energy, strict=True):
-        kernels.block_energy(read_only_contiguous(plane), result, light)
-        kernels.smooth_energy(result)
-    return np.asarray(energy.min(axis=0) + np.float32(rounding_energy(frames.dtype)))
+    rows, columns = (-(-size // kernels.BLOCK_PX) for size in plane.shape)
+    energy = np.empty((rows, columns), np.float32)
+    kernels.block_energy(plane, energy, np.empty((AREAS, AREAS), np.float32))
+    kernels.smooth_energy(energy)
+    return np.asarray(energy + np.float32(rounding_energy(plane.dtype)))

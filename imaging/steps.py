@@ -35,7 +35,7 @@ def fuse_steps(
     blocks: BlockDepth,
     images: Sequence[Array],
     depth: Array,
-    planes: Sequence[slice | NDArray[np.intp]] | None = None,
+    planes: Sequence[NDArray[np.intp]] | None = None,
 ) -> None:
     """Fuse again, in place, the surroundings of steps of more than two planes.
 
@@ -49,14 +49,14 @@ def fuse_steps(
         The blend of each stack.
     depth : (y, x) float32
         In planes.
-    planes : sequence of slice or int array, optional
+    planes : sequence of int arrays, optional
         For each stack its planes that show what those of the first do; by default the same ones.
     """
-    planes = planes or [slice(None)] * len(stacks)
+    planes = planes or [np.arange(len(stacks[0]))] * len(stacks)
     reach = blur_reach(blocks.curvature, len(stacks[0]) - 1)
     for box, weight in _step_boxes(step_blocks(blocks), depth.shape):
-        parts = [stack[:, *box][like] for stack, like in zip(stacks, planes, strict=True)]
-        pyramids, sharpest, reliable = _fused(parts, reach)
+        parts = [stack[:, *box] for stack in stacks]
+        pyramids, sharpest, reliable = _fused(parts, planes, reach)
         for image, part, bands in zip(images, parts, pyramids, strict=True):
             _mix_into(image[box], _collapsed(bands), part, weight)
         read = (weight > 0.5) & (_upsampled(reliable, weight.shape) > 0)
@@ -121,8 +121,12 @@ def _mix_into(image: Array, fused: Array, stack: Array, weight: Array) -> None:
     image[:] = np.rint(mixed) if np.issubdtype(image.dtype, np.integer) else mixed
 
 
-def _fused(stacks: Sequence[Array], reach: float) -> tuple[list[Bands], Array, Array]:
+def _fused(
+    stacks: Sequence[Array], planes: Sequence[NDArray[np.intp]], reach: float
+) -> tuple[list[Bands], Array, Array]:
     """Fuse Laplacian pyramids plane by plane; the first stack selects for all.
+
+    A plane that stands for several of the first stack is decomposed once.
 
     Returns
     -------
@@ -133,11 +137,16 @@ def _fused(stacks: Sequence[Array], reach: float) -> tuple[list[Bands], Array, A
     reliable : (y, x) uint8
         Where this plane exceeds the other planes and the haze of its surroundings.
     """
-    kept = [_bands(stack[0]) for stack in stacks]
+    kept = [_bands(stack[like[0]]) for stack, like in zip(stacks, planes, strict=True)]
+    last: list[Bands] = []
     best = _energies(kept[0])
     sharpest, total = np.zeros_like(best[DEPTH_BAND]), best[DEPTH_BAND].copy()
     for plane in range(1, len(stacks[0])):
-        energy, stronger = _keep_stronger(kept, best, [_bands(stack[plane]) for stack in stacks])
+        last = [
+            last[k] if last and like[plane] == like[plane - 1] else _bands(stack[like[plane]])
+            for k, (stack, like) in enumerate(zip(stacks, planes, strict=True))
+        ]
+        energy, stronger = _keep_stronger(kept, best, last)
         total += energy
         sharpest[stronger] = plane
     reliable = best[DEPTH_BAND] > DEPTH_CONTRAST * (total / len(stacks[0]))
