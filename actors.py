@@ -18,6 +18,7 @@ from imaging.focus import center_slice, sharpness
 from microscope import ZStack
 from microscope.frame_checks import require_valid_frames
 from microscope.opening import Setup, open_microscope, survey
+from microscope.recorded_pixels import checksum_of
 from scan.clock import now_s
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
@@ -42,6 +43,7 @@ class CaptureActor:
         """Expose the z-stack of a field: a small record, and the batch (z, y, x) or several."""
         heights = enumerate(self._setup.channels.heights(z_um))
         stacks = [self._expose(field, each_um, channel) for channel, each_um in heights]
+        batch = tuple(stack.frames for stack in stacks)
         record = CaptureRecord(
             z_um,
             began_s=stacks[0].began_s[0],
@@ -53,8 +55,8 @@ class CaptureActor:
                 for began, due in zip(stack.began_s, stack.due_s, strict=True)
             ),
             process=os.getpid(),
+            checksum=checksum_of(batch) if self._setup.recording else None,
         )
-        batch = tuple(stack.frames for stack in stacks)
         return record, batch if len(batch) > 1 else batch[0]
 
     @ray.method(num_returns=2)

@@ -6,6 +6,7 @@ from typing import Any
 
 from config import FREE_ON_RESUME, marked
 from microscope.opening import Setup
+from microscope.recorded_pixels import require_same_pixels, was_copied
 from prediction import Predictor
 from results.files import readable
 from results.journal import JOURNAL, read_journal
@@ -24,7 +25,11 @@ def load_checkpoint(setup: Setup, predictor: Predictor, folder: Path) -> Checkpo
     with readable(location):
         events = read_journal(folder / JOURNAL)
         checkpoint = Checkpoint.of(events, setup.plan)
-        checkpoint.require_same_run(run_fingerprint(setup, predictor), location)
+        fingerprint = run_fingerprint(setup, predictor)
+        if was_copied(checkpoint.begun, setup.recording):
+            require_same_pixels(setup, checkpoint.recorded)
+            fingerprint["input"] = checkpoint.begun.identity["input"]
+        checkpoint.require_same_run(fingerprint, location)
         remove_temp_files(folder)
         if checkpoint.focused or checkpoint.stacked:
             fields = len(checkpoint.stacked), len(setup.plan.fields)

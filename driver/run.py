@@ -154,6 +154,8 @@ def write_header(run: Run, up_s: float, began_s: float) -> None:
     identity = run_fingerprint(setup, run.predictor)
     facts: dict[str, Any] = {"versions": found, "identity": identity, "caveats": setup.caveats}
     facts |= {"channels": setup.channels.to_event()}
+    if setup.recording:
+        facts["input_sizes"] = setup.recording.size_checksum
     write(events.Begun.of(setup.plan, process_began_s=began_s, **facts))
     sizes: dict[str, Any] = {"object_store_bytes": store_bytes(), "batch_bytes": setup.batch_bytes}
     sizes |= {"credits": run.credits.total, "identity_crc": crc_of(identity)}

@@ -72,7 +72,8 @@ def examine(path: Path) -> ImageInfo:
         if not info.planes or not all(info.shape):
             raise ValueError("no pixels")
         status = path.stat()
-        return info._replace(stamp=info.stamp or _stamp(status.st_size, status.st_mtime_ns))
+        stamp = info.stamp or crc32(repr((status.st_size, status.st_mtime_ns)).encode())
+        return info._replace(stamp=stamp, size_stamp=info.size_stamp or status.st_size)
 
 
 def read_planes(path: Path, numbers: Sequence[int], sample: int | None = None) -> Pixels:
@@ -92,10 +93,6 @@ def read_planes(path: Path, numbers: Sequence[int], sample: int | None = None) -
         else:
             planes = _read_tiff(path, numbers, sample)
         return np.ascontiguousarray(_to_supported_dtype(path, planes))
-
-
-def _stamp(size: int, time_ns: int) -> int:
-    return crc32(repr((size, time_ns)).encode())
 
 
 @contextmanager

@@ -46,8 +46,8 @@ class ImageInfo(NamedTuple):
     channels, colours : tuple of str
         Names and colours (six hex digits) of channels, where there are any.
     warnings : tuple of str
-    stamp : int
-        Changes with size and time of the file.
+    stamp, size_stamp : int
+        Change with size and time of the file, or with its size alone.
     rgb : bool
         Whether pixels are red, green and blue.
     """
@@ -64,6 +64,7 @@ class ImageInfo(NamedTuple):
     channels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     stamp: int = 0
+    size_stamp: int = 0
     colours: tuple[str, ...] = ()
     rgb: bool = False
 

@@ -52,6 +52,7 @@ def examine_zarr(path: Path) -> ImageInfo:
     shape = dict(zip(letters, store.shape, strict=True))
     counts = [shape[letter] for letter in leading]
     told = any("translation" in transform for transform in _all_transforms(metadata))
+    stamp, size_stamp = _stamps(path)
     stage = [
         _centre(places[axis], sizes[axis], shape[axis.upper()]) if told else None
         for axis in ("x", "y")
@@ -69,7 +70,8 @@ def examine_zarr(path: Path) -> ImageInfo:
         by="OME-Zarr",
         channels=_channels(metadata, "label"),
         colours=_channels(metadata, "color"),
-        stamp=_stamp(path),
+        stamp=stamp,
+        size_stamp=size_stamp,
     )
 
 
@@ -151,12 +153,13 @@ def _require_memory_for(path: Path, store: Any, pixels: int) -> None:
         raise ValueError(f"{chunks} chunks, of {chunk} pixels")
 
 
-def _stamp(path: Path) -> int:
-    """Return a checksum of the sizes and times of all files of an image."""
+def _stamps(path: Path) -> tuple[int, int]:
+    """Return checksums of the sizes and times of all files of an image, and of the sizes."""
     found = []
     for parent, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
             status = Path(parent, name).stat()
             found.append((name, status.st_size, status.st_mtime_ns))
-    return crc32(repr(found).encode())
+    sizes = [(name, size) for name, size, _ in found]
+    return crc32(repr(found).encode()), crc32(repr(sizes).encode())

@@ -277,7 +277,6 @@ def _prepare_replay(settings: Settings) -> Setup:
     )
     log.info("recording: %s%s", recording.understood, recording.channels_in_words)
     if settings.check_recording:
-        log.info("reading all %d fields", recording.field_count)
         recording.require_readable()
     try:
         layout = lay_out(recording, settings)

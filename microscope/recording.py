@@ -4,7 +4,6 @@ The coordinates of a plane come from the first of these that tells them: the met
 files beside it (`sidecars`), names, order. Nothing is dropped without a line. No pixel is read.
 """
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from microscope.assembly import Assembled, Plane, assemble, in_words
 from microscope.coordinates import Coordinates, Label, Unclear, named
+from microscope.counting import counted
 from microscope.file_names import STRAY, Reading, read_names
 from microscope.image_files import IMAGE_SUFFIXES, examine
 from microscope.image_info import TAKES, ImageInfo
@@ -24,10 +24,7 @@ from microscope.tiff_metadata import described_siblings
 from microscope.vendor_files import SUFFIXES as VENDOR_SUFFIXES
 from scan.errors import InputError
 
-log = logging.getLogger(__name__)
-
 READERS = min(16, 4 * (os.cpu_count() or 1))  # threads: much of the time they wait for the disk
-MANY = 200  # files; reading the metadata of more takes so long that it is told
 HINT = "move damaged files away, or export them once more"
 MAX_NAMED = 3  # of files that are left out
 
@@ -165,10 +162,9 @@ def _examined(
     found: Sequence[tuple[str, Path]], root: Path
 ) -> tuple[list[_File], dict[Path, InputError]]:
     """Read the metadata of all files; InputError of the first if none can be read."""
-    if len(found) > MANY:
-        log.info("reading the metadata of %d files", len(found))
     with ThreadPoolExecutor(READERS) as pool:
-        results = list(pool.map(_attempt, [path for _, path in found]))
+        pending = pool.map(_attempt, [path for _, path in found])
+        results = list(counted(pending, "reading the metadata of files", len(found)))
     damaged = {
         path: result
         for (_, path), result in zip(found, results, strict=True)

@@ -21,6 +21,7 @@ import numpy as np
 from microscope import ZStack
 from microscope.assembly import RecordedChannel, RecordedField
 from microscope.coordinates import Label
+from microscope.counting import counted
 from microscope.image_files import read_planes
 from microscope.image_info import LUMINANCE, ImageInfo, target_dtype, unreadable
 from microscope.input_checks import require_memory
@@ -53,8 +54,9 @@ class Recording:
         From the metadata, else from the names (heights) or the settings, else 1.0 with a warning.
     warnings : tuple of str
         What was assumed or ignored.
-    checksum : int
-        Changes with the size and the time of any file, and with the order of planes.
+    checksum, size_checksum : int
+        Change with the size of any file and with the order of planes; the first with the time of
+        any file, too.
     understood : str
         How many positions, planes, channels and time points there are, and what told that.
     caveats : tuple of str
@@ -78,6 +80,7 @@ class Recording:
     z_step_um: float
     warnings: tuple[str, ...]
     checksum: int
+    size_checksum: int = 0
     understood: str = ""
     caveats: tuple[str, ...] = ()
     sized: bool = True
@@ -138,7 +141,7 @@ class Recording:
             pixel_size_um=pixel_um,
             z_step_um=step_um,
             warnings=tuple(dict.fromkeys(warnings)),
-            checksum=_checksum(images, found.assembled.fields),
+            **_checksums(images, found.assembled.fields),
             understood=found.understood,
             caveats=(*found.assembled.caveats, *found.caveats),
             sized=any(size is not None for size in sizes),
@@ -204,7 +207,8 @@ class Recording:
     def require_readable(self) -> None:
         """Read every field, several at a time; InputError of the first that cannot be read."""
         with ThreadPoolExecutor(CHECKED_AT_ONCE) as pool:
-            for _ in pool.map(self._checked, range(self.field_count)):
+            results = pool.map(self._checked, range(self.field_count))
+            for _ in counted(results, "reading fields", self.field_count):
                 pass
 
     def _checked(self, index: int) -> None:
@@ -301,8 +305,14 @@ def _warnings(found: Gathered, but: str) -> list[str]:
     return [each for each in (*found.assembled.warnings, *damaged, *told) if each != but]
 
 
-def _checksum(images: Sequence[ImageInfo], fields: Sequence[RecordedField]) -> int:
-    stamps = {image.path: image.stamp for image in images}
+def _checksums(images: Sequence[ImageInfo], fields: Sequence[RecordedField]) -> dict[str, int]:
+    return {
+        "checksum": _checksum({image.path: image.stamp for image in images}, fields),
+        "size_checksum": _checksum({image.path: image.size_stamp for image in images}, fields),
+    }
+
+
+def _checksum(stamps: Mapping[Path, int], fields: Sequence[RecordedField]) -> int:
     stacks = [stack for f in fields for stack in (f.channels or (f.planes,))]
     found = [[(stamps.get(path), number) for path, number in stack] for stack in stacks]
     return crc32(repr(found).encode())

@@ -13,6 +13,7 @@ from scan.errors import InputError
 from scan.events import (
     COMPLETE,
     Begun,
+    Captured,
     Damaged,
     Described,
     Detected,
@@ -43,6 +44,8 @@ class Checkpoint:
         the files are compared with the checksums of the lines that can be read.
     stacked, detected : dict
         For every field with a valid result, the checksums of its files.
+    recorded : dict
+        For every field that was read from a recording, the checksum of its pixels.
     """
 
     plan: ScanPlan
@@ -54,6 +57,7 @@ class Checkpoint:
     identity_crc: int | None = None  # of the last run
     stacked: dict[Field, Sequence[int]] = field(default_factory=dict)
     detected: dict[Field, Sequence[int]] = field(default_factory=dict)
+    recorded: dict[Field, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, events: Iterable[Event], plan: ScanPlan) -> Self:
@@ -123,6 +127,8 @@ class Checkpoint:
                 if not self.described or self.described.statistics != event.statistics:
                     self.detected.clear()  # made with others, whose line was damaged
                 self.described = event
+            case Captured(checksum=int(checksum)) if field := self._field(event):
+                self.recorded[field] = checksum
             case Stacked() if field := self._field(event):
                 self.invalidate(field)  # its neighbours were detected while it was missing
                 self.stacked[field] = event.checksums

@@ -107,7 +107,8 @@ class Begun(Event):
     """The first event of every run into a folder: plan, versions, settings and input.
 
     `caveats` say what of the input is not scanned, or was taken for something else. `channels` are
-    those of the settings or of a recording; earlier versions had one, without a name.
+    those of the settings or of a recording; earlier versions had one, without a name. `input_sizes`
+    changes with the sizes of recorded files, but not with their times.
     """
 
     event: Literal["begun"] = "begun"
@@ -123,6 +124,7 @@ class Begun(Event):
     identity: Mapping[str, Any]
     caveats: tuple[Text, ...] = ()
     channels: Annotated[tuple[ChannelFact, ...], Field(max_length=100)] = ()
+    input_sizes: Count | None = None
 
     @property
     def reference(self) -> int | None:
@@ -283,7 +285,7 @@ class Described(Event, Work):
 
 
 class Captured(FieldEvent):
-    """A batch was captured and is in the object store."""
+    """A batch was captured and is in the object store; its checksum, if it was recorded."""
 
     event: Literal["captured"] = "captured"
     began_s: Number
@@ -291,6 +293,7 @@ class Captured(FieldEvent):
     slips_ms: tuple[Number, ...]
     process: Count
     in_flight: Count
+    checksum: Count | None = None
 
 
 class Stacked(FieldEvent, Work):

@@ -16,7 +16,7 @@ class CaptureRecord:
 
     `complete_s` is stamped when the batch leaves the actor's hands, `slips_ms` holds for each plane
     how much later than possible its exposure began, `process` is the process
-    id of the actor.
+    id of the actor. `checksum` is that of the pixels, if they come from a recording.
     """
 
     z_um: tuple[float, ...]
@@ -25,6 +25,7 @@ class CaptureRecord:
     complete_s: float
     slips_ms: tuple[float, ...]
     process: int
+    checksum: int | None = None
 
 
 @dataclass(frozen=True)

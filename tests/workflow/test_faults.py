@@ -388,7 +388,8 @@ def test_too_little_room_is_told_before_the_scan(
 def test_another_input_is_not_resumed(
     local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A recording whose pixels changed is refused; moved, it is the same recording."""
+    """A recording whose pixels changed is refused; moved, or copied without its times, it is the
+    same recording."""
     pixels = np.random.default_rng(0).integers(100, 900, (5, 96, 96)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
     folder = tmp_path / "run"
@@ -397,13 +398,32 @@ def test_another_input_is_not_resumed(
 
     (tmp_path / "a.tif").rename(tmp_path / "b.tif")
     moved = resume(folder, "--replay-path", str(tmp_path / "b.tif"))[0]
+    os.utime(tmp_path / "b.tif", (1e9, 1e9))
+    copied = resume(folder, "--replay-path", str(tmp_path / "b.tif"))[0]
     pixels[3, 40, 40] += 1
     tifffile.imwrite(tmp_path / "b.tif", pixels, photometric="minisblack")
     capsys.readouterr()
     changed = main.main(["--resume", str(folder), "--replay-path", str(tmp_path / "b.tif")])
 
-    assert moved == 0
+    assert (moved, copied) == (0, 0)
     assert changed == 2
+    expected = "expected stripe 0 field 0 with the pixels that were scanned, got others"
+    assert expected in capsys.readouterr().err
+
+
+def test_a_recording_of_other_sizes_is_not_resumed(
+    local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of other sizes than those that were scanned are refused without reading pixels."""
+    pixels = np.random.default_rng(0).integers(100, 900, (5, 96, 96)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
+    folder = tmp_path / "run"
+    replay = ["--microscope", "replay", "--replay-path", str(tmp_path / "a.tif")]
+    assert main.main(["--plain", *replay, "--out", str(folder)]) == 0
+
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", description="again")
+
+    assert main.main(["--resume", str(folder)]) == 2
     assert re.search(r"expected input \d+ as begun, got \d+", capsys.readouterr().err)
 
 
