@@ -151,7 +151,8 @@ def detect(
     labels = predictor.detect(searched, statistics, (seen[0].start, seen[1].start))
     table = measure(labels, searched, read_region(depth_place, *seen), statistics)
     table = with_channels(table, labels, image)
-    geometry = HaloGeometry(statistics.halo_px, statistics.filter_reach_px, shape_of(image_place))
+    reach = statistics.halo_px, statistics.filter_reach_px
+    geometry = HaloGeometry(*reach, shape_of(image_place), job.gaps)
     numbers = scan_numbers(labels, seen, geometry.mosaic_shape)
     written = _write_core(job, LABELS, numbers[core_of(labels, job.field, seen)])
     rows = rows_in_core(table, numbers, job.field, seen, job.pixel_size_um, geometry)

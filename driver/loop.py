@@ -150,7 +150,7 @@ class ScanLoop:
                 job = DetectionJob(
                     self._run.location, field, self._plan.surroundings(field),
                     self._plan.pixel_size_um, self._settings.task_timeout_s,
-                    self._run.setup.channels.reference,
+                    self._run.setup.channels.reference, self._plan.gaps(field, self.state.lost),
                 )  # fmt: skip
                 self._pending.submit(DetectObjects(job, self._statistics, now_s()))
 

@@ -24,12 +24,14 @@ class HaloGeometry:
     """The halo around the cores of all fields of a scan.
 
     `halo_px` around the core are read; in the outer `invalid_px` of these the filters lack their
-    neighbourhood, except at the edge of the mosaic.
+    neighbourhood, except at the edge of the mosaic. `gaps` are rows and columns of places that no
+    field has written.
     """
 
     halo_px: int
     invalid_px: int
     mosaic_shape: tuple[int, int]
+    gaps: tuple[tuple[Span, Span], ...] = ()
 
     def valid_span(self, axis: int, start: int, stop: int) -> Span:
         """Return the part of a region along an axis that is processed as in the whole mosaic."""
@@ -97,7 +99,7 @@ def rows_in_core(
     numbers :
         From `scan_numbers`.
     halo : HaloGeometry
-        Marks objects that are too large for the halo of some field.
+        Marks objects that are too large for the halo of some field, or cut by a gap.
     """
     origin = seen[0].start, seen[1].start
     shifts = {f"bbox-{k}": origin[k % 2] for k in range(4)}
@@ -105,7 +107,7 @@ def rows_in_core(
     rows = {name: column + shifts.get(name, 0) for name, column in table.items()}
     count = len(rows["label"])
     down, across = (_maybe_cut(rows, field, seen, halo, axis) for axis in (0, 1))
-    rows["touches_border"] = down | across
+    rows["touches_border"] = down | across | _beside_gaps(rows, halo)
     rows["label"] = numbers[table["label"]]
     rows["stripe"], rows["field"] = np.full(count, field.stripe), np.full(count, field.field)
     rows["x_um"] = rows["centroid-1"] * pixel_size_um
@@ -113,6 +115,15 @@ def rows_in_core(
     centres = zip(rows["centroid-0"], rows["centroid-1"], strict=True)
     owned = np.array([field.owns(*centre) for centre in centres], bool)
     return {name: column[owned] for name, column in rows.items()}
+
+
+def _beside_gaps(rows: Table, halo: HaloGeometry) -> NDArray[np.bool_]:
+    """Return which objects touch a place that no field has written."""
+    found = np.zeros(len(rows["label"]), bool)
+    for (top, bottom), (left, right) in halo.gaps:
+        down = (rows["bbox-0"] <= bottom) & (rows["bbox-2"] >= top)
+        found |= down & (rows["bbox-1"] <= right) & (rows["bbox-3"] >= left)
+    return found
 
 
 def _maybe_cut(

@@ -290,7 +290,7 @@ def _prepare_replay(settings: Settings) -> Setup:
         update={
             "replay_path": str(recording.path),  # a resumed run may start in another folder
             "stripes": len(counts),
-            "fields": counts[0],
+            "fields": max(counts),
             "planes": len(heights),
             "overlap_px": overlap_px,
             "pixel_size_um": recording.pixel_size_um,
@@ -303,8 +303,11 @@ def _prepare_replay(settings: Settings) -> Setup:
     if layout.origins:
         plan = make_placed_plan(layout.origins, frame_shape, pixel_um)
     else:
-        plan = make_plan(counts, frame_shape, overlap_px, pixel_um, steered=False)
-    fields = tuple(recording.fields[number] for row in layout.rows for number in row)
+        plan = make_plan(
+            counts, frame_shape, overlap_px, pixel_um, steered=False, absent=layout.absent
+        )
+    numbers = [number for row in layout.rows for number in row if number is not None]
+    fields = tuple(recording.fields[number] for number in numbers)
     caveats = (*recording.caveats, *layout.caveats)
     return Setup(
         resolved,

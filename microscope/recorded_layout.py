@@ -86,7 +86,7 @@ def _limited(layout: Layout, settings: Settings) -> Layout:
     """Return the part of a layout that the settings ask for, and what they contradict."""
     caveats, warnings = list(layout.caveats), list(layout.warnings)
     rows, given = layout.rows, settings.model_fields_set
-    longest = len(rows[0])
+    longest = max(map(len, rows))
     if "stripes" in given and settings.stripes != len(rows):
         warnings.append(f"there are {len(rows)} rows of fields, not {settings.stripes} stripes")
     if settings.overlap_px and layout.origins:
@@ -97,10 +97,13 @@ def _limited(layout: Layout, settings: Settings) -> Layout:
             f"{settings.fields} fields in each stripe as set", got, f"correct it, or {HINT}"
         )
     if settings.fields and settings.fields < longest:
-        kept = sum(min(len(row), settings.fields) for row in rows)
-        of = sum(map(len, rows))
-        caveats.append(f"{kept} of {of} positions are scanned: {settings.fields} of each row")
+        before = rows
         rows = tuple(row[: settings.fields] for row in rows)
+        kept, of = (sum(field is not None for row in r for field in row) for r in (rows, before))
+        if not all(any(field is not None for field in row) for row in rows):
+            got = "rows that begin farther to the right"
+            raise Unclear(f"rows with any of the first {settings.fields} fields", got, HINT)
+        caveats.append(f"{kept} of {of} positions are scanned: {settings.fields} of each row")
     origins = layout.origins and tuple(
         each[: len(row)] for each, row in zip(layout.origins, rows, strict=True)
     )

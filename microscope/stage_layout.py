@@ -5,18 +5,22 @@ may be mounted otherwise: where neighbours overlap, the images decide which edge
 meet, the positions contradict the images, and that is told.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
-from microscope.coordinates import Label, Unclear, natural_key
+from microscope.coordinates import Label, Unclear, named, natural_key
 
+LEAST_STEP = 0.5  # of a frame, between rows of which some places have no field
+MAX_NAMED = 3  # of places without a field
 SAME_ROW = 0.25  # of a frame: fields that are less apart across a row are in it
 MIN_OVERLAP_PX = 12  # of neighbours, for their images to be compared
 MAX_ERROR_PX = 8  # of stage positions, along and across the edge
@@ -30,6 +34,8 @@ MIN_DETAIL = 3.0  # contrast of an edge against its noise: true edges then corre
 GAP_PX = 1.0  # between neighbours that is none
 
 Cell = tuple[int, int]  # row and column
+Rows = tuple[tuple[int | None, ...], ...]
+Origins = tuple[tuple[tuple[int, int] | None, ...], ...]
 Reader = Callable[[int], NDArray[np.uint8 | np.uint16 | np.float32]]  # one plane of a field
 DIRECTIONS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
 HINT = 'set layout to "raster" or "snake", which ignores stage positions'
@@ -46,7 +52,7 @@ class Layout:
     Attributes
     ----------
     rows : tuple of tuple of int
-        Numbers of the recorded fields, from the left; no row is longer than the first.
+        Numbers of the recorded fields by column, from the left; None where there is no field.
     origins : tuple of tuple of (int, int), or None
         First pixel (row, column) of each field; None if they lie side by side.
     origin_um : (float, float) or None
@@ -54,37 +60,47 @@ class Layout:
     caveats, warnings : tuple of str
     """
 
-    rows: tuple[tuple[int, ...], ...]
-    origins: tuple[tuple[tuple[int, int], ...], ...] | None = None
+    rows: Rows
+    origins: Origins | None = None
     origin_um: tuple[float, float] | None = None
     caveats: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def absent(self) -> set[Cell]:
+        """Row and column of the places without a field."""
+        return {
+            (r, c)
+            for r, row in enumerate(self.rows)
+            for c, field in enumerate(row)
+            if field is None
+        }
 
 
 def in_order(count: int, stripes: int, fields: int | None, *, snake: bool) -> Layout:
     """Return a layout by the order of fields, in rows of `fields`, or in so many stripes.
 
-    In a snake every other row runs from right to left. Unclear if such a row is not complete.
+    In a snake every other row runs from right to left.
     """
     length = fields or -(-count // stripes)
     used = min(count, length * stripes)
-    rows = [list(range(first, min(first + length, used))) for first in range(0, used, length)]
-    for row in rows[1::2]:
-        if snake and len(row) < length:
-            got = f"a last row of {len(row)}, which begins at the right"
-            raise Unclear(f"rows of {length} fields in a snake", got, "set stripes or fields")
-        if snake:
-            row.reverse()
+    rows: list[list[int | None]] = [
+        list(range(first, min(first + length, used))) for first in range(0, used, length)
+    ]
+    for row in rows[1::2] if snake else ():
+        row += [None] * (length - len(row))
+        row.reverse()
     left = count - used
     caveats = (f"{used} of {count} positions are scanned: {len(rows)} stripes of {length}",)
     return Layout(tuple(map(tuple, rows)), caveats=caveats if left else ())
 
 
 def by_cells(cells: Sequence[tuple[Label, Label]]) -> Layout:
-    """Return a layout by rows and columns; Unclear if they leave gaps that a plan has not."""
+    """Return a layout by rows and columns; Unclear if two fields are in one place."""
     rows = sorted({row for row, _ in cells}, key=natural_key)
     columns = sorted({column for _, column in cells}, key=natural_key)
-    return Layout(_rows_of([(rows.index(row), columns.index(column)) for row, column in cells]))
+    found = _rows_of([(rows.index(row), columns.index(column)) for row, column in cells])
+    return Layout(found, caveats=_lacking(found))
 
 
 def by_stage(
@@ -118,18 +134,23 @@ def by_stage(
     turn, agrees, warnings = _orientation(places, frame_shape, read)
     centres = places @ turn.T  # row, column
     try:
-        cells = _cells(centres, frame_shape)
-        rows = _rows_of(cells)
+        rows = _rows_of(_cells(centres, frame_shape))
+        _require_grid(rows, centres, frame_shape)
     except Unclear as unclear:
         if _overlap(centres, frame_shape):
             raise
         raise Scattered(f"stage positions form no grid ({unclear.args[1]})") from None
     if not agrees:
-        return Layout(rows, caveats=(CONTRADICTION,), warnings=tuple(warnings))
+        caveats = (CONTRADICTION, *_lacking(rows))
+        return Layout(rows, caveats=caveats, warnings=tuple(warnings))
     origins, caveats = _origins(centres - centres.min(axis=0), rows, frame_shape)
-    first = np.array(origins[0][0]) + (np.array(frame_shape) - 1) / 2
-    corner = np.array([max(o[0] for o in origins[0]), max(row[0][1] for row in origins)])
-    row_um, column_um = (centres[rows[0][0]] - (first - corner)) * pixel_size_um
+    index = next(k for k, field in enumerate(rows[0]) if field is not None)
+    first = np.array(origins[0][index]) + (np.array(frame_shape) - 1) / 2
+    corner = np.array(
+        [max(o[0] for o in origins[0] if o), max(row[0][1] for row in origins if row[0])]
+    )
+    row_um, column_um = (centres[rows[0][index]] - (first - corner)) * pixel_size_um
+    caveats = (*caveats, *_lacking(rows))
     return Layout(rows, origins, (float(column_um), float(row_um)), caveats, tuple(warnings))
 
 
@@ -158,21 +179,53 @@ def groups(places: NDArray[np.float64], gap: float) -> list[int]:
     return [int(group) for group in groups]
 
 
-def _rows_of(cells: Sequence[Cell]) -> tuple[tuple[int, ...], ...]:
-    """Return the fields of each row; Unclear unless rows begin in one column, the first longest."""
+def _rows_of(cells: Sequence[Cell]) -> Rows:
+    """Return the field in each column of each row.
+
+    Unclear if two are in one place, or if fields are no neighbours, so that there is no mosaic.
+    """
     if len(set(cells)) < len(cells):
         raise Unclear("one field in each place of a grid", "two in one place", HINT)
+    taken = np.zeros(np.max(cells, axis=0) + 1, bool)
+    taken[tuple(np.transpose(cells))] = True
+    if (groups := label(taken)[1]) > 1:
+        got = f"{groups} groups that have none in common"
+        raise Unclear("fields whose rows or columns are neighbours", got, HINT)
     found: dict[int, dict[int, int]] = {}
     for field, (row, column) in enumerate(cells):
         found.setdefault(row, {})[column] = field
-    lengths = [len(found[row]) for row in sorted(found)]
-    for row in sorted(found):
-        columns = sorted(found[row])
-        if columns != list(range(len(columns))) or len(columns) > lengths[0]:
-            there = ", ".join(str(column + 1) for column in columns)
-            got = f"columns {there} in row {row + 1}, and {lengths[0]} in the first"
-            raise Unclear("rows that begin in one column, the first the longest", got, HINT)
-    return tuple(tuple(found[row][c] for c in sorted(found[row])) for row in sorted(found))
+    return tuple(
+        tuple(found[row].get(column) for column in range(max(found[row]) + 1))
+        for row in sorted(found)
+    )
+
+
+def _lacking(rows: Rows) -> tuple[str, ...]:
+    """Say which places between two fields of a row have none; at the ends of rows that is usual."""
+    inner = [
+        f"row {r + 1} column {c + 1}"
+        for r, row in enumerate(rows)
+        for c, field in enumerate(row)
+        if field is None and any(other is not None for other in row[:c])
+    ]
+    return (f"no field in {named(inner, MAX_NAMED)}, between others",) if inner else ()
+
+
+def _require_grid(rows: Rows, centres: NDArray[np.float64], frame_shape: tuple[int, int]) -> None:
+    """Raise Unclear if fields lie like bricks: places without a field that others cover."""
+    if len({len(row) for row in rows}) == 1 and not any(None in row for row in rows):
+        return
+    columns = list(zip_longest(*rows))
+    for axis, lines in enumerate((rows, columns)):
+        middles = [
+            float(np.mean([centres[field, axis] for field in line if field is not None]))
+            for line in lines
+        ]
+        least = min((b - a for a, b in pairwise(middles)), default=math.inf)
+        if least < LEAST_STEP * frame_shape[axis]:
+            what, apart = ("rows", "columns")[axis], f"{least:.0f} pixels"
+            got = f"{what} that are {apart} apart, with places that have no field"
+            raise Unclear("fields in rows and columns", got, HINT)
 
 
 def _overlap(centres: NDArray[np.float64], frame_shape: tuple[int, int]) -> bool:
@@ -184,20 +237,23 @@ def _overlap(centres: NDArray[np.float64], frame_shape: tuple[int, int]) -> bool
     return False
 
 
-Origins = tuple[tuple[tuple[int, int], ...], ...]
-
-
 def _origins(
-    centres: NDArray[np.float64], rows: Sequence[Sequence[int]], frame_shape: tuple[int, int]
+    centres: NDArray[np.float64], rows: Rows, frame_shape: tuple[int, int]
 ) -> tuple[Origins, tuple[str, ...]]:
     """Return the first pixel of each field, gaps closed; and what that changes, if it does."""
-    columns = [[row[k] for row in rows if k < len(row)] for k in range(len(rows[0]))]
-    down, gap_down = _closed(centres[:, 0], rows, frame_shape[0])
-    across, gap_across = _closed(centres[:, 1], columns, frame_shape[1])
-    origins = tuple(tuple((int(down[field]), int(across[field])) for field in row) for row in rows)
+    down, gap_down = _closed(centres[:, 0], _present(rows), frame_shape[0])
+    across, gap_across = _closed(centres[:, 1], _present(zip_longest(*rows)), frame_shape[1])
+    origins = tuple(
+        tuple(None if field is None else (int(down[field]), int(across[field])) for field in row)
+        for row in rows
+    )
     gap = max(gap_down, gap_across)
     said = f"fields lie up to {gap:.0f} pixels apart: the mosaic shows them side by side"
     return origins, (said,) if gap > GAP_PX else ()
+
+
+def _present(lines: Iterable[Iterable[int | None]]) -> list[list[int]]:
+    return [[field for field in line if field is not None] for line in lines]
 
 
 def _closed(

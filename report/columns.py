@@ -45,7 +45,7 @@ class Geometry:
 
     def __init__(self, begun: Begun) -> None:
         pixel_um = begun.pixel_size_um
-        self.counts = begun.stripes
+        self.counts, self._absent = begun.stripes, set(begun.absent)
         self.rows_um = np.multiply(begun.row_cuts, pixel_um) - pixel_um / 2  # borders of pixels
         self.columns_um = np.multiply(begun.column_cuts, pixel_um) - pixel_um / 2
         self.height_um = float(np.ptp(self.rows_um))
@@ -54,7 +54,8 @@ class Geometry:
 
     def places(self) -> Iterator[Place]:
         """Return every field, stripe by stripe."""
-        return ((s, f) for s, count in enumerate(self.counts) for f in range(count))
+        places = ((s, f) for s, count in enumerate(self.counts) for f in range(count))
+        return (place for place in places if place not in self._absent)
 
     def core(self, place: Place) -> dict[str, float]:
         """Return the borders of a field's core."""

@@ -114,7 +114,7 @@ class LiveProgress(AbstractContextManager["LiveProgress"]):
         self._live.console.print(line, style=style, highlight=False, markup=False)
 
     def _add_bars(self, begun: Begun) -> None:
-        self._fields = begun.stripes
+        self._fields = begun.fields_of_stripes
         self._tasks["focused"] = self._bars.add_task("focused", total=None, visible=False)
         for step in STEPS:
             self._tasks[step] = self._bars.add_task(step, total=begun.fields)

@@ -146,10 +146,7 @@ class Checkpoint:
 
     def _field(self, event: FieldEvent) -> Field | None:
         """The field of an event; None if the plan has no such field."""
-        try:
-            return self.plan.stripes[event.stripe][event.field]
-        except IndexError:
-            return None
+        return self.plan.at(event.place)
 
 
 def crc_of(fingerprint: Mapping[str, Any]) -> int:

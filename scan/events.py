@@ -6,6 +6,7 @@ a line is read, and nowhere else; whether events fit together is checked by `sca
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -106,9 +107,10 @@ class ChannelFact(BaseModel):
 class Begun(Event):
     """The first event of every run into a folder: plan, versions, settings and input.
 
-    `caveats` say what of the input is not scanned, or was taken for something else. `channels` are
-    those of the settings or of a recording; earlier versions had one, without a name. `input_sizes`
-    changes with the sizes of recorded files, but not with their times.
+    `stripes` has for each stripe the number of columns up to its last field, of which `absent` have
+    none. `caveats` say what of the input is not scanned, or was taken for something else.
+    `channels` are those of the settings or of a recording; earlier versions had one, without a
+    name. `input_sizes` changes with the sizes of recorded files, but not with their times.
     """
 
     event: Literal["begun"] = "begun"
@@ -125,6 +127,13 @@ class Begun(Event):
     caveats: tuple[Text, ...] = ()
     channels: Annotated[tuple[ChannelFact, ...], Field(max_length=100)] = ()
     input_sizes: Count | None = None
+    absent: tuple[tuple[Index, Index], ...] = ()
+
+    @property
+    def fields_of_stripes(self) -> tuple[int, ...]:
+        """The number of fields of each stripe."""
+        lacking = Counter(stripe for stripe, _ in self.absent)
+        return tuple(count - lacking[stripe] for stripe, count in enumerate(self.stripes))
 
     @property
     def reference(self) -> int | None:
@@ -135,8 +144,10 @@ class Begun(Event):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Cuts are borders of all cores, which the report draws and the driver counts."""
-        rows, columns = len(self.stripes), self.stripes[0]
-        if max(self.stripes) > columns or sum(self.stripes) != self.fields:
+        rows, columns = len(self.stripes), max(self.stripes)
+        missing = set(self.absent)
+        inside = all(s < rows and f < self.stripes[s] for s, f in missing)
+        if not inside or sum(self.stripes) - len(missing) != self.fields:
             raise ValueError("other numbers of fields")
         for cuts, count in ((self.row_cuts, rows), (self.column_cuts, columns)):
             if len(cuts) != count + 1 or any(a > b for a, b in pairwise(cuts)):
@@ -146,16 +157,17 @@ class Begun(Event):
     @classmethod
     def of(cls, plan: ScanPlan, **facts: Any) -> Self:
         """Return the event for a plan; `facts` are the fields that a plan does not have."""
-        counts = tuple(len(stripe) for stripe in plan.stripes)
-        rows, columns = plan.mosaic_shape
+        counts, (rows, columns) = plan.counts, plan.mosaic_shape
+        most = f"up to {max(counts)}" if plan.absent or min(counts) < max(counts) else counts[0]
         return cls(
             stripes=counts,
-            layout=f"{len(counts)} stripes of {counts[0]} fields, {rows} x {columns} pixels",
+            layout=f"{len(counts)} stripes of {most} fields, {rows} x {columns} pixels",
             fields=len(plan.fields),
             row_cuts=plan.row_cuts,
             column_cuts=plan.column_cuts,
             pixel_size_um=plan.pixel_size_um,
             cameras=plan.cameras,
+            absent=plan.absent,
             **facts,
         )
 

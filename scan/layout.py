@@ -7,15 +7,15 @@ where the next frame begins, since chunks as small as half an overlap would be t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
 
 from scan.errors import UserMistake
-from scan.plan import Field, ScanPlan, Span
+from scan.plan import Field, Place, ScanPlan, Span
 
 MAX_CHUNK_PX = 1024  # about 2 MB of camera data, which suits viewers and file systems
 CHUNK_STEP_PX = 16  # chunks divisible by 16 allow four pyramid levels
@@ -129,7 +129,7 @@ def _largest_chunk(windows: Sequence[tuple[int, int]], end: int) -> int:
 
 
 def make_placed_plan(
-    origins: Sequence[Sequence[tuple[int, int]]],
+    origins: Sequence[Sequence[tuple[int, int] | None]],
     frame_shape: tuple[int, int],
     pixel_size_um: float,
 ) -> ScanPlan:
@@ -138,25 +138,28 @@ def make_placed_plan(
     Parameters
     ----------
     origins : sequence of sequence of (int, int)
-        For each stripe the first pixel (row, column) of each of its fields, from the left; no
-        stripe is longer than the first.
+        For each stripe the first pixel (row, column) of the field in each column, from the left;
+        None where there is no field. No column may be empty.
     frame_shape : (int, int)
         Rows and columns of a frame.
     pixel_size_um : float
         Edge of a pixel on the specimen.
     """
-    columns = [
-        [stripe[k][1] for stripe in origins if k < len(stripe)] for k in range(len(origins[0]))
-    ]
-    down = placed_axis([[row for row, _ in stripe] for stripe in origins], frame_shape[0])
-    across = placed_axis(columns, frame_shape[1])
-    top, left = max(row for row, _ in origins[0]), max(columns[0])
+    rows = [[origin[0] for origin in stripe if origin] for stripe in origins]
+    columns = [[origin[1] for origin in column if origin] for column in zip_longest(*origins)]
+    down, across = placed_axis(rows, frame_shape[0]), placed_axis(columns, frame_shape[1])
+    top, left = max(rows[0]), max(columns[0])
     stripes = tuple(
         tuple(
             _field_at(
-                (row - top, column - left), (s, f), (down, across), frame_shape, pixel_size_um
+                (origin[0] - top, origin[1] - left),
+                (s, f),
+                (down, across),
+                frame_shape,
+                pixel_size_um,
             )
-            for f, (row, column) in enumerate(stripe)
+            for f, origin in enumerate(stripe)
+            if origin
         )
         for s, stripe in enumerate(origins)
     )
@@ -173,13 +176,14 @@ def make_plan(
     *,
     steered: bool,
     cameras: int | None = None,
+    absent: Collection[Place] = (),
 ) -> ScanPlan:
     """Make the plan of a scan.
 
     Parameters
     ----------
     counts : tuple of int
-        Fields of each stripe; only the last may be shorter than the first.
+        Columns of each stripe.
     frame_shape : (int, int)
         Rows and columns of a frame.
     overlap_px : int
@@ -190,12 +194,18 @@ def make_plan(
         Whether the stage is ours to move; else the positions of fields are given.
     cameras : int, optional
         Number of cameras; by default one for each stripe.
+    absent : collection of (int, int)
+        Places, by stripe and column, that have no field.
     """
     axis = steered_axis if steered else recorded_axis
     down = axis(len(counts), frame_shape[0], overlap_px)
-    across = axis(counts[0], frame_shape[1], overlap_px)
+    across = axis(max(counts), frame_shape[1], overlap_px)
     stripes = tuple(
-        tuple(_field(s, f, down, across, frame_shape, pixel_size_um) for f in range(count))
+        tuple(
+            _field(s, f, down, across, frame_shape, pixel_size_um)
+            for f in range(count)
+            if (s, f) not in absent
+        )
         for s, count in enumerate(counts)
     )
     shape, chunk = (down.length, across.length), (down.chunk, across.chunk)

@@ -51,8 +51,8 @@ class LineReader:
         places: list[tuple[int, int]] = []
         match event:
             case Begun():
-                plan = event.stripes, event.row_cuts, event.column_cuts
-                return plan == (begun.stripes, begun.row_cuts, begun.column_cuts)
+                plans = ((e.stripes, e.absent, e.row_cuts, e.column_cuts) for e in (begun, event))
+                return len(set(plans)) == 1
             case FieldEvent():
                 places = [event.place]
             case Retried():
@@ -60,5 +60,8 @@ class LineReader:
             case Focused():
                 places = [each[:2] for each in (*event.centres_um, *event.samples)]
                 places += [(each["stripe"], each["field"]) for each in event.rejected]
-        counts = dict(enumerate(begun.stripes))
-        return all(field < counts.get(stripe, 0) for stripe, field in places)
+        counts, absent = dict(enumerate(begun.stripes)), set(begun.absent)
+        return all(
+            field < counts.get(stripe, 0) and (stripe, field) not in absent
+            for stripe, field in places
+        )

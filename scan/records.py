@@ -103,3 +103,4 @@ class DetectionJob:
     pixel_size_um: float
     limit_s: float | None = None  # after which the task counts as hung
     channel: int = 0  # in which objects are detected, if there are several
+    gaps: tuple[tuple[Span, Span], ...] = ()  # around the field that no field has written

@@ -92,6 +92,26 @@ def test_cut_objects_are_marked() -> None:
     assert rows["touches_border"].tolist() == [True, False]
 
 
+def test_objects_cut_by_a_lost_field_are_marked() -> None:
+    """An object that ends where a neighbour was not written is marked; beside one that was, not."""
+    plan = plan_of(2, 2)
+    field = plan.fields[0]
+    region = region_with_halo(field, 16, plan.surroundings(field))
+    labels = np.zeros([span.stop - span.start for span in region], int)
+    last = field.rows[1]
+    labels[last - 5 : last, 20:25], labels[20:25, last - 5 : last] = 1, 2
+    table = regionprops_table(labels, properties=COLUMNS)
+    numbers = scan_numbers(labels, region, plan.mosaic_shape)
+    gaps = plan.gaps(field, lost=[plan.stripes[1][0]])
+
+    rows = rows_in_core(
+        table, numbers, field, region, 1.0, HaloGeometry(16, 0, plan.mosaic_shape, gaps)
+    )
+
+    assert gaps == (((last, plan.mosaic_shape[0]), field.columns),)
+    assert rows["touches_border"].tolist() == [True, False]
+
+
 def test_numbers_fit_any_slide() -> None:
     """A mosaic with more pixels than 32 bits count gets 64-bit labels."""
     assert label_dtype((60_000, 60_000)) == np.uint32

@@ -15,7 +15,7 @@ from scan.plan import ScanPlan
 
 @st.composite
 def placed_plans(draw: st.DrawFn) -> ScanPlan:
-    """Plans of recorded fields at places a few pixels off a grid; stripes may be short."""
+    """Plans of recorded fields at places a few pixels off a grid, some of which lack a field."""
     shape = (draw(st.integers(64, 700)), draw(st.integers(64, 700)))
     error = draw(st.integers(0, 6))
     overlap = draw(st.integers(2 * error + 16, min(shape) // 2))
@@ -24,7 +24,9 @@ def placed_plans(draw: st.DrawFn) -> ScanPlan:
     origins = [
         [
             (s * (shape[0] - overlap) + draw(off), f * (shape[1] - overlap) + draw(off))
-            for f in range(draw(st.integers(1, fields)) if s else fields)
+            if f == s % fields or s == f % stripes or draw(st.booleans())
+            else None
+            for f in range(fields)
         ]
         for s in range(stripes)
     ]
@@ -44,7 +46,10 @@ def test_placed_cores_are_whole_chunks_of_their_frames(plan: ScanPlan) -> None:
             assert all(chunk % 2**level == 0 for level in range(plan.levels))
 
     assert owners.max() == 1
-    assert owners.all() or len({len(stripe) for stripe in plan.stripes}) > 1
+    every = len(plan.row_cuts) - 1, len(plan.column_cuts) - 1
+    assert owners.all() == (len(plan.fields) == every[0] * every[1])
+    assert [plan.at((field.stripe, field.field)) for field in plan.fields] == [*plan.fields]
+    assert sum(plan.counts) - len(plan.absent) == len(plan.fields)
 
 
 @given(placed_plans())
