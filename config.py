@@ -441,10 +441,10 @@ class Settings(BaseModel):
             )
         if self.channels and self.channel is not None:
             raise ValueError("channel: expected that or channels, got both; leave one out")
-        if len(self.channels) > 1 and self.flat_field:
+        if len(self.channels) > 1 and self.flat_field == ESTIMATE:
             raise ValueError(
-                f"flat_field: expected none with several channels, which are lit differently, got "
-                f"{self.flat_field}; correct the frames before, or scan one channel"
+                "flat_field: expected a file with several channels, as autofocus sees one of them "
+                "alone, got estimate; give a TIFF with a flat for each"
             )
         return self
 

@@ -74,7 +74,8 @@ def find_z_positions(
     the scan are corrected as these are; the fields for that are written to the run folder.
     """
     used = job.kept or write_correction(job.folder, learn_correction(job, planes))
-    images = correct_samples(peaks, planes, read_correction(job.folder, used))
+    correction = read_correction(job.folder, used).of_channel(job.reference)
+    images = correct_samples(peaks, planes, correction)
     return z_positions(peaks, job, sweeps, used), crops(images)
 
 
@@ -107,7 +108,7 @@ def stack(job: StackJob, frames: Batch) -> tuple[tuple[int, int], float]:
 
     correction = read_correction(job.folder, job.correction)
     if isinstance(frames, tuple):
-        stacks = [correct(each, correction) for each in frames]
+        stacks = [correct(each, correction.of_channel(c)) for c, each in enumerate(frames)]
         reference, shifts = job.channels.reference, job.channels.shifts(job.z_um)
         stacked = stack_channels(stacks, reference, shifts, align=job.align)
     else:

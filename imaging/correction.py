@@ -31,6 +31,7 @@ def correct(frames: Image, correction: Correction) -> Image:
     frames : (z, y, x) or (y, x) uint8, uint16 or float32
         Not modified. Frames smaller than the fields are the centres of larger ones.
     correction : Correction
+        Of their channel.
     """
     if not correction:
         return frames
@@ -106,7 +107,8 @@ def learn_correction(job: FocusJob, planes: Sequence[Image]) -> Learned:
         facts["scatter"] = round(fit.scatter, 5)
     elif correction.flat is not None:
         facts = {"flat": "file"}
-    defects = learn_defects([correct(plane, correction) for plane in planes])
+    own = correction.of_channel(job.reference)
+    defects = learn_defects([correct(plane, own) for plane in planes])
     if defects.share:
         facts |= {"specks": defects.specks, "defects": round(defects.share, 6)}
     if defects.mask is not None:  # of large frames, images may be the centres only

@@ -121,7 +121,8 @@ class Setup:
     def focus_job(self) -> FocusJob:
         """What autofocus needs to know of the scan."""
         planes = self.planes, self.z_step_um, self.recorded_z_um, self.focus_points
-        return FocusJob(self.plan, self.settings, *planes, self.correction)
+        reference = self.channels.reference
+        return FocusJob(self.plan, self.settings, *planes, self.correction, reference=reference)
 
     @property
     def whole_samples(self) -> bool:

@@ -16,7 +16,7 @@ class Correction(NamedTuple):
 
     Attributes
     ----------
-    flat : (y, x) float32
+    flat : (y, x) float32, or (c, y, x) of several channels
         Light on the camera relative to its mean, which is 1.
     dark : (y, x) float32
         The camera's signal without light, in grey levels.
@@ -30,6 +30,12 @@ class Correction(NamedTuple):
 
     def __bool__(self) -> bool:
         return any(each is not None for each in self)
+
+    def of_channel(self, number: int) -> "Correction":
+        """Return the correction of the frames of one channel."""
+        if self.flat is None or self.flat.ndim < 3:
+            return self
+        return self._replace(flat=self.flat[number])
 
     def part(self, rows: slice, columns: slice) -> "Correction":
         """Return the correction of a part of each frame."""

@@ -134,7 +134,8 @@ class FocusJob:
 
     `correction` has the fields that the settings name, `folder` is that of the run, and `kept` is
     the correction that an earlier run began with.
-    `points` are the heights that a user gives, at positions of the plan.
+    `points` are the heights that a user gives, at positions of the plan; `reference` is the number
+    of the channel that focuses.
     """
 
     plan: ScanPlan
@@ -146,6 +147,7 @@ class FocusJob:
     correction: Correction = NO_FIELDS
     folder: str = ""
     kept: CorrectionRecord | None = None
+    reference: int = 0
 
     @property
     def estimate_flat(self) -> bool:

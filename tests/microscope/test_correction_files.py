@@ -57,7 +57,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "another size": (write(np.ones((64, 32), np.uint16)), r"64 x 64 pixels.*\(1, 64, 32\)"),
     "several channels": (
         write(np.ones((3, 64, 64), np.uint16), ome=True, metadata={"axes": "CYX"}),
-        r"one channel, got the shape \(3, 64, 64\)",
+        r"one image of 64 x 64 pixels, got the shape \(3, 64, 64\)",
     ),
     "several planes": (write(np.ones((3, 64, 64), np.uint16)), r"got the shape \(3, 64, 64\)"),
     "no TIFF": (lambda path: path.write_bytes(b"flat"), "expected a whole TIFF"),
@@ -78,6 +78,24 @@ def test_a_flat_that_cannot_be_used_is_refused(tmp_path: Path, name: str) -> Non
 
     assert str(refusal.value).startswith(str(file))
     assert "\n" not in str(refusal.value)
+
+
+TWO: list[dict[str, object]] = [{"name": "DAPI"}, {"name": "FITC"}]
+
+
+def test_each_channel_has_a_flat(tmp_path: Path) -> None:
+    """A file has a flat for each channel, of which each has mean 1; one for all is refused."""
+    file, flats = tmp_path / "a.tif", np.stack([PIXELS, 3 * PIXELS[::-1]])
+    write(flats.astype(np.uint16))(file)
+
+    found = setup_with(flat_field=str(file), channels=TWO).correction
+
+    for number, flat in enumerate(flats):
+        expected = flat / flat.mean()
+        np.testing.assert_allclose(found.of_channel(number).flat, expected, rtol=1e-5)
+    write(PIXELS.astype(np.uint16))(file)
+    with pytest.raises(InputError, match=r"2 images, one a channel, of 64 x 64 pixels"):
+        setup_with(flat_field=str(file), channels=TWO)
 
 
 @pytest.mark.parametrize("name", ["missing.tif", "picture.png"])

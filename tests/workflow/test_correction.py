@@ -122,6 +122,31 @@ def test_the_flat_of_a_run_serves_another(
     assert summary["digest"] == estimated[1]["digest"]
 
 
+def test_each_channel_has_a_flat_of_its_own(local_ray: None, dark: str, tmp_path: Path) -> None:
+    """Of two channels, both lit unevenly, the one whose flat says so is corrected; the reference is
+    corrected wherever it stands."""
+    flats = [np.ones((SIZE, SIZE)), vignetted((SIZE, SIZE), SHARE)]
+    tifffile.imwrite(tmp_path / "flats.tif", np.stack(flats).astype(np.float32))
+    channels = "[{name = 'FITC'}, {name = 'DAPI', reference = true}]"
+    lines = [
+        f"channels = {channels}", f"field_px = {SIZE}", "planes = 5", "stripes = 1", "fields = 2",
+        f"vignetting = {SHARE}", "exposure_ms = 10.0", f"dark_field = {dark!r}",
+        f"flat_field = {str(tmp_path / 'flats.tif')!r}",
+    ]  # fmt: skip
+    (tmp_path / "a.toml").write_text("\n".join(lines))
+    command = ["--plain", "--config", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run")]
+
+    assert main.main(command) == 0
+
+    corner, centre = (slice(0, 24), slice(0, 24)), (slice(84, 108), slice(84, 108))
+    uncorrected, corrected = (
+        np.median(channel[corner]) / np.median(channel[centre])
+        for channel in mosaic(tmp_path / "run").astype(float)
+    )
+    assert uncorrected < 1 - SHARE / 2
+    assert abs(corrected - 1) < 0.1
+
+
 def test_too_few_places_end_the_scan_with_the_reason(
     local_ray: None, dark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
