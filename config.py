@@ -238,6 +238,9 @@ class Settings(BaseModel):
     """luminance or channels: what is made of recorded colour images (default: luminance)"""
     layout: Annotated[Literal["raster", "snake"] | None, IMAGES, Unit("NAME"), FILE_ONLY] = None
     """raster or snake: recorded fields lie in their order (default: where the stage was)"""
+    cameras: Annotated[PositiveInt | None, IMAGES, Unit("COUNT"), FILE_ONLY, FREE_ON_RESUME] = None
+    """simulated cameras, or readers of a recording, that share stripes (default: one a stripe, but
+    at most eight readers)"""
     check_recording: Annotated[bool, IMAGES, FILE_ONLY, FREE_ON_RESUME] = False
     """read a whole recording before the scan begins, and refuse it if a file is damaged"""
     mm_config: Annotated[Line | None, IMAGES, Unit("FILE"), FREE_ON_RESUME] = None
@@ -422,6 +425,11 @@ class Settings(BaseModel):
                     f"{name}: expected only with --microscope replay, got {self.microscope}; "
                     "leave it out"
                 )
+        if self.microscope == "micromanager" and self.cameras:
+            raise ValueError(
+                f"cameras: expected none with --microscope micromanager, got {self.cameras}; each "
+                "configuration is one"
+            )
         return self
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ from scan.plan import ScanPlan
 
 log = logging.getLogger(__name__)
 
+MAX_READERS = 8  # of a recording, if the settings do not say: each is a process
 MAX_SAMPLES_BYTES = 256 * 10**6  # of whole autofocus images in the object store
 MAX_SLIDE_MM2 = 400  # every camera process lays out all objects: about 20 s for this size
 
@@ -156,7 +157,9 @@ def _prepare_simulated(settings: Settings) -> Setup:
     counts = (_known(settings.fields),) * settings.stripes
     frame_shape = (_known(settings.field_px),) * 2
     overlap_px, pixel_um = _known(settings.overlap_px), _known(settings.pixel_size_um)
-    plan = make_plan(counts, frame_shape, overlap_px, pixel_um, steered=True)
+    plan = make_plan(
+        counts, frame_shape, overlap_px, pixel_um, steered=True, cameras=settings.cameras
+    )
     area_mm2 = math.prod(plan.mosaic_shape) * plan.pixel_size_um**2 / 1e6
     if area_mm2 > MAX_SLIDE_MM2:
         expected, got = f"a slide of at most {MAX_SLIDE_MM2} mm2", f"{area_mm2:.0f} mm2"
@@ -308,6 +311,7 @@ def _prepare_replay(settings: Settings) -> Setup:
             counts, frame_shape, overlap_px, pixel_um, steered=False, absent=layout.absent
         )
     numbers = [number for row in layout.rows for number in row if number is not None]
+    plan = replace(plan, cameras=min(settings.cameras or MAX_READERS, len(counts)))
     fields = tuple(recording.fields[number] for number in numbers)
     caveats = (*recording.caveats, *layout.caveats)
     return Setup(

@@ -60,6 +60,10 @@ MISTAKES = {
         "flat_field: expect",
     ),
     "a spiral": (REPLAY | {"layout": "spiral"}, "'raster' or 'snake'"),
+    "cameras of a real microscope": (
+        {"microscope": "micromanager", "mm_config": "x", "cameras": 2},
+        "each configuration is one",
+    ),
     "no configuration": ({"microscope": "micromanager"}, "mm_config: expected one for"),
     "configuration of nothing": ({"mm_config": "x"}, "only with --microscope micromanager"),
     "one and several": (MICROMANAGER | {"microscopes": ["b.cfg"]}, "that or microscopes, got both"),
@@ -120,14 +124,14 @@ def test_a_setting_is_not_given_by_two_names() -> None:
 
 
 MAY_CHANGE = (
-    "replay_path check_recording mm_config microscopes adapters stage_limits_um focus_limits_um "
-    "device_timeout_s bursts scan_predictor retries watchdog_s camera_start_s task_timeout_s "
-    "address capture_on num_cpus object_store_mb store_fraction stress stress_seconds "
-    "flat_field dark_field"
+    "replay_path cameras check_recording mm_config microscopes adapters stage_limits_um "
+    "focus_limits_um device_timeout_s bursts scan_predictor retries watchdog_s camera_start_s "
+    "task_timeout_s address capture_on num_cpus object_store_mb store_fraction stress "
+    "stress_seconds flat_field dark_field"
 )
 NO_OPTIONS = (
-    "name_pattern channel channels colour layout check_recording microscopes adapters binning "
-    "roi_px origin_um stage_limits_um focus_limits_um backlash_um device_timeout_s "
+    "name_pattern channel channels colour layout cameras check_recording microscopes adapters "
+    "binning roi_px origin_um stage_limits_um focus_limits_um backlash_um device_timeout_s "
     "autofocus_offset bursts settle_ms focus_points camera_start_s task_timeout_s "
     "saturated_limit capture_on store_fraction vignetting flat_field dark_field"
 )
