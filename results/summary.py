@@ -4,6 +4,7 @@ Times are wall-clock seconds; keys and their meaning are in the documentation of
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ from scan.events import (
 from scan.findings import text_of
 
 SUMMARY = "summary.json"
+LATE_S = 0.3  # of the last task, beyond one field's work: CPUs did not keep up
+BUSY = 0.5  # of the CPUs meanwhile: else the work waited for something else
 MIN_BOUND_S = 1e-3  # no scan is faster
 MAX_LISTED_SAMPLES = 6  # a large scan has hundreds; the file has all of them
 FLICKER = 0.03  # of the light: from here on, people are told
@@ -179,7 +182,31 @@ def _answer(run: EventIndex, last_exposure_s: float) -> dict[str, float]:
         "answer": predicted.answered_s - last_exposure_s,
         "lower_bound": bound_s,
         "ratio": (predicted.answered_s - up.up_s) / bound_s,
+        "missing_cpus": missing_cpus(run, last_exposure_s, up.cpus),
     }
+
+
+def missing_cpus(run: EventIndex, last_exposure_s: float, cpus: int) -> int:
+    """Return how many more CPUs would have kept up with the cameras, about.
+
+    What was stacked and detected after the last exposure, beyond one field's, would have been done
+    by them meanwhile. Of a recording 0, as it is read as fast as it is stacked.
+    """
+    begun, captured = run.last(Begun), run.of(Captured)
+    work: list[Stacked | Detected] = [*run.of(Stacked), *run.of(Detected)]
+    if not work or (begun and begun.input_sizes is not None):
+        return 0
+    after_s = sum(max(0.0, e.ended_s - max(e.began_s, last_exposure_s)) for e in work)
+    one_field_s = sum(
+        float(np.median([e.ended_s - e.began_s for e in events] or [0.0]))
+        for events in (run.of(Stacked), run.of(Detected))
+    )
+    late_s = max(e.ended_s for e in work) - last_exposure_s - one_field_s
+    captured_s = last_exposure_s - min(event.began_s for event in captured)
+    waited_s = after_s - one_field_s
+    if late_s <= LATE_S or not captured_s or waited_s < BUSY * cpus * late_s:
+        return 0
+    return math.ceil(waited_s / captured_s)
 
 
 def lower_bound_s(run: EventIndex, cpus: int) -> float:
@@ -383,6 +410,9 @@ def _times(summary: Summary) -> list[str]:
     if "answer" in timing:
         ratio = f"{timing['ratio']:.2f} x the least time possible"
         lines.append(f"answer {timing['answer']:.2f} s after the last exposure; {ratio}")
+    if more := int(timing.get("missing_cpus", 0)):
+        cpus = "1 more would" if more == 1 else f"{more} more would"
+        lines.append(f"CPUs were the limit: about {cpus} have kept up with the cameras")
     if ready.get("n"):
         spread = f"(median, at most {ready['max']:.0f} ms)"
         lines.append(

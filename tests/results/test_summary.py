@@ -6,8 +6,9 @@ import pytest
 
 from results.summary import MAX_LISTED_SAMPLES, format_summary, summarise
 from scan.correction import CorrectionRecord
-from scan.events import Begun, Damaged, Finished, Focused, Stacked
+from scan.events import Begun, Damaged, Detected, Finished, Focused, Stacked
 from tests.results.scans import events_of_a_scan, resumed_scan
+from tests.scan.samples import sample
 
 
 def test_a_run_whose_last_line_is_damaged_is_summarised() -> None:
@@ -55,6 +56,39 @@ def test_the_summary_follows_from_the_events() -> None:
     # sweeps of 0.8, two captures of 1 back to back, then one field's stacking and detection of 0.4
     assert summary["timing"]["lower_bound"] == pytest.approx(3.2)
     assert summary["timing"]["ratio"] == pytest.approx(5 / 3.2, abs=1e-4)
+
+
+BACKLOGS = {  # when detections ended that began a second before, on two CPUs; how many more lack
+    "as soon as possible": ((106.9, 107.0), 0),
+    "a queue": ((107.0, 107.1, 108.1, 108.2), 2),
+    "waiting for something else": ((107.0, 111.0), 0),
+}
+
+
+@pytest.mark.parametrize(("ended_s", "missing"), BACKLOGS.values(), ids=BACKLOGS)
+def test_the_summary_says_if_cpus_were_the_limit(ended_s: tuple[float, ...], missing: int) -> None:
+    """Work of more than one field after the last exposure would have been done by more CPUs."""
+    events = [event for event in events_of_a_scan() if not isinstance(event, Detected)]
+    events[-2:-2] = [
+        sample(Detected, field=k % 2, asked_s=106.0, began_s=at_s - 1, ended_s=at_s)
+        for k, at_s in enumerate(ended_s)
+    ]
+
+    summary = summarise(events)
+
+    assert summary["timing"]["missing_cpus"] == missing
+    said = [line for line in format_summary(summary) if line.startswith("CPUs were the limit")]
+    assert len(said) == bool(missing)
+
+
+def test_a_recording_has_no_cameras_to_keep_up_with() -> None:
+    """Recorded fields are read as fast as they are stacked: no CPU is missed."""
+    events = events_of_a_scan()
+    events[0] = events[0].model_copy(update={"input_sizes": 7})
+    at = next(k for k, event in enumerate(events) if isinstance(event, Detected))
+    events[at] = events[at].model_copy(update={"ended_s": 120.0})
+
+    assert summarise(events)["timing"]["missing_cpus"] == 0
 
 
 @pytest.mark.parametrize("length", range(len(events_of_a_scan())))
