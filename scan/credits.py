@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from scan.errors import UserMistake
 
+MAX_CREDITS = 1_000  # small batches: each that waits costs the driver 60 kB
+
 
 @dataclass
 class Credits:
@@ -35,7 +37,8 @@ class Credits:
 def credits_for(store_bytes: int, fraction: float, batch_bytes: int, cameras: int) -> Credits:
     """Return the credits for batches of `batch_bytes` in a fraction of the object store.
 
-    Each camera needs one, or it would wait until another camera's batch is stacked.
+    Each camera needs one, or it would wait until another camera's batch is stacked. Of very small
+    batches there are no more than waiting calls that the driver can hold with ease.
     """
     total = int(store_bytes * fraction) // batch_bytes
     if total < cameras:
@@ -46,4 +49,4 @@ def credits_for(store_bytes: int, fraction: float, batch_bytes: int, cameras: in
             f"{store_bytes / 1e6:.0f} MB, which holds {total}",
             "give Ray a larger object store, or take fewer stripes, fewer planes or smaller fields",
         )
-    return Credits(total)
+    return Credits(min(total, max(MAX_CREDITS, cameras)))

@@ -187,6 +187,12 @@ def test_credits_are_a_fraction_of_the_store() -> None:
     assert credits_for(1000, 0.6, 100, cameras=3).total == 6
 
 
+def test_small_batches_have_no_more_credits_than_the_driver_holds_with_ease() -> None:
+    """A store of a hundred thousand batches would let cameras run as far ahead."""
+    assert credits_for(10**9, 0.6, 6_000, cameras=3).total == 1_000
+    assert credits_for(10**9, 0.6, 6_000, cameras=2_000).total == 2_000
+
+
 def test_a_store_without_a_batch_per_camera_is_refused() -> None:
     """A store too small for a batch of each camera is a mistake that says what to change."""
     with pytest.raises(UserMistake, match="larger object store, or take fewer stripes"):
