@@ -29,6 +29,7 @@ MAX_EDGE_PX = 16_000  # WebP allows 16,383 pixels, which one long stripe can exc
 MAX_BYTES = {".jpg": 2_000_000, ".webp": 800_000}  # one JPEG, two WebP and charts: 10 MB as text
 MAX_SAMPLED = 200_000  # pixels for percentiles
 OUTLINE_BGRA = (0, 220, 255, 255)  # yellow, seen on any grey
+MANY_FIELDS = 200  # are read all at once: opening chunks one by one takes longer
 MIN_SPAN = 1e-30  # between black and white
 PAGE_PX = 1_000  # typical width of a page
 LOSSLESS = 101  # as OpenCV's quality of WebP
@@ -58,21 +59,30 @@ class Preview:
         self._depth: Array = np.full(shape, np.nan, np.float32)
         self._labels: Array = np.zeros(shape, np.uint64)
 
-    def add_stack(self, field: Place) -> None:
-        """Read the image and the depth of a stacked field from disk."""
-        self._paste(self._image, STACKED, field)
-        self._paste(self._depth, DEPTH, field)
+    def add_stacks(self, fields: Sequence[Place]) -> None:
+        """Read image and depth of stacked fields from disk."""
+        self._paste(self._image, STACKED, fields)
+        self._paste(self._depth, DEPTH, fields)
 
-    def add_labels(self, field: Place) -> None:
-        """Read the labels of a field from disk."""
-        self._paste(self._labels, LABELS, field)
+    def add_labels(self, fields: Sequence[Place]) -> None:
+        """Read the labels of fields from disk."""
+        self._paste(self._labels, LABELS, fields)
 
-    def _paste(self, canvas: Array, name: str, field: Place) -> None:
-        spans = [self._span(cuts, at) for cuts, at in zip(self._cuts, field, strict=True)]
-        source = [slice(k.start * self._step, stop, self._step) for k, stop in spans]
-        with suppress(ValueError, OSError):  # damaged chunks are not shown
-            pixels = read_region(f"{self._folder}/{name}", source[0], source[1], self._level)
-            canvas[..., spans[0][0], spans[1][0]] = pixels
+    def _paste(self, canvas: Array, name: str, fields: Sequence[Place]) -> None:
+        image, step = f"{self._folder}/{name}", slice(None, None, self._step)
+        whole = None
+        if len(fields) >= MANY_FIELDS:
+            with suppress(ValueError, OSError):
+                whole = read_region(image, step, step, self._level)
+        for field in fields:
+            spans = [self._span(cuts, at) for cuts, at in zip(self._cuts, field, strict=True)]
+            core = (..., spans[0][0], spans[1][0])
+            rows, columns = (slice(k.start * self._step, stop, self._step) for k, stop in spans)
+            with suppress(ValueError, OSError):  # damaged chunks are not shown
+                if whole is not None:
+                    canvas[core] = whole[core]
+                else:
+                    canvas[core] = read_region(image, rows, columns, self._level)
 
     def _span(self, cuts: Sequence[int], at: int) -> tuple[slice, int]:
         """A core along one axis: as pixels of the canvas, and its end in pixels of the level."""

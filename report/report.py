@@ -221,11 +221,9 @@ class Report:
         if not (begun and self._last(Focused) and self._has_mosaics()):
             return None
         self._preview = self._preview or Preview(self.location, begun.row_cuts, begun.column_cuts)
-        for event in self._events[self._drawn :]:
-            if isinstance(event, Stacked):
-                self._preview.add_stack(event.place)
-            elif isinstance(event, Detected):
-                self._preview.add_labels(event.place)
+        new = self._events[self._drawn :]
+        self._preview.add_stacks([event.place for event in new if isinstance(event, Stacked)])
+        self._preview.add_labels([event.place for event in new if isinstance(event, Detected)])
         self._drawn = len(self._events)
         return self._preview
 

@@ -1,37 +1,56 @@
 """Check what runs left in their folder: before a resume relies on it, and where a user asks."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 
 from results.digest import digest_of
+from results.files import files_below
 from results.journal import EventIndex, latest
 from results.storage import Location
 from results.store import DEPTH, LABELS, STACKED, checksum_of
 from results.table import TABLE, part_checksum, table_checksum
 from scan.checkpoint import Checkpoint
 from scan.events import Begun, Detected, Event, Predicted, Stacked
-from scan.plan import Field
+from scan.plan import Field, Place
 
+READERS = 2 * (os.cpu_count() or 1)  # threads, which wait for the disk
 IMAGES = (STACKED, DEPTH, LABELS)  # in the order of checksums
 TEMPORARY = ("*.__lock", ".*.partial")  # names that tensorstore and write_atomically use
 
 
 def remove_temp_files(folder: Path) -> None:
     """Remove the temporary files of processes that were killed."""
-    for pattern in TEMPORARY:
-        for path in folder.rglob(pattern):
-            path.unlink(missing_ok=True)
+    for entry in list(files_below(folder)):
+        if any(fnmatch(entry.name, pattern) for pattern in TEMPORARY):
+            Path(entry.path).unlink(missing_ok=True)
 
 
 def verify(folder: Location, checkpoint: Checkpoint) -> None:
     """Compare all files of a checkpoint with their checksums; invalidate fields that differ."""
-    for field, checksums in list(checkpoint.stacked.items()):
-        if list(checksums) != [_core(folder, name, field) for name in (STACKED, DEPTH)]:
-            checkpoint.invalidate(field)
-    for field, checksums in list(checkpoint.detected.items()):
-        rows = part_checksum(folder, field.stripe, field.field)
-        if list(checksums) != [_core(folder, LABELS, field), rows]:
-            del checkpoint.detected[field]
+    with ThreadPoolExecutor(READERS) as pool:
+        stacked = pool.map(lambda field: _stacked(folder, field), list(checkpoint.stacked))
+        for (field, checksums), found in zip(
+            list(checkpoint.stacked.items()), stacked, strict=True
+        ):
+            if list(checksums) != found:
+                checkpoint.invalidate(field)
+        detected = pool.map(lambda field: _detected(folder, field), list(checkpoint.detected))
+        for (field, checksums), found in zip(
+            list(checkpoint.detected.items()), detected, strict=True
+        ):
+            if list(checksums) != found:
+                del checkpoint.detected[field]
+
+
+def _stacked(folder: Location, field: Field) -> list[int | None]:
+    return [_core(folder, name, field) for name in (STACKED, DEPTH)]
+
+
+def _detected(folder: Location, field: Field) -> list[int | None]:
+    return [_core(folder, LABELS, field), part_checksum(folder, field.stripe, field.field)]
 
 
 def _core(folder: Location, name: str, field: Field) -> int | None:
@@ -48,13 +67,19 @@ def differences(folder: Location, events: Sequence[Event]) -> list[str]:
         The journal. If the last run did not end, the table is not compared: it is made last.
     """
     written, cuts = _written(events), EventIndex(events).of(Begun)[-1]
-    different = []
-    for (stripe, field), checksums in sorted(written.items()):
+
+    def differs(item: tuple[Place, tuple[int, ...]]) -> list[str]:
+        (stripe, field), checksums = item
         rows = slice(*cuts.row_cuts[stripe : stripe + 2])
         columns = slice(*cuts.column_cuts[field : field + 2])
-        for name, checksum in zip(IMAGES, checksums, strict=False):  # rows are in the table
-            if checksum_of(f"{folder}/{name}", rows, columns) != checksum:
-                different.append(f"stripe {stripe} field {field} of {name}")
+        return [
+            f"stripe {stripe} field {field} of {name}"
+            for name, checksum in zip(IMAGES, checksums, strict=False)  # rows are in the table
+            if checksum_of(f"{folder}/{name}", rows, columns) != checksum
+        ]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        different = [name for names in pool.map(differs, sorted(written.items())) for name in names]
     predicted = EventIndex(latest(events)).last(Predicted)
     if predicted and digest_of(written, table_checksum(folder)) != predicted.digest:
         different.append(TABLE)

@@ -46,8 +46,8 @@ def fill(run: FakeRun, pictures: Preview, skip: int | None = None) -> None:
         if number != skip:
             run.stack(field)
             run.detect(field)
-            pictures.add_stack((field.stripe, field.field))
-            pictures.add_labels((field.stripe, field.field))
+            pictures.add_stacks([(field.stripe, field.field)])
+            pictures.add_labels([(field.stripe, field.field)])
 
 
 def decoded(picture: bytes) -> np.ndarray:
@@ -115,10 +115,25 @@ def test_a_field_has_outlines_after_detection(tmp_path: Path) -> None:
     run = begun(tmp_path)
     pictures = preview_of(run)
     run.stack(run.plan.fields[0])
-    pictures.add_stack((0, 0))
+    pictures.add_stacks([(0, 0)])
 
     assert decoded(pictures.layer("image"))[:120, :120].max() > 200
     assert not decoded(pictures.layer("outlines")).any()
+
+
+def test_many_fields_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures are those of fields that are read one by one, also if one is missing."""
+    run = begun(tmp_path)
+    one_by_one, at_once = preview_of(run), preview_of(run)
+    fill(run, one_by_one, skip=1)
+    places = [(f.stripe, f.field) for k, f in enumerate(run.plan.fields) if k != 1]
+    monkeypatch.setattr(preview, "MANY_FIELDS", 2)
+
+    at_once.add_stacks(places)
+    at_once.add_labels(places)
+
+    for layer in ("image", "depth", "outlines"):
+        assert at_once.layer(layer) == one_by_one.layer(layer)
 
 
 def test_colours_stand_for_heights(tmp_path: Path) -> None:
