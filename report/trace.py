@@ -72,40 +72,47 @@ def trace_of(events: Sequence[Event], ray_events: Sequence[TraceEvent] = ()) -> 
     first_us = 1e6 * begun[0].process_began_s if begun else 0.0
     up_us = 1e6 * up[0].up_s if up else 0.0
     ours = [event for event in ray_events if event["ts"] >= up_us]  # not those of earlier drivers
-    found = [*spans(events), *_driver(events), *_of_ray(ours)]
+    found: list[TraceEvent] = [{"args": _arguments(event)} | span for event, span in _spans(events)]
+    found += [*_driver(events), *_of_ray(ours)]
     return _numbered([event | {"ts": round(event["ts"] - first_us, 1)} for event in found])
 
 
 def spans(events: Sequence[Event]) -> list[TraceEvent]:
     """Return what took time, of cameras, then of CPU slots, in microseconds of the clock."""
-    return [*_cameras(events), *_slots(events)]
+    return [span for _, span in _spans(events)]
 
 
-def _cameras(events: Iterable[Event]) -> Iterator[TraceEvent]:
+def _spans(events: Sequence[Event]) -> Iterator[tuple[Event, TraceEvent]]:
+    """Yield spans, and the events of which they are; some have arguments of their own."""
+    yield from _cameras(events)
+    yield from _slots(events)
+
+
+def _cameras(events: Iterable[Event]) -> Iterator[tuple[Event, TraceEvent]]:
     for event in events:
         match event:
             case Captured():
-                yield _camera_span(_name("capture", event), event)
+                yield event, _camera_span(_name("capture", event), event)
             case Throttled():
-                yield _camera_span("hold", event)
+                yield event, _camera_span("hold", event)
             case Focused():
                 for camera, sweeping_s in enumerate(event.sweeping_s):
-                    times_s = event.first_exposure_s, event.time
-                    span = _span("autofocus", times_s, {"sweeping_s": sweeping_s})
-                    yield span | {"pid": "cameras", "tid": f"camera {camera}"}
+                    span = _span("autofocus", (event.first_exposure_s, event.time))
+                    place = {"pid": "cameras", "tid": f"camera {camera}"}
+                    yield event, span | place | {"args": {"sweeping_s": sweeping_s}}
 
 
 def _camera_span(name: str, event: Captured | Throttled) -> TraceEvent:
-    span = _span(name, (event.began_s, event.ended_s), _arguments(event))
+    span = _span(name, (event.began_s, event.ended_s))
     return span | {"pid": "cameras", "tid": f"camera {event.camera}"}
 
 
-def _slots(events: Sequence[Event]) -> Iterator[TraceEvent]:
+def _slots(events: Sequence[Event]) -> Iterator[tuple[Event, TraceEvent]]:
     cpus = max((event.cpus for event in EventIndex(events).of(RayStarted)), default=0)
     work = [(event.began_s, event.ended_s, event) for event in cpu_tasks(events)]
     for (began_s, ended_s, event), slot, _ in in_slots(work, cpus):
-        span = _span(_name(VERBS[type(event)], event), (began_s, ended_s), _arguments(event))
-        yield span | {"pid": "CPU slots", "tid": f"CPU slot {slot}"}
+        span = _span(_name(VERBS[type(event)], event), (began_s, ended_s))
+        yield event, span | {"pid": "CPU slots", "tid": f"CPU slot {slot}"}
 
 
 def _driver(events: Iterable[Event]) -> Iterator[TraceEvent]:
@@ -126,10 +133,10 @@ def _of_ray(ray_events: Iterable[TraceEvent]) -> Iterator[TraceEvent]:
         yield event | {"name": name, "pid": f"{RAY_NODE}{event['pid']}"}
 
 
-def _span(name: str, times_s: tuple[float, float], arguments: dict[str, Any]) -> TraceEvent:
+def _span(name: str, times_s: tuple[float, float]) -> TraceEvent:
     began_us, ended_us = 1e6 * times_s[0], 1e6 * times_s[1]
     times = {"ts": began_us, "dur": round(max(0.0, ended_us - began_us), 1)}
-    return {"ph": "X", "name": name, "args": arguments} | times
+    return {"ph": "X", "name": name} | times
 
 
 def _name(verb: str, event: Event) -> str:

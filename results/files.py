@@ -52,6 +52,8 @@ def require_regular_files(folder: Path) -> None:
 
 def files_below(folder: Path | str) -> Iterator[os.DirEntry[str]]:
     """Yield everything below a folder that is no folder; of ten thousands no file is opened."""
+    if not Path(folder).is_dir():
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
