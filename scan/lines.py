@@ -60,8 +60,8 @@ class LineReader:
             case Focused():
                 places = [each[:2] for each in (*event.centres_um, *event.samples)]
                 places += [(each["stripe"], each["field"]) for each in event.rejected]
-        counts, absent = dict(enumerate(begun.stripes)), set(begun.absent)
+        counts = begun.stripes
         return all(
-            field < counts.get(stripe, 0) and (stripe, field) not in absent
+            stripe < len(counts) and field < counts[stripe] and (stripe, field) not in begun.absent
             for stripe, field in places
         )
