@@ -9,6 +9,7 @@ such as nuclei that were not detected, no model of it can know.
 import numpy as np
 
 from prediction import Array
+from prediction.dna_content import dna_content
 from prediction.scan_predictor import ScanPrediction, Table
 
 SINGLE, CLUMP, DEBRIS, CUT = CLASSES = ("single", "clump", "debris", "cut")
@@ -29,14 +30,14 @@ def classify(table: Table) -> ScanPrediction:
     Parameters
     ----------
     table : dict of str to ndarray
-        Columns of the object table; `area`, `solidity` and `touches_border` are used.
+        Columns of the object table; `area`, `solidity`, `score` and `touches_border` are used.
 
     Returns
     -------
     ScanPrediction
-        Columns ``class``, ``probability`` in [0, 1] and ``multiplicity``, the number of objects
-        that it counts for; the facts ``count``, ``count_low``, ``count_high`` and the number of
-        objects of each class.
+        Columns ``class``, ``probability`` in [0, 1], ``multiplicity``, the number of objects that
+        it counts for, and ``dna_content``, see `prediction.dna_content`; the facts ``count``,
+        ``count_low``, ``count_high`` and the number of objects of each class.
     """
     area, solidity = np.asarray(table["area"], float), np.asarray(table["solidity"], float)
     share = class_probabilities(area, solidity)
@@ -55,6 +56,7 @@ def classify(table: Table) -> ScanPrediction:
             "class": names,
             "probability": share.max(axis=0).round(6),
             "multiplicity": np.choose(found, [1.0, several, 0.0]).astype(int),
+            "dna_content": dna_content(area, np.asarray(table["score"], float), names == SINGLE),
         },
         {name: round(float(value)) for name, value in facts.items()}
         | {name: int((names == name).sum()) for name in CLASSES},

@@ -94,6 +94,7 @@ def scan_of(single: int, clumps: int, debris: int, cut: int) -> dict[str, np.nda
         "area": area,
         "solidity": np.repeat([0.96, 0.8, 0.95, 0.95], numbers),
         "touches_border": np.repeat([0, 0, 0, 1], numbers),
+        "score": np.full(len(area), 0.9),
     }
 
 
