@@ -74,6 +74,10 @@ class Charts:
             name = f"layer {layer}"
             plot.image_url(url=layer, source=pictures, name=name, alpha=alpha, **place)
         self._borders(plot)
+        plot.scatter(
+            x="x_um", y="y_um", source=self["classes"], name="layer classes", marker="marker",
+            size=5, color="color",
+        )  # fmt: skip
         self._hovered_objects(plot)
         plot.add_layout(
             ScaleBar(

@@ -95,12 +95,17 @@ def histogram(values: ArrayLike, scale: str = "linear") -> Columns:
 
 def objects(rows: Mapping[str, NDArray[np.float64]], pixel_um: float) -> Columns:
     """Return objects for the mosaic; of too many, every k-th."""
-    chosen = slice(None, None, len(rows["label"]) // MAX_OBJECTS + 1)
+    chosen = thinned(len(rows["label"]))
     columns: Columns = {
         name: np.nan_to_num(values[chosen]).astype(np.float32 if name != "label" else np.float64)
         for name, values in rows.items()
     }
     return columns | {"radius_um": columns["diameter_um"] / 2 + 2 * pixel_um}
+
+
+def thinned(objects: int) -> slice:
+    """Return which of the objects are shown one by one: every k-th of too many."""
+    return slice(None, None, objects // MAX_OBJECTS + 1)
 
 
 def fields(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 from config import SETTINGS_FILE
-from report import columns
+from report import classes, columns
 from report.charts import KINDS, Charts, as_json
 from report.columns import Columns, Geometry, Place
 from report.preview import Preview
@@ -32,7 +32,7 @@ from results.summary import (
     slips_ms,
     summarise,
 )
-from results.table import read_part, read_table
+from results.table import read_part, read_table, read_texts
 from scan.errors import InputError
 from scan.events import Begun, Detected, Event, Finished, Focused, Predicted, RayStarted, Stacked
 
@@ -151,7 +151,7 @@ class Report:
             ],
             "faults": faults[-MAX_NAMED:],
             "more_faults": max(0, len(faults) - MAX_NAMED),
-            "numbers": list(_numbers(summary)),
+            "numbers": [*_count(summary["prediction"]), *_numbers(summary)],
             "channels": summary["channels"] if len(summary["channels"]) > 1 else [],
         }
 
@@ -186,6 +186,7 @@ class Report:
         return {
             **{name: columns.histogram(values[name], *HISTOGRAMS[name][2:]) for name in HISTOGRAMS},
             "objects": columns.objects(rows, begun.pixel_size_um),
+            "classes": classes.marks(rows, self._classes()),
             **columns.fields(geometry, self._events),
             **columns.focus(geometry, self._last(Focused)),
             **columns.timeline(last, KINDS),
@@ -205,6 +206,11 @@ class Report:
         return {name: rows[column] for name, column in measured.items()} | {
             "diameter_um": rows[MEASURED["diameter_um"]] * begun.pixel_size_um
         }
+
+    def _classes(self) -> list[str]:
+        """The class of each object, if a scan predictor gave any."""
+        predicted = EventIndex(latest(self._events)).of(Predicted)
+        return read_texts(self.location, classes.CLASS) if predicted else []
 
     def _rows_of_parts(self, names: list[str]) -> dict[str, NDArray[np.float64]]:
         for event in self._events:
@@ -263,7 +269,9 @@ class Report:
         """Return an identifier of charts and lanes; if it changes, the page must be reloaded."""
         begun = self._last(Begun)
         row_cuts = begun.row_cuts if begun else None
-        return str(hash((str(row_cuts), self._cpus, bool(self._last(Focused)))))
+        predicted = self._last(Predicted)
+        classified = bool(predicted and predicted.facts)
+        return str(hash((str(row_cuts), self._cpus, bool(self._last(Focused)), classified)))
 
     def page(self) -> str:
         """Return the page as HTML."""
@@ -278,6 +286,7 @@ class Report:
             charts=as_json(charts),
             names=list(charts),
             kinds=KINDS,
+            classes=classes.keys(self._classes()),
         )
 
     def _charts(self, sources: Mapping[str, Columns]) -> dict[str, Any]:
@@ -324,6 +333,14 @@ def _numbers(summary: Summary) -> Iterator[tuple[str, str, str]]:
             value = (value or {}).get(part)
         if value is not None:
             yield key, name, format(value, form)
+
+
+def _count(facts: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The count of a scan predictor with its interval, as a number of the page."""
+    ends = [facts.get(name) for name in ("count", "count_low", "count_high")]
+    if all(isinstance(end, int | float) for end in ends):
+        count, low, high = (format(end, ",.6g") for end in ends)
+        yield "prediction.count", f"estimated count; 90 %: {low} to {high}", count
 
 
 @cache

@@ -111,6 +111,18 @@ def read_part(
     return _numbers(storage_at(folder), _part(stripe, field), names)
 
 
+def read_texts(folder: Location, name: str) -> list[str]:
+    """Return a column of the table as it is written; nothing if there is no such column.
+
+    ValueError if the table cannot be read.
+    """
+    text = (storage_at(folder).read_bytes(TABLE) or b"").decode()
+    try:
+        return [row[name] or "" for row in csv.DictReader(io.StringIO(text)) if name in row]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+
+
 def _numbers(storage: Storage, name: str, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     text = (storage.read_bytes(name) or b"").decode()  # the table may be replacing it
     header, _, rows = text.partition("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from skimage.measure import label
 
 from imaging.pyramid import mean_pyramid, nearest_pyramid
+from prediction.population import CLASSES
+from prediction.scan_predictor import ScanPredictor
 from results.journal import JOURNAL, EventIndex, Journal, read_journal
 from results.store import DEPTH, LABELS, STACKED, create_mosaics, level_count, write_core
 from results.summary import Summary, summarise, write_summary
@@ -33,6 +36,12 @@ from scan.layout import label_dtype, make_plan
 from scan.plan import Field, ScanPlan
 
 FRAME_PX, OVERLAP_PX, PIXEL_UM = 160, 32, 0.5
+
+
+def in_turn(table: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A scan predictor that gives objects the built-in classes in turn, and a count."""
+    classes = np.resize(CLASSES, len(table["label"]))
+    return {"class": classes}, {"count": 1234, "count_low": 1200, "count_high": 1300.5}
 
 
 class FakeRun:
@@ -148,12 +157,15 @@ class FakeRun:
         """A field that will not be in the answer."""
         self._write(Lost, field, reason=reason)
 
-    def finish(self, status: str) -> Summary:
-        """The answer and the summary."""
+    def finish(self, status: str, predictor: str | None = None) -> Summary:
+        """The answer, with the predictions of a scan predictor, and the summary."""
         events = read_journal(self.folder / JOURNAL)
         found = [event.place for event in EventIndex(events).of(Detected)]
-        objects, _ = join_parts(self.folder, found)
-        self.journal.write(Predicted(objects=objects, answered_s=self.now_s, digest="d"))
+        extend = ScanPredictor(predictor).predict if predictor else None
+        objects, facts = join_parts(self.folder, found, extend)
+        self.journal.write(
+            Predicted(objects=objects, answered_s=self.now_s, digest="d", facts=facts)
+        )
         self.journal.write(Finished(status=status, peak_batches_in_flight=3, spilled_mb=0.0,
                                     driver_cpu_s=0.5))  # fmt: skip
         self.journal.close()
@@ -162,7 +174,7 @@ class FakeRun:
         return summary
 
 
-def complete_run(folder: Path, **geometry: Any) -> FakeRun:
+def complete_run(folder: Path, predictor: str | None = None, **geometry: Any) -> FakeRun:
     """A run without faults."""
     run = FakeRun(folder, **geometry)
     run.begin()
@@ -171,7 +183,7 @@ def complete_run(folder: Path, **geometry: Any) -> FakeRun:
         run.capture(field)
         run.stack(field)
         run.detect(field)
-    run.finish("complete")
+    run.finish("complete", predictor)
     return run
 
 

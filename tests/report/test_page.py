@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from prediction.population import CLASSES
+from report.classes import COLORS, looks
 from report.preview import SHOWN
 from report.report import REPORT, write_report
 from results.summary import SUMMARY
+from results.table import read_table, read_texts
 from scan.channels import Channel, Channels
 from tests.report.runs import PIXEL_UM, FakeRun, complete_run, troubled_run
 
@@ -103,6 +106,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, FakeRun]:
     made = {
         "calm": complete_run(folder / "calm"),
         "troubled": troubled_run(folder / "troubled", reason=HARM),
+        "classified": complete_run(folder / "classified", "tests.report.runs:in_turn"),
     }
     for run in made.values():
         write_report(run.folder)
@@ -293,6 +297,44 @@ def test_a_layer_can_be_shown_and_hidden(mosaic: Opened, layer: str) -> None:
     box.click()
     mosaic.until(lambda picture: alike(picture, before))
     assert box.is_checked() is ticked
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_classes_are_marked(
+    opening: Callable[..., Opened], runs: dict[str, FakeRun], scheme: str
+) -> None:
+    """Each object has a mark of the colour that the key under the mosaic names, which also counts
+    the classes; marks can be hidden; the count stands there with its interval."""
+    run = runs["classified"]
+    opened = opening(run, color_scheme=scheme)
+    key = opened.page.locator(".classes span")
+    assert key.all_inner_texts() == [f"{name}: 3" for name in CLASSES]
+    number = opened.page.locator('div:has(> [data-key="prediction.count"])')
+    assert number.inner_text().split("\n") == ["1,234", "estimated count; 90 %: 1,200 to 1,300.5"]
+    opened.page.locator("#mosaic").scroll_into_view_if_needed()
+    opened.until(shown)
+
+    table = read_table(run.folder, ["x_um", "y_um"])
+    classes = read_texts(run.folder, "class")
+    marked = opened.picture()
+    for name, x_um, y_um in zip(classes, table["x_um"], table["y_um"], strict=True):
+        row, column = opened.at(x_um, y_um)
+        colour = np.array([int(COLORS[CLASSES.index(name)][k : k + 2], 16) for k in (1, 3, 5)])
+        near = marked[row - 5 : row + 6, column - 5 : column + 6]
+        assert np.abs(near - colour).max(axis=2).min() <= 40
+
+    opened.page.locator('[data-layers="layer classes"]').click()
+    opened.until(lambda picture: not alike(picture, marked))
+    assert opened.said == []
+
+
+def test_other_classes_have_looks_of_their_own() -> None:
+    """A user's classes get a colour each, and none where there are more than can be told apart."""
+    found = looks(["b", "a", "single", "b"])
+
+    assert list(found) == ["single", "a", "b"]
+    assert len(set(found.values())) == 3
+    assert looks([str(k) for k in range(9)]) == looks([]) == {}
 
 
 def spans(ranges: list[float]) -> tuple[float, float]:
