@@ -6,6 +6,7 @@ surroundings. There every scale is taken from the plane in which it is strongest
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.depth import BlockDepth, blur_reach, not_haze
+from imaging.detail import keep_detail
 from imaging.kernels import BLOCK_PX
 
 MIN_STEP_PLANES = 2.0  # smaller steps are within the depth of focus of two planes
@@ -26,8 +28,62 @@ DEPTH_BAND = 1  # from which depth is read: the finest is mostly noise
 NOT_HAZE = 0.25
 DEPTH_CONTRAST = 2.0  # over the mean of all planes, for a depth to be read there
 
+TILE_ROWS = 32
+DETAIL_MARGIN_PX = 4  # two for the energy's window, two for the interpolation of the coarser level
+
 Array = NDArray[Any]
 Bands = list[Array]  # of a pyramid, from fine to coarse
+Box = tuple[slice, slice]
+
+
+class Decomposed:
+    """The pyramid of a plane, over that of the last one: fresh memory costs as much as the work.
+
+    Attributes
+    ----------
+    pixels : (y, x)
+        The plane.
+    wide : (y, x) float32
+        Its next level with a margin of one pixel.
+    coarse : of (y, x) float32
+        The bands from there on with, last, the residual.
+    energies : of (y, x) float32
+        The local energy of each of these; the residual has that of the coarsest.
+    """
+
+    def __init__(self, plane: Array) -> None:
+        shapes = [plane.shape]
+        for _ in range(BANDS):
+            shapes.append(((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
+        self.wide = np.empty((shapes[1][0] + 2, shapes[1][1] + 2), np.float32)
+        self._smooth, self._scratch, self.coarse, self.energies = (
+            [np.empty(shape, np.float32) for shape in levels]
+            for levels in (shapes, shapes, shapes[1:], shapes[1:])
+        )
+        self.decompose(plane)
+
+    def decompose(self, plane: Array) -> None:
+        """Compute the pyramid of another plane of this shape."""
+        self.pixels = np.ascontiguousarray(plane).view()
+        self.pixels.setflags(write=False)  # as all kernels get them
+        self._smooth[0][:] = plane
+        for fine, small in pairwise(self._smooth):
+            cv2.pyrDown(fine, dst=small)
+        for level in range(BANDS - 1):
+            fine, up = self._smooth[level + 1], self._scratch[level + 1]
+            cv2.pyrUp(self._smooth[level + 2], dst=up, dstsize=fine.shape[::-1])
+            np.subtract(fine, up, out=self.coarse[level])
+        self.coarse[-1][:] = self._smooth[-1]
+        _add_margin(self._smooth[1], self.wide)
+        self._measure()
+
+    def _measure(self) -> None:
+        for band, square, energy in zip(
+            self.coarse[:-1], self._scratch[1:], self.energies, strict=False
+        ):
+            np.multiply(band, band, out=square)
+            cv2.boxFilter(square, -1, (WINDOW_PX, WINDOW_PX), dst=energy)
+        cv2.pyrDown(self.energies[-2], dst=self.energies[-1])
 
 
 def fuse_steps(
@@ -55,10 +111,11 @@ def fuse_steps(
     planes = planes or [np.arange(len(stacks[0]))] * len(stacks)
     reach = blur_reach(blocks.curvature, len(stacks[0]) - 1)
     for box, weight in _step_boxes(step_blocks(blocks), depth.shape):
+        tiles = _tiles(weight > 0)
         parts = [stack[:, *box] for stack in stacks]
-        pyramids, sharpest, reliable = _fused(parts, planes, reach)
+        pyramids, sharpest, reliable = _fused(parts, planes, reach, tiles)
         for image, part, bands in zip(images, parts, pyramids, strict=True):
-            _mix_into(image[box], _collapsed(bands), part, weight)
+            _mix_into(image[box], _collapsed(bands), part, weight, tiles)
         read = (weight > 0.5) & (_upsampled(reliable, weight.shape) > 0)
         depth[box][read] = _upsampled(sharpest, weight.shape)[read]
 
@@ -79,9 +136,6 @@ def step_blocks(blocks: BlockDepth) -> NDArray[np.bool_]:
         disc = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
         near = np.maximum(near, cv2.dilate(far.astype(np.uint8), disc))
     return np.asarray(near, bool)
-
-
-Box = tuple[slice, slice]
 
 
 def _step_boxes(near: NDArray[np.bool_], shape: tuple[int, ...]) -> Iterator[tuple[Box, Array]]:
@@ -113,20 +167,30 @@ def _feathered(mask: NDArray[np.bool_], box: Box) -> Array:
     return np.asarray(wide[:rows, :columns])
 
 
-def _mix_into(image: Array, fused: Array, stack: Array, weight: Array) -> None:
+def _mix_into(
+    image: Array, fused: Array, stack: Array, weight: Array, tiles: Sequence[Box]
+) -> None:
     """Mix a fused image into the blend in place, clipped to the range of planes nearby."""
     window = np.ones((RANGE_PX, RANGE_PX), np.uint8)
-    low, high = cv2.erode(stack.min(axis=0), window), cv2.dilate(stack.max(axis=0), window)
-    mixed = image + weight * (np.clip(fused, low, high) - image)
-    image[:] = np.rint(mixed) if np.issubdtype(image.dtype, np.integer) else mixed
+    for tile in tiles:
+        wide, inner = _widened(tile, RANGE_PX // 2, weight.shape)
+        part, blend = stack[:, *wide], image[tile]
+        low = cv2.erode(part.min(axis=0), window)[inner]
+        high = cv2.dilate(part.max(axis=0), window)[inner]
+        mixed = blend + weight[tile] * (np.clip(fused[tile], low, high) - blend)
+        blend[:] = np.rint(mixed) if np.issubdtype(image.dtype, np.integer) else mixed
 
 
 def _fused(
-    stacks: Sequence[Array], planes: Sequence[NDArray[np.intp]], reach: float
+    stacks: Sequence[Array],
+    planes: Sequence[NDArray[np.intp]],
+    reach: float,
+    tiles: Sequence[Box],
 ) -> tuple[list[Bands], Array, Array]:
     """Fuse Laplacian pyramids plane by plane; the first stack selects for all.
 
-    A plane that stands for several of the first stack is decomposed once.
+    A plane that stands for several of the first stack is decomposed once. The finest band is made
+    in the tiles alone, and 0 elsewhere.
 
     Returns
     -------
@@ -137,17 +201,19 @@ def _fused(
     reliable : (y, x) uint8
         Where this plane exceeds the other planes and the haze of its surroundings.
     """
-    kept = [_bands(stack[like[0]]) for stack, like in zip(stacks, planes, strict=True)]
-    last: list[Bands] = []
-    best = _energies(kept[0])
+    last = [Decomposed(stack[like[0]]) for stack, like in zip(stacks, planes, strict=True)]
+    shape, measured = stacks[0].shape[1:], last[0]
+    kept = [[np.zeros(shape, np.float32), *map(np.copy, each.coarse)] for each in last]
+    best = [np.full(shape, -1, np.float32), *map(np.copy, measured.energies)]
+    _keep_stronger_detail(kept, best[0], last, tiles)
     sharpest, total = np.zeros_like(best[DEPTH_BAND]), best[DEPTH_BAND].copy()
     for plane in range(1, len(stacks[0])):
-        last = [
-            last[k] if last and like[plane] == like[plane - 1] else _bands(stack[like[plane]])
-            for k, (stack, like) in enumerate(zip(stacks, planes, strict=True))
-        ]
-        energy, stronger = _keep_stronger(kept, best, last)
-        total += energy
+        for each, stack, like in zip(last, stacks, planes, strict=True):
+            if like[plane] != like[plane - 1]:
+                each.decompose(stack[like[plane]])
+        _keep_stronger_detail(kept, best[0], last, tiles)
+        stronger = _keep_stronger(kept, best, last)
+        total += measured.energies[DEPTH_BAND - 1]
         sharpest[stronger] = plane
     reliable = best[DEPTH_BAND] > DEPTH_CONTRAST * (total / len(stacks[0]))
     reliable &= not_haze(best[DEPTH_BAND], reach, step=BLOCK_PX >> DEPTH_BAND) > NOT_HAZE
@@ -156,40 +222,78 @@ def _fused(
     return kept, cv2.medianBlur(sharpest, WINDOW_PX), without_specks
 
 
-def _keep_stronger(kept: list[Bands], best: Bands, plane: list[Bands]) -> tuple[Array, Array]:
-    """Keep the coefficients of a plane that are stronger than in all previous planes.
+def _keep_stronger(kept: list[Bands], best: Bands, plane: list[Decomposed]) -> NDArray[np.bool_]:
+    """Keep the coarse coefficients of a plane that are stronger than in all previous planes.
 
-    Returns its energy, and where it is stronger, on the band from which depth is read. Only one
-    plane's bands are in memory at a time.
+    Returns where they are, on the band from which depth is read. Only one plane's bands are in
+    memory at a time.
     """
-    energies = _energies(plane[0])
-    stronger = [energy > before for energy, before in zip(energies, best, strict=True)]
-    for level, energy in enumerate(energies):
-        np.maximum(energy, best[level], out=best[level])
+    masks = []
+    for level, energy in enumerate(plane[0].energies, 1):
+        masks.append(cv2.compare(energy, best[level], cv2.CMP_GT))
+        cv2.max(energy, best[level], dst=best[level])
         for ours, bands in zip(kept, plane, strict=True):
-            np.copyto(ours[level], bands[level], where=stronger[level])
-    return energies[DEPTH_BAND], stronger[DEPTH_BAND]
+            cv2.copyTo(bands.coarse[level - 1], masks[-1], ours[level])
+    return masks[DEPTH_BAND - 1] > 0
+
+
+def _keep_stronger_detail(
+    kept: list[Bands], best: Array, plane: list[Decomposed], tiles: Sequence[Box]
+) -> None:
+    """Do the same with the finest band, tile by tile: what one needs stays in the cache."""
+    first, *others = plane
+    stronger = np.empty(best.shape, np.uint8)
+    for tile in tiles:
+        ends = (tile[0].start, tile[0].stop, tile[1].start, tile[1].stop)
+        keep_detail(first.pixels, first.wide, ends, best, kept[0][0], stronger)
+        for ours, other in zip(kept[1:], others, strict=True):
+            wide, inner = _widened(tile, DETAIL_MARGIN_PX, best.shape)
+            cv2.copyTo(_finest(other, wide)[inner], stronger[tile], ours[0][tile])
+
+
+def _finest(plane: Decomposed, box: Box) -> Array:
+    """Return the finest band of a box that begins at even pixels."""
+    rows, columns = (slice(span.start // 2, (span.stop + 1) // 2) for span in box)
+    pixels, small = plane.pixels[box].astype(np.float32), plane.wide[1:-1, 1:-1][rows, columns]
+    return np.asarray(pixels - cv2.pyrUp(small, dstsize=pixels.shape[::-1]))
+
+
+def _tiles(wanted: NDArray[np.bool_]) -> list[Box]:
+    """Return strips that hold all wanted pixels (y, x), each from the first to the last one.
+
+    A strip with all that is computed in it stays in a processor's cache.
+    """
+    found = []
+    for start in range(0, wanted.shape[0], TILE_ROWS):
+        rows = slice(start, min(start + TILE_ROWS, wanted.shape[0]))
+        columns = np.flatnonzero(wanted[rows].any(axis=0))
+        if columns.size:
+            found.append((rows, slice(int(columns[0]) // 4 * 4, int(columns[-1]) + 1)))
+    return found
+
+
+def _widened(box: Box, margin: int, shape: tuple[int, ...]) -> tuple[Box, Box]:
+    """Return a box with a margin, as far as there are pixels, and where the box is within that."""
+    spans = [
+        slice(max(span.start - margin, 0), min(span.stop + margin, size))
+        for span, size in zip(box, shape, strict=True)
+    ]
+    inner = [
+        slice(span.start - wide.start, span.stop - wide.start)
+        for span, wide in zip(box, spans, strict=True)
+    ]
+    return (spans[0], spans[1]), (inner[0], inner[1])
 
 
 def _upsampled(level: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(cv2.resize(level, shape[::-1], interpolation=cv2.INTER_NEAREST))
 
 
-def _bands(plane: Array) -> Bands:
-    """Return the Laplacian bands and, last, the residual."""
-    smooth: Array = plane.astype(np.float32)
-    bands = []
-    for _ in range(BANDS):
-        small = cv2.pyrDown(smooth)
-        bands.append(smooth - cv2.pyrUp(small, dstsize=smooth.shape[::-1]))
-        smooth = small
-    return [*bands, smooth]
-
-
-def _energies(bands: Bands) -> Bands:
-    """Return the local energy of each band; the residual gets that of the coarsest."""
-    energies = [cv2.boxFilter(band * band, -1, (WINDOW_PX, WINDOW_PX)) for band in bands[:-1]]
-    return [*energies, cv2.pyrDown(energies[-1])]
+def _add_margin(image: Array, wide: Array) -> None:
+    """Write an image with a margin of a pixel, as pyrUp has it: mirrored before, repeated after."""
+    wide[1:-1, 1:-1] = image
+    wide[0, 1:-1], wide[-1, 1:-1] = image[min(1, len(image) - 1)], image[-1]
+    wide[:, 0], wide[:, -1] = wide[:, min(2, wide.shape[1] - 2)], wide[:, -2]
 
 
 def _collapsed(bands: Bands) -> Array:
