@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging import kernels
-from imaging.kernels import BLOCK_PX
+from imaging.kernels import BLOCK_PX, EIGHTH, compiled
 
 MIN_PLANES = 3
 MIN_EXCESS = 2.0  # of a block's least energy over that around it, to be looked at
@@ -74,6 +74,10 @@ def _lone_pixels(
 ) -> tuple[Indices, Indices]:
     """Return rows and columns of the pixels in some blocks that stand out alone in all planes."""
     rows, columns = _lone_in_blocks(frames[0], block_rows, block_columns)
+    for plane in (frames[-1], frames[len(frames) // 2]):  # few are left for all planes
+        around = _around(plane, rows, columns, NEIGHBOURS)  # (8, pixels)
+        alone = abs(plane[rows, columns] - around.mean(axis=0)) > np.ptp(around, axis=0)
+        rows, columns = rows[alone], columns[alone]
     if not rows.size:
         return rows, columns
     around = _around(frames, rows, columns, NEIGHBOURS)  # (8, z, pixels)
@@ -91,25 +95,44 @@ def _lone_in_blocks(
     plane: Frames, block_rows: Indices, block_columns: Indices
 ) -> tuple[Indices, Indices]:
     """Return the pixels in blocks of a plane that differ from their neighbours more than these."""
+    found = np.empty((BLOCK_PX**2 * block_rows.size, 2), np.intp)
+    number = find_lone(plane, block_rows, block_columns, found)
+    return found[:number, 0], found[:number, 1]
+
+
+@compiled
+def find_lone(plane, block_rows, block_columns, found):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Write rows and columns of such pixels, block by block; return how many they are.
+
+    Beyond the edge of the plane pixels are mirrored.
+    """
     height, width = plane.shape
-    inside = np.arange(-1, BLOCK_PX + 1)
-    rows, columns = (
-        BLOCK_PX * block_rows[:, None] + inside,
-        BLOCK_PX * block_columns[:, None] + inside,
-    )
-    patch = plane[_mirrored(rows, height)[:, :, None], _mirrored(columns, width)[:, None, :]]
-    patch = patch.astype(np.float32)
-    around = [patch[:, 1 + y : BLOCK_PX + 1 + y, 1 + x : BLOCK_PX + 1 + x] for y, x in NEIGHBOURS]
-    lowest, highest, total = around[0].copy(), around[0].copy(), around[0].copy()
-    for pixels in around[1:]:
-        np.minimum(lowest, pixels, out=lowest)
-        np.maximum(highest, pixels, out=highest)
-        total += pixels
-    off = abs(patch[:, 1:-1, 1:-1] - total / len(around))
-    which, y, x = np.nonzero(off > highest - lowest)
-    found_rows, found_columns = rows[which, 1 + y], columns[which, 1 + x]
-    whole = (found_rows < height) & (found_columns < width)
-    return found_rows[whole], found_columns[whole]
+    number = 0
+    for k in range(block_rows.size):
+        top, left = block_rows[k] * BLOCK_PX, block_columns[k] * BLOCK_PX
+        for y in range(top, min(top + BLOCK_PX, height)):
+            above, below = abs(y - 1), height - 1 - abs(height - 2 - y)
+            for x in range(left, min(left + BLOCK_PX, width)):
+                before, after = abs(x - 1), width - 1 - abs(width - 2 - x)
+                own = plane[y, x]
+                if (own > plane[y, before]) != (own > plane[y, after]):
+                    continue  # most pixels are between others
+                if (own > plane[above, x]) != (own > plane[below, x]):
+                    continue
+                lowest = highest = np.float32(plane[above, before])
+                total = np.float32(0)
+                for row in (above, y, below):
+                    for column in (before, x, after):
+                        value = np.float32(plane[row, column])
+                        if row != y or column != x:
+                            total += value
+                            lowest = value if value < lowest else lowest
+                            highest = value if value > highest else highest
+                off = abs(np.float32(own) - total * EIGHTH)
+                if off > highest - lowest:
+                    found[number, 0], found[number, 1] = y, x
+                    number += 1
+    return number
 
 
 def _mirrored(index: Indices, size: int) -> Indices:
