@@ -2,7 +2,8 @@
 
 With `--data FOLDER` (holding `images/` and `labels/` of the same names, TIFF) on real nuclei too,
 as they are and enlarged; every image is a scan of its own. Without it on synthetic scenes only.
-Then scenes of one kind each: clumps, rods, sizes, rings, dark objects.
+Then scenes of one kind each: clumps, rods, sizes, rings, dark objects; and focus-stacked ones with
+highlights, a lamp that flickers, and shading.
 With `--stacks N` instead: z-stacks rendered from N of these images, each object at its own depth,
 and what is found in them fused, in single planes and in the maximum projection.
 Columns: F1 by overlap (IoU above 0.5) and by centroid (within half a diameter), count error summed
@@ -32,9 +33,11 @@ from rendering import z_stack
 
 from benchmarks import object_scenes
 from benchmarks.conditions import print_conditions
+from imaging.correction import correct
 from imaging.detection import detect, estimate_statistics, measure
 from imaging.stacking import focus_stack
 from imaging.statistics import DetectionStatistics
+from scan.correction import Correction
 
 Finder = Callable[[np.ndarray], np.ndarray]
 Scene = tuple[np.ndarray, np.ndarray]  # image, labels
@@ -184,8 +187,35 @@ def kinds(seed: int) -> Iterator[tuple[str, list[Scene]]]:
                 for k, ratio in enumerate(RATIOS)
             ],
         )
+    yield from stacked_kinds(seed)
     yield "rings", [object_scenes.rings(seed + k, *ring) for k, ring in enumerate(RINGS)]
     yield "dark discs", [object_scenes.dark_discs(seed + k, d) for k, d in enumerate(DIAMETERS)]
+
+
+def stacked_kinds(seed: int) -> Iterator[tuple[str, list[Scene]]]:
+    """Focus-stacked scenes whose light is uneven, as a scan would correct them."""
+    dim, bright = object_scenes.DIM, 60 * object_scenes.DIM
+
+    def uneven(frames: np.ndarray) -> np.ndarray:
+        return object_scenes.shaded(frames)[0]
+
+    def corrected(frames: np.ndarray) -> np.ndarray:
+        shaded, flat = object_scenes.shaded(frames)
+        return correct(shaded, Correction(flat, np.full_like(flat, object_scenes.DARK)))
+
+    def flickering(frames: np.ndarray) -> np.ndarray:
+        return object_scenes.flickering(frames, seed, 0.1)
+
+    ways: dict[str, tuple[float, Finder]] = {
+        "dim discs, a tenth 60 times as bright": (bright, lambda frames: frames),
+        "discs, steady lamp": (dim, lambda frames: frames),
+        "discs, lamp flickers by 10 %": (dim, flickering),
+        "discs, 45 % less light in corners": (dim, corrected),
+        "the same, not corrected": (dim, uneven),
+    }
+    for name, (brightest, frames_of) in ways.items():
+        stacks = [object_scenes.stack_of_discs(seed + k, brightest) for k in range(4)]
+        yield name, [(focus_stack(frames_of(frames)).image, labels) for frames, labels in stacks]
 
 
 def print_kinds(seed: int) -> None:
@@ -318,21 +348,8 @@ def stack_scenes(folder: Path | None, number: int, seed: int) -> tuple[str, list
     return "real nuclei", [scenes[index] for index in sorted(chosen)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder with images/ and labels/")
-    parser.add_argument("--beads", type=Path, help="one focused image of beads")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=20, help="synthetic scenes of each kind")
-    parser.add_argument("--stacks", type=int, metavar="N", help="only z-stacks of N images")
-    parser.add_argument("--step-um", type=float, default=1.0, help="of planes; cells are 10 um")
-    options = parser.parse_args()
-    cv2.setNumThreads(1)
-    print_conditions(seed=options.seed, scipy=scipy.__version__, threads=1, times="of the CPU")
-    if options.stacks:
-        name, scenes = stack_scenes(options.data, options.stacks, options.seed)
-        print_stacks(name, scenes, options.step_um, options.seed)
-        return
+def print_recipes(options: argparse.Namespace) -> None:
+    """Ours beside the recipe of scikit-image, on synthetic scenes and on real nuclei."""
     print(f"\n{HEADER}")
     for number, brightest, scale in SCENES:
         scenes = list(synthetic_scenes(options.seed, options.rounds, number, brightest, scale))
@@ -342,6 +359,26 @@ def main() -> None:
         print_finds(f"real nuclei x {factor}", list(real_scenes(options.data, factor)))
     if options.beads:
         print(f"\nbeads found: {count(ours(tifffile.imread(options.beads)))}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder with images/ and labels/")
+    parser.add_argument("--beads", type=Path, help="one focused image of beads")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=20, help="synthetic scenes of each kind")
+    parser.add_argument("--stacks", type=int, metavar="N", help="only z-stacks of N images")
+    parser.add_argument("--only-kinds", action="store_true", help="kinds, speed and borders")
+    parser.add_argument("--step-um", type=float, default=1.0, help="of planes; cells are 10 um")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    print_conditions(seed=options.seed, scipy=scipy.__version__, threads=1, times="of the CPU")
+    if options.stacks:
+        name, scenes = stack_scenes(options.data, options.stacks, options.seed)
+        print_stacks(name, scenes, options.step_um, options.seed)
+        return
+    if not options.only_kinds:
+        print_recipes(options)
     print_kinds(options.seed)
     print_speed(options.seed)
     print(f"\n{'borders':46} {'whole':>6} {'differ':>7}")

@@ -1,5 +1,7 @@
 """Scenes of objects of one kind with their true labels: clumps, rods, rings, sizes, dark ones.
 
+Three more are z-stacks: dim discs among highlights, with a lamp that flickers, and unevenly lit.
+
 Light is 3000 grey levels above a ground of 150, blurred by a lens, with shot noise. What stands in
 a cell of the scene's grid is isolated from all else; within a cell discs may touch.
 """
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Scene = tuple[NDArray[np.uint16], NDArray[np.int32]]  # image, labels
+Stack = tuple[NDArray[np.uint16], NDArray[np.int32]]  # (z, y, x), labels
 Points = NDArray[np.float64]
 LIGHT, GROUND, READ_NOISE = 3000.0, 150.0, 6.0
 TEXTURE, GRAIN_PX = 0.25, 1.2  # deviation and size of the texture of textured objects
@@ -159,3 +162,46 @@ def dark_discs(seed: int, diameter: float, side: int = 448) -> Scene:
     for place in cells(rng, side, 2 * diameter + 8):
         canvas.disc(place, diameter)
     return canvas.photograph(1.0, dark=True)
+
+
+PLANES, FOCUS, BLUR_PX = 9, 3, 1.4  # of z-stacks; blur in each plane out of focus
+DARK, DIM, DIMMER = 100.0, 900.0, 0.45  # grey levels; share of the light that corners lack
+NUMBER = 60  # of discs
+
+
+def stack_of_discs(seed: int, brightest: float, side: int = 512) -> Stack:
+    """Isolated discs of 14 to 30 px, a tenth of them brighter and four planes higher."""
+    rng = np.random.default_rng(seed)
+    dim, bright = Canvas(rng, side), Canvas(rng, side)
+    placed: list[tuple[float, float, float]] = []
+    while len(placed) < NUMBER:
+        row, column = rng.uniform(20, side - 20, 2)
+        if any(np.hypot(row - y, column - x) < 45 for y, x, _ in placed):
+            continue
+        placed.append((row, column, rng.uniform(14, 30)))
+        on = bright if len(placed) % 10 == 0 and brightest > DIM else dim
+        on.disc(*((row, column), placed[-1][2]))
+    labels = np.where(bright.labels, bright.labels + dim.labels.max(), dim.labels)
+    frames = []
+    for plane in range(PLANES):
+        low, high = (float(np.hypot(0.8, BLUR_PX * (plane - z))) for z in (FOCUS, FOCUS + 4))
+        light = DIM * ndimage.gaussian_filter(dim.light, low)
+        light += brightest * ndimage.gaussian_filter(bright.light, high)
+        frames.append(rng.poisson(light + GROUND) + rng.normal(0, READ_NOISE / 3, light.shape))
+    camera = np.clip(np.rint(np.stack(frames) + DARK), 0, 65535)
+    return camera.astype(np.uint16), labels.astype(np.int32)
+
+
+def flickering(frames: NDArray[np.uint16], seed: int, amount: float) -> NDArray[np.uint16]:
+    """The same with planes that have lights of their own, white with this deviation."""
+    gains = 1 + amount * np.random.default_rng(seed).normal(size=(len(frames), 1, 1))
+    return np.clip(np.rint(DARK + (frames - DARK) * gains), 0, 65535).astype(np.uint16)
+
+
+def shaded(frames: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """The same with corners that lack light, and the flat of it, of mean 1."""
+    y, x = (np.linspace(-1, 1, n) ** 2 for n in frames.shape[1:])
+    flat = 1 - DIMMER / 2 * (y[:, None] + x)
+    flat = (flat / flat.mean()).astype(np.float32)
+    uneven = np.clip(np.rint(DARK + (frames - DARK) * flat), 0, 65535)
+    return uneven.astype(np.uint16), flat
