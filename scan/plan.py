@@ -36,6 +36,11 @@ class Field:
         """Name of the field in logs and in the summary."""
         return f"stripe {self.stripe} field {self.field}"
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The field as (stripe, field)."""
+        return self.stripe, self.field
+
     def core_in_frame(self) -> tuple[slice, slice]:
         """Return the core as slices of the field's own frame."""
         row, column = self.origin_px

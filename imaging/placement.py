@@ -1,0 +1,191 @@
+"""Where fields lie: offsets from the stage's word that agree with the matches of neighbours.
+
+A field is placed for ever before the scan has ended. The rule depends on the plan and the pixels
+alone, never on the order in which tasks end: field (s, f) follows the fields before it in its
+stripe and those up to f + 2 in the stripe above, which are final, and looks ahead to field f + 2 of
+its own stripe and the next. So stripes may be captured one after another or side by side, and no
+field waits for the end of its stripe. Without looking ahead, chains of fields that began apart on
+the stage's word would meet later, and one seam in six of a sparse specimen would be wrong.
+
+Fields are given by (stripe, field), offsets and shifts by (y, x) in pixels. Sums are in a fixed
+order and in float64.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.matching import Match
+
+Place = tuple[int, int]
+Pair = tuple[Place, Place]  # of neighbours, the first in raster order
+Offset = tuple[float, float]
+Floats = NDArray[np.float64]
+
+AHEAD = 2  # fields that are measured before a field is placed; 4 are no better
+BACK = 8  # fields before it that have a say; with 4 half as many again of the seams are wrong
+STRIPES_BACK = 4  # from whose fields the usual offset is taken
+NEAREST = 12  # of these, the nearest: their median is expected of the next
+USUAL_ERROR_PX = 5.0  # of a stage, until matches tell
+MIN_ERROR_PX = 1.0
+FEW = 4  # matches from which the stage error is not estimated
+GATE = 4.5  # stage errors: what lies farther from the stage's word is no match
+FLOOR_PX = 0.05  # of the accuracy of a match
+KERNELS_PX = (16.0, 8.0, 4.0, 2.0, 1.0, 0.7, 0.7)  # residuals at which matches lose their weight
+AGREES = 0.25  # of its weight left: the match is within a kernel of the offsets
+DECIMALS = 3  # of offsets, in the journal too
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The offset of a field from the stage's word, and how many of its matches agree with it.
+
+    Without any it lies as its neighbours do, or where the stage says if there are none.
+    """
+
+    offset_px: Offset
+    matches: int
+
+
+def neighbours_before(place: Place) -> tuple[Place, ...]:
+    """Return the neighbours of a field that come before it in raster order."""
+    s, f = place
+    return (s - 1, f - 1), (s - 1, f), (s - 1, f + 1), (s, f - 1)
+
+
+def predecessors(place: Place) -> tuple[Place, Place]:
+    """Return the two fields that must be placed before a field; all others follow from these."""
+    s, f = place
+    return (s, f - 1), (s - 1, f + AHEAD)
+
+
+def window(place: Place) -> Iterator[Place]:
+    """Yield the fields whose matches with each other decide where a field lies, in raster order."""
+    s, f = place
+    for stripe in (s - 1, s, s + 1):
+        last = f + AHEAD * (2 if stripe < s else 1)
+        yield from ((stripe, field) for field in range(f - BACK, last + 1))
+
+
+def follows(place: Place, other: Place) -> bool:
+    """Return whether a field is placed after another, so that the other is final."""
+    s, f = place
+    return (
+        other[1] < f if other[0] == s else other[0] < s and other[1] <= f + AHEAD * (s - other[0])
+    )
+
+
+def place_field(
+    place: Place,
+    measured: Collection[Place],
+    placed: Mapping[Place, Placement],
+    matches: Mapping[Pair, Match | None],
+) -> Placement:
+    """Return the offset of a field.
+
+    Parameters
+    ----------
+    place : (stripe, field)
+    measured : collection of (stripe, field)
+        Fields whose pixels are known: lost ones are missing.
+    placed : mapping of (stripe, field) to Placement
+        Of at least the fields that it follows.
+    matches : mapping of pairs to Match or None
+        Between neighbours; None, or missing, where they do not show enough.
+    """
+    seen = [each for each in window(place) if each in measured]
+    final = [each for each in seen if each in placed and follows(place, each)]
+    fixed = {each: placed[each].offset_px for each in final}
+    free = [each for each in seen if each not in fixed]
+    known = set(seen)
+    pairs = [(one, two) for two in seen for one in neighbours_before(two) if one in known]
+    found = {pair: m for pair in pairs if (m := matches.get(pair))}
+    error_px = stage_error_px(list(found.values()))
+    gate_px = GATE * np.sqrt(2) * error_px
+    near = {pair: m for pair, m in found.items() if max(map(abs, m.shift_px)) <= gate_px}
+    usual, count = _usual_offset(place, placed)
+    prior = 1 / (error_px**2 * (1 + 1.5 / max(count, 1)))
+    system = _System(free, fixed, near, prior, usual)
+    offsets, agree = system.solve()
+    y, x = offsets[free.index(place)].tolist()
+    own = sum(place in pair for good, pair in zip(agree, system.pairs, strict=True) if good)
+    return Placement((round(y, DECIMALS), round(x, DECIMALS)), own)
+
+
+def stage_error_px(matches: Collection[Match]) -> float:
+    """Return the error of the stage per axis, a standard deviation, from shifts of neighbours.
+
+    A shift has twice the variance; the median absolute deviation ignores wrong matches.
+    """
+    if len(matches) < FEW:
+        return USUAL_ERROR_PX
+    shifts = np.array([match.shift_px for match in matches])
+    apart = np.abs(shifts - np.median(shifts, axis=0))
+    return max(MIN_ERROR_PX, 1.4826 * float(np.median(apart)) / np.sqrt(2))
+
+
+def _usual_offset(place: Place, placed: Mapping[Place, Placement]) -> tuple[Floats, int]:
+    """The median offset of the nearest placed fields, and their number; the stage's word if none.
+
+    An offset from the absolute position would fail where the stage drifts or the camera is turned.
+    """
+    s, f = place
+    near = [
+        ((s - stripe) ** 2 + (f - field) ** 2, stripe, field)
+        for stripe in range(s - STRIPES_BACK, s + 1)
+        for field in range(f - BACK, f + AHEAD * (s - stripe) + 1)
+        if (stripe, field) in placed and follows(place, (stripe, field))
+    ]
+    found = [placed[stripe, field].offset_px for _, stripe, field in sorted(near)[:NEAREST]]
+    return (np.median(found, axis=0) if found else np.zeros(2)), len(found)
+
+
+class _System:
+    """Offsets of the free fields by weighted least squares, in which bad matches lose weight."""
+
+    def __init__(
+        self,
+        free: list[Place],
+        fixed: Mapping[Place, Offset],
+        matches: Mapping[Pair, Match],
+        prior: float,
+        usual: Floats,
+    ) -> None:
+        self.pairs = [pair for pair in matches if not (pair[0] in fixed and pair[1] in fixed)]
+        index = {place: k for k, place in enumerate(free)}
+        self._prior, self._usual, self._count = prior, usual, len(free)
+        self._signs = np.zeros((len(self.pairs), len(free)))
+        self._shifts = np.zeros((len(self.pairs), 2))  # from free to free, or from a fixed place
+        self._weights = np.zeros((len(self.pairs), 2, 2))
+        for row, pair in enumerate(self.pairs):
+            down, across, both = matches[pair].covariance_px2
+            spread = np.array([[down, both], [both, across]]) + FLOOR_PX**2 * np.eye(2)
+            self._weights[row] = np.linalg.inv(spread)
+            self._shifts[row] = matches[pair].shift_px
+            for sign, place in zip((-1, 1), pair, strict=True):
+                if place in fixed:
+                    self._shifts[row] -= sign * np.array(fixed[place])
+                else:
+                    self._signs[row, index[place]] = sign
+
+    def solve(self) -> tuple[Floats, NDArray[np.bool_]]:
+        """Offsets (n, 2), and which matches agree with them.
+
+        The kernel begins wide and narrows: else the first guess would decide between matches that
+        contradict each other (graduated non-convexity, Blake and Zisserman 1987).
+        """
+        offsets, kept = self._least_squares(np.ones(len(self.pairs))), np.ones(len(self.pairs))
+        for width_px in KERNELS_PX:
+            residual = np.linalg.norm(self._signs @ offsets - self._shifts, axis=1)
+            kept = 1 / (1 + (residual / width_px) ** 2) ** 2
+            offsets = self._least_squares(kept)
+        return offsets, kept > AGREES
+
+    def _least_squares(self, kept: Floats) -> Floats:
+        signs, weights, n = self._signs, self._weights * kept[:, None, None], self._count
+        normal = np.einsum("ki,kab,kj->iajb", signs, weights, signs).reshape(2 * n, 2 * n)
+        normal[np.diag_indices(2 * n)] += self._prior
+        pull = np.einsum("ki,kab,kb->ia", signs, weights, self._shifts) + self._prior * self._usual
+        return np.linalg.solve(normal, pull.ravel()).reshape(n, 2)
