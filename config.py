@@ -282,6 +282,12 @@ class Settings(BaseModel):
     """seed of the simulated slide"""
     vignetting: Annotated[float, IMAGES, FILE_ONLY] = Field(0.0, ge=0, le=0.95)
     """light that simulated frames lack in their corners, as a fraction of that in their centre"""
+    stage_error_um: Annotated[float, IMAGES, UM, FILE_ONLY] = Field(0.0, ge=0, le=1000)
+    """how far the simulated stage misses its targets: standard deviation along x and along y"""
+    stage_rotation_deg: Annotated[float, IMAGES, Unit("DEG"), FILE_ONLY] = Field(0.0, ge=-5, le=5)
+    """by how much the simulated camera is turned against the stage"""
+    stage_drift_um: Annotated[float, IMAGES, UM, FILE_ONLY] = Field(0.0, ge=-100, le=100)
+    """how much farther the simulated stage is to the right from field to field"""
     # The files may have moved since a run began: it is resumed if their pixels are the same.
     flat_field: Annotated[Line | None, IMAGES, Unit("FILE"), FILE_ONLY, FREE_ON_RESUME] = None
     """how frames are lit: TIFF file without the dark, or estimate, from the autofocus images"""

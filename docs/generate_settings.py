@@ -38,7 +38,7 @@ camera determines its own geometry.
 """
 NAMES = ("setting", "meaning", "unit or kind", "default", "range", "given", "on resume")
 SIGNS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
-UNITS = {"UM": "µm", "PX": "px", "MS": "ms", "S": "s", "MB": "MB", "UM/MS": "µm/ms"}
+UNITS = {"UM": "µm", "PX": "px", "MS": "ms", "S": "s", "MB": "MB", "UM/MS": "µm/ms", "DEG": "°"}
 
 
 def page() -> str:

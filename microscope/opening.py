@@ -23,6 +23,7 @@ from microscope.recorded_layout import lay_out
 from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
+from microscope.stage_errors import StageErrors, stage_errors
 from microscope.stains import stained
 from scan.channels import ONE_CHANNEL, Channels, channels_of
 from scan.correction import NO_FIELDS, Correction
@@ -413,6 +414,19 @@ def open_simulated(setup: Setup, camera: int) -> Microscope:
         settle_ms=settings.settle_ms,
         stage_speed_um_per_ms=settings.stage_speed_um_per_ms,
         vignetting=settings.vignetting,
+        errors=errors_of(setup),
+    )
+
+
+def errors_of(setup: Setup) -> StageErrors:
+    """Return by how much the simulated stage misses each target: the truth for tests."""
+    settings = setup.settings
+    return stage_errors(
+        setup.plan,
+        settings.seed,
+        error_um=settings.stage_error_um,
+        rotation_deg=settings.stage_rotation_deg,
+        drift_um=settings.stage_drift_um,
     )
 
 

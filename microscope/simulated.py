@@ -16,6 +16,7 @@ import numpy as np
 
 from microscope import ZStack
 from microscope.specimen import Specimen
+from microscope.stage_errors import EXACT, StageErrors
 from scan.clock import now_s
 from scan.errors import CaptureError
 
@@ -66,6 +67,8 @@ class SimulatedMicroscope:
     channels : sequence of (Specimen, float)
         For each channel what its stain shows, and its exposure time in ms; by default there is one,
         which shows the specimen.
+    errors : StageErrors
+        Where the stage stands instead of where it is sent.
     clock, sleep : callable
         Wall clock in s and wait in s; tests replace them.
     """
@@ -81,6 +84,7 @@ class SimulatedMicroscope:
     focus_speed_um_per_ms: float = 1.0
     vignetting: float = 0.0
     channels: Sequence[tuple[Specimen, float]] = ()
+    errors: StageErrors = EXACT
     clock: Callable[[], float] = now_s
     sleep: Callable[[float], None] = time.sleep
 
@@ -135,6 +139,8 @@ class SimulatedMicroscope:
 
         The height is that of the focus, or one for each object.
         """
+        right_um, down_um = self.errors.at(x_um, y_um)
+        x_um, y_um = x_um + right_um, y_um + down_um
         light = np.full(self.frame_shape, BACKGROUND_PER_MS * self.exposure_ms, np.float32)
         middle = (np.array(self.frame_shape) - 1) / 2
         # Rounded to a thousandth of a pixel, so that fields of one mosaic share cached patches.

@@ -133,7 +133,8 @@ NO_OPTIONS = (
     "name_pattern channel channels colour layout cameras check_recording microscopes adapters "
     "binning roi_px origin_um stage_limits_um focus_limits_um backlash_um device_timeout_s "
     "autofocus_offset bursts settle_ms focus_points camera_start_s task_timeout_s "
-    "saturated_limit capture_on store_fraction vignetting flat_field dark_field"
+    "saturated_limit capture_on store_fraction vignetting flat_field dark_field stage_error_um "
+    "stage_rotation_deg stage_drift_um"
 )
 
 
