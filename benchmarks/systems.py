@@ -69,8 +69,8 @@ def this_driver(
     import main
     import tasks
     from cluster.connection import ray_running
+    from cluster.signals import Stop
     from driver import run as runs
-    from driver.signals import Stop
     from microscope.opening import Setup
     from prediction.opening import open_predictor
     from results.journal import JOURNAL, Journal

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from cluster import watchdog
+from cluster.signals import Stop
 from command.command_line import parse
 from config import SettingsError
 from driver.run import Run, execute
-from driver.signals import Stop
 from report import write_again
 from report.ending import EXIT_CODES, close_run, print_differences, print_ending
 from report.progress import log_shown, progress

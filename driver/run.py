@@ -10,13 +10,13 @@ from typing import Any
 from cluster.connection import other_cluster, ray_running, requested_address, task_events
 from cluster.liveness import ray_answers
 from cluster.nodes import capture_placements, cpu_slots, require_cpus, spilled_mb, store_bytes
+from cluster.signals import Stop
 from cluster.storage_probe import require_shared_storage
 from cluster.watchdog import say_location
 from cluster.workers import MAX_PREFAULT_BYTES
 from config import SETTINGS_FILE, Settings
 from driver.checkpoint import load_checkpoint, run_fingerprint
 from driver.setup import resolve_setup
-from driver.signals import Stop
 from microscope.opening import Setup
 from prediction import Predictor
 from prediction.trial import open_separately, try_scan_predictor

@@ -15,9 +15,9 @@ import pytest
 
 import main
 from cluster.failures import Failure, FailureKind
+from cluster.signals import Stop
 from config import validate
 from driver.run import Run
-from driver.signals import Stop
 from driver.steps import (
     Capture,
     DetectObjects,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from driver.signals import Stop
+from cluster.signals import Stop
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
