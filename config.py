@@ -85,8 +85,8 @@ class Rule(Enum):
 
 
 IMAGES, INSTRUMENT, SLIDE = Group("images"), Group("real microscopes"), Group("slide and stage")
-FOCUS, RESULTS, FAULTS = Group("focus"), Group("results"), Group("faults")
-RAY, STRESS = Group("Ray"), Group("stress")
+FOCUS, RESULTS, FAULTS = Group("focus"), Group("results"), Group("faults and stress")
+RAY = Group("Ray")
 UM, PX, MS, S, MB = (Unit(name) for name in ("UM", "PX", "MS", "S", "MB"))
 NUMBER = Unit("N")
 FILE_ONLY, FREE_ON_RESUME = Rule
@@ -330,6 +330,8 @@ class Settings(BaseModel):
 
     align: Annotated[bool, RESULTS] = False
     """correct lateral drift between planes"""
+    register_fields: Annotated[bool, RESULTS] = False
+    """write fields where their overlaps show that they lie"""
     predictor: Annotated[str, RESULTS, Unit("SPEC")] = "classic"
     """detector, see docs/predictors.md"""
     scan_predictor: Annotated[str | None, RESULTS, Unit("FN"), FREE_ON_RESUME] = None
@@ -354,6 +356,11 @@ class Settings(BaseModel):
     saturated_limit: Annotated[float, FAULTS, FILE_ONLY] = Field(0.5, gt=0, le=1)
     """saturated fraction of a plane allowed"""
 
+    stress: Annotated[bool, FAULTS, FREE_ON_RESUME] = False
+    """keep every CPU busy, to test the scan under load"""
+    stress_seconds: Annotated[float, FAULTS, S, FREE_ON_RESUME] = Field(2.0, ge=0, le=3600)
+    """time added to stacking a field then"""
+
     address: Annotated[Line | None, RAY, Unit("ADDR"), FREE_ON_RESUME] = None
     """Ray cluster to join; else a local Ray is started"""
     capture_on: Annotated[Nodes | None, RAY, Unit("NAME"), FILE_ONLY, FREE_ON_RESUME] = None
@@ -364,11 +371,6 @@ class Settings(BaseModel):
     """object store of the local Ray"""
     store_fraction: Annotated[float, RAY, FILE_ONLY, FREE_ON_RESUME] = Field(0.6, gt=0, le=0.8)
     """fraction of it that batches may fill"""
-
-    stress: Annotated[bool, STRESS, FREE_ON_RESUME] = False
-    """keep every CPU busy, to test the scan under load"""
-    stress_seconds: Annotated[float, STRESS, S, FREE_ON_RESUME] = Field(2.0, ge=0, le=3600)
-    """time added to stacking a field then"""
 
     @field_validator("predictor")
     @classmethod

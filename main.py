@@ -4,7 +4,7 @@ python main.py                                          the simulated slide
 python main.py --microscope replay --replay-path DIR    your own z-stacks
 python main.py --help                                   all options
 
-                       ┌──────── one per stripe ────────┐
+                       ┌──────── one per stripe ────────┐    [match_fields ► place_field]
  find_z_positions ──►  CaptureActor ──► batch ──► stack_batch ──► detect_objects ──► predict_scan
      (task)              (actor)    (ObjectRef)     (task)           (task)            (task)
 """
@@ -38,17 +38,16 @@ try:
     from actors import CaptureActor
     from cluster.calls import RemoteCalls, close_cameras
     from cluster.connection import native_stderr_discarded
-    from cluster.nodes import exclude_idle_heads
     from driver.autofocus import run_autofocus
     from driver.loop import ScanLoop
     from driver.pending import PendingSteps
     from command.program import run_program
     from driver.run import Run
     from driver.steps import (
-        Capture, DetectObjects, Done, EstimateStatistics, Failed, FindZPositions, PredictScan,
-        StackBatch, StartCamera, Step, Sweep, WarmUp, Withdrawn,
+        Capture, DetectObjects, Done, EstimateStatistics, Failed, FindZPositions, MatchFields,
+        PlaceField, PredictScan, StackBatch, StartCamera, Step, Sweep, WarmUp, Withdrawn,
     )  # fmt: skip
-    from scan.records import AnswerRecord
+    from scan.records import AnswerRecord, StackJob
 except ImportError as error:
     refuse(f"{error}; run python main.py after python -m pip install -r requirements.txt")
 
@@ -70,8 +69,12 @@ def scan(run: Run) -> AnswerRecord:
                     match outcome:
                         case Done(Capture() as capture, record, batch):
                             loop.submit_stack(capture, record, batch)  # batch: an ObjectRef
-                        case Done(StackBatch() as stack, record):
-                            loop.submit_detections(stack, record)  # where all neighbours are there
+                        case Done(StackBatch() as stack, record, image):
+                            loop.finish_stack(stack, record, image)  # detect, or match before
+                        case Done(MatchFields() as match, record):
+                            loop.submit_placements(match, record)  # where all around is matched
+                        case Done(PlaceField() as place, record):
+                            loop.finish_placement(place, record)  # detect, where neighbours are
                         case Done(DetectObjects() as detect, record):
                             loop.finish_field(detect, record)
                         case Done(EstimateStatistics(), record):
@@ -100,39 +103,36 @@ class Workflow(RemoteCalls):
     def __init__(self, run: Run, actors: Sequence[Any]) -> None:
         super().__init__(actors, tasks.ALL)
         self.run, self.predictor = run, ray.put(run.predictor)
-        selector = exclude_idle_heads()  # an empty one would cost time at each call
-        self.options = {"label_selector": selector} if selector else {}
 
     def submit(self, step: Step) -> Any:
         """Start the remote call of a step: the reference to wait for, and frames to pass on."""
-        setup, limit_s = self.run.setup, self.run.setup.settings.task_timeout_s
-        options = self.options
+        run, setup, size = self.run, self.run.setup, self.run.prefault_bytes
         match step:
             case StartCamera(camera):
-                size = self.run.prefault_bytes
                 return self.actors[camera].ready.remote(self.predictor, size), None
             case Sweep(field, z_um, camera):
                 return self.actors[camera].sweep.remote(field, z_um)
             case FindZPositions(job, peaks, sweeps, planes):
-                fit = tasks.find_z_positions.options(**options)
-                return fit.remote(job, peaks, sweeps, *planes), None
+                return self.start(step, tasks.find_z_positions, job, peaks, sweeps, *planes), None
             case EstimateStatistics(samples):
-                estimate = tasks.estimate_statistics.options(**options)
-                return estimate.remote(samples, setup.diameter_px, self.predictor, limit_s), None
+                given = samples, setup.diameter_px, self.predictor, setup.settings.task_timeout_s
+                return self.start(step, tasks.estimate_statistics, *given), None
             case Capture(field, z_um, camera):
                 capture: Any = self.actors[camera].capture.options(name=f"capture {field.name}")
                 return capture.remote(field, z_um)
+            case StackBatch(StackJob(register=True) as job, batch):
+                return self.start(step, tasks.fuse_batch, job, batch)
             case StackBatch(job, batch):  # the reference goes to the task, the frames stay
-                stack = tasks.stack_batch.options(name=f"stack {job.field.name}", **options)
-                return stack.remote(job, batch), None
+                return self.start(step, tasks.stack_batch, job, batch), None
+            case MatchFields(job, images):
+                return self.start(step, tasks.match_fields, job, *images), None
+            case PlaceField(job, image):
+                return self.start(step, tasks.place_field, job, image), None
             case DetectObjects(job, statistics, _):
-                detect = tasks.detect_objects.options(name=f"detect {job.field.name}", **options)
-                return detect.remote(job, self.predictor, statistics), None
+                return self.start(step, tasks.detect_objects, job, self.predictor, statistics), None
             case PredictScan(written, predictor):
-                predict = tasks.predict_scan.options(**options)
-                return predict.remote(self.run.location, written, predictor), None
+                return self.start(step, tasks.predict_scan, run.location, written, predictor), None
             case WarmUp(after):
-                size = self.run.prefault_bytes
                 return tasks.warm_up.remote(self.predictor, setup.dtype, size, *after), None
 
     def wait(self, references: list[Any], timeout_s: float) -> list[Any]:

@@ -22,6 +22,7 @@ from imaging.focus import crops
 from imaging.intensities import with_channels
 from imaging.ownership import HaloGeometry, core_of, region_with_halo, rows_in_core, scan_numbers
 from imaging.pyramid import mean_pyramid, nearest_pyramid
+from imaging.registration import core_at, matches_of
 from imaging.zpositions import depth_um, z_positions
 from prediction import Predictor
 from prediction.scan_predictor import ScanPredictor
@@ -51,10 +52,12 @@ from scan.records import (
     SweepRecord,
     WorkRecord,
 )
+from scan.registration import MatchJob, MatchRecord, PlaceJob, PlaceRecord
 from scan.stress import burn
 
 Array = NDArray[Any]
 Batch = Array | tuple[Array, ...]  # of one channel, or of several
+FocusStack = Any  # image and depth; its module takes long to import
 Result = TypeVar("Result")
 
 
@@ -100,8 +103,21 @@ def stack_batch(job: StackJob, frames: Batch) -> StackRecord:
     return StackRecord(checksums, work, flicker)
 
 
+@ray.remote(num_cpus=1, max_retries=0, num_returns=2)
+def fuse_batch(job: StackJob, frames: Batch) -> tuple[StackRecord, FocusStack]:
+    """Focus-stack a batch whose place is not yet known: a small record, and image and depth."""
+    stacked, work = _timed(fuse, job, frames, limit_s=job.limit_s)
+    return StackRecord((), work, stacked.flicker), stacked
+
+
 def stack(job: StackJob, frames: Batch) -> tuple[tuple[int, int], float]:
     """Write the focus stack of a batch; returns the checksums of image and depth, and flicker."""
+    stacked = fuse(job, frames)
+    return _write_field(job, stacked, (0, 0)), stacked.flicker
+
+
+def fuse(job: StackJob, frames: Batch) -> FocusStack:
+    """Return the focus stack of a batch."""
     from imaging.alignment import align
     from imaging.channels import stack_channels
     from imaging.stacking import focus_stack
@@ -114,19 +130,40 @@ def stack(job: StackJob, frames: Batch) -> tuple[tuple[int, int], float]:
     else:
         frames = correct(frames, correction)
         stacked = focus_stack(align(frames) if job.align else frames)
-    rows, columns = job.field.core_in_frame()
-    image = _write_core(job, STACKED, stacked.image[..., rows, columns])
-    depth = _write_core(job, DEPTH, depth_um(stacked.depth[rows, columns], job.z_um))
     burn(job.burn_s)
-    return (image, depth), stacked.flicker
+    return stacked
 
 
-def _write_core(job: StackJob | DetectionJob, name: str, pixels: Array) -> int:
+def _write_field(
+    job: StackJob | PlaceJob, stacked: FocusStack, offset_px: tuple[int, int]
+) -> tuple[int, int]:
+    """Write a field's core of image and height; returns the checksums of both."""
+    image = _write_core(job, STACKED, core_at(stacked.image, job.field, offset_px))
+    depth = depth_um(core_at(stacked.depth, job.field, offset_px), job.z_um)
+    return image, _write_core(job, DEPTH, depth)
+
+
+def _write_core(job: StackJob | PlaceJob | DetectionJob, name: str, pixels: Array) -> int:
     """Write a field's core to an image; returns the checksum."""
     place = f"{job.folder}/{name}"
     pyramid = nearest_pyramid if name == LABELS else mean_pyramid
     rows, columns = slice(*job.field.rows), slice(*job.field.columns)
     return write_core(place, rows, columns, pyramid(pixels, level_count(place)))
+
+
+# ------------------------------------------------------------------ match_fields, place_field
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def match_fields(job: MatchJob, *stacked: FocusStack) -> MatchRecord:
+    """Measure how far a field lies from its neighbours, other than the stage says."""
+    return MatchRecord(*_timed(matches_of, job, stacked, limit_s=job.limit_s))
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def place_field(job: PlaceJob, stacked: FocusStack) -> PlaceRecord:
+    """Write the core of a field whose place is known, image and height."""
+    return PlaceRecord(*_timed(_write_field, job, stacked, job.offset_px, limit_s=job.limit_s))
 
 
 # ---------------------------------------------------------------------------- detect_objects
@@ -208,4 +245,7 @@ def _timed(
     return run_low_priority(timed, limit_s=limit_s)
 
 
-ALL = find_z_positions, estimate_statistics, stack_batch, detect_objects, predict_scan, warm_up
+ALL = (
+    find_z_positions, estimate_statistics, stack_batch, fuse_batch, match_fields, place_field,
+    detect_objects, predict_scan, warm_up,
+)  # fmt: skip

@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 
 from cluster.failures import failure_of
 from cluster.liveness import ray_answers, require_ray
-from cluster.nodes import cpu_slots
+from cluster.nodes import cpu_slots, exclude_idle_heads
 
 CLOSE_TIMEOUT_S = 5.0  # for cameras that still answer
 
@@ -29,8 +29,15 @@ class RemoteCalls(ABC):
 
     def __init__(self, actors: Sequence[Any], functions: Sequence[Any] = ()) -> None:
         self.actors = actors
+        selector = exclude_idle_heads()  # an empty one would cost time at each call
+        self._options = {"label_selector": selector} if selector else {}
         for function in functions:
             export(function, actors[0])
+
+    def start(self, step: Any, function: Any, *arguments: Any) -> Any:
+        """Call a remote function, by the name of its step and field where there is one."""
+        named = {"name": f"{step.name} {step.field.name}"} if hasattr(step, "field") else {}
+        return function.options(**named, **self._options).remote(*arguments)
 
     @abstractmethod
     def submit(self, step: Any) -> tuple[Any, Any]:
@@ -82,7 +89,7 @@ def export(function: Any, starting: Any) -> None:
     parameters = inspect.signature(function._function).parameters.values()
     needed = sum(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
     started = starting.__ray_ready__.remote()
-    ray.cancel(function.remote(*[started] * needed))
+    ray.cancel(function.options(num_returns=1).remote(*[started] * needed))
 
 
 def close_cameras(actors: Sequence[Any]) -> None:

@@ -31,6 +31,8 @@ def load_checkpoint(setup: Setup, predictor: Predictor, folder: Path) -> Checkpo
             fingerprint["input"] = checkpoint.begun.identity["input"]
         checkpoint.require_same_run(fingerprint, location)
         remove_temp_files(folder)
+        if setup.settings.register_fields:
+            checkpoint.require_placed()
         if checkpoint.focused or checkpoint.stacked:
             fields = len(checkpoint.stacked), len(setup.plan.fields)
             log.info("reading back %d of %d fields", *fields)

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Self
 
 from cluster.failures import Failure, FailureKind
 from driver.autofocus import Focus
 from driver.pending import PendingSteps
+from driver.registration import FieldRegistration
 from driver.run import Run
 from driver.steps import (
     Capture,
     DetectObjects,
     EstimateStatistics,
     Failed,
+    MatchFields,
+    PlaceField,
     PredictScan,
     Reference,
     StackBatch,
@@ -33,6 +37,7 @@ from scan.records import (
     StackRecord,
     WorkRecord,
 )
+from scan.registration import MatchRecord, PlaceRecord
 from scan.state import ScanState
 
 
@@ -51,6 +56,7 @@ class ScanLoop:
         self._written: dict[Field, tuple[int, ...]] = {
             field: (*sums, *done[1].get(field, ())) for field, sums in done[0].items()
         }
+        self._registration = FieldRegistration(run, pending)
         self._statistics: Any = None
         self._throttled_since_s: dict[int, float] = {}
         self._closing = ExitStack()
@@ -101,7 +107,7 @@ class ScanLoop:
         if not self._run.journal.seen(events.Stopping):
             self._run.journal.write(events.Stopping())
             self._pending.cancel_queued_exposures()
-        if not self.state.in_flight:
+        if not (self.state.in_flight or self._pending.any_of(MatchFields, PlaceField)):
             raise KeyboardInterrupt
 
     def _note_throttling(self) -> None:
@@ -128,12 +134,36 @@ class ScanLoop:
         job = StackJob(
             self._run.location, capture.field, record.z_um, settings.align, burn_s,
             settings.task_timeout_s, self._focus.correction, self._run.setup.channels,
+            settings.register_fields,
         )  # fmt: skip
         self._pending.submit(StackBatch(job, batch, record))
         in_flight = self.state.credits.taken
         self._log(events.Captured, capture.field, in_flight=in_flight, **vars(record))
 
-    def submit_detections(self, stack: StackBatch, record: StackRecord) -> None:
+    def finish_stack(self, stack: StackBatch, record: StackRecord, image: Reference) -> None:
+        """A field is focus-stacked: detect in it, or match it with its neighbours before."""
+        if not stack.job.register:
+            self._finish_core(stack, record)
+            return
+        self.state.mark_unplaced(stack.field)
+        if not self._run.stop.requested:
+            self._registration.add(stack, record, image)
+
+    def submit_placements(self, match: MatchFields, record: MatchRecord) -> None:
+        """Fields are matched: write each whose place is decided by that."""
+        facts = events.match_facts(match.job.others, record.matches)
+        self._log(events.Matched, match.field, matches=facts, **vars(record.work))
+        if not self._run.stop.requested:
+            self._registration.add_matches(match.job, record)
+
+    def finish_placement(self, place: PlaceField, record: PlaceRecord) -> None:
+        """A field is written at its place."""
+        facts = vars(place.job.placement) | vars(record.work)
+        self._log(events.Placed, place.field, written_px=place.job.offset_px, **facts)
+        stack, stacked, _ = self._registration.finish(place.field)
+        self._finish_core(stack, replace(stacked, checksums=record.checksums))
+
+    def _finish_core(self, stack: StackBatch, record: StackRecord) -> None:
         """A field lies in the mosaic: detect in each field whose neighbours are all there."""
         self.state.mark_stacked(stack.job.field)
         self._written[stack.job.field] = record.checksums
@@ -190,7 +220,15 @@ class ScanLoop:
                 self._capture_again(capture, "capture", failure.reason)
             case Failed(StackBatch(job), Failure(FailureKind.BATCH_LOST, reason)):
                 self._capture_again(self._capture_of(job.field), "stack", reason)
-            case Failed(StackBatch(job), Failure(FailureKind.WORKER_DIED, reason)):
+            case Failed(
+                MatchFields(job) | PlaceField(job), Failure(FailureKind.BATCH_LOST, reason)
+            ):
+                for field in self._registration.withdraw(job.fields):
+                    self._capture_again(self._capture_of(field), outcome.step.name, reason)
+            case Failed(
+                StackBatch(job) | MatchFields(job) | PlaceField(job),
+                Failure(FailureKind.WORKER_DIED, reason),
+            ):
                 if not self._pending.retry(outcome):
                     self.state.lose_batch(job.field, reason)
                     self._lose(reason, job.field)
@@ -220,6 +258,7 @@ class ScanLoop:
         """Fields that will not be in the answer; their neighbours need not wait for them."""
         for field in fields:
             self._log(events.Lost, field, reason=reason)
+        self._registration.lose(*fields)
         self._submit_detections(*fields)
 
     def _log(self, kind: type[events.FieldEvent], field: Field, **facts: Any) -> None:

@@ -78,6 +78,10 @@ class PendingSteps:
             if outcome := self._settle(self._pending.pop(reference)):
                 yield outcome
 
+    def any_of(self, *kinds: type) -> bool:
+        """Whether a step of such a kind is in flight."""
+        return any(isinstance(pending.step, kinds) for pending in self._pending.values())
+
     def run(self, task: Task) -> Done | Failed:
         """Submit a task and wait for its end; it is submitted again if its worker dies."""
         self.submit(task)

@@ -144,7 +144,8 @@ def execute(
 def credits_of(setup: Setup) -> Credits:
     """Credits for this scan on this cluster."""
     fraction = setup.settings.store_fraction
-    return credits_for(store_bytes(), fraction, setup.batch_bytes, setup.plan.cameras)
+    sizes = {"batch_bytes": setup.batch_bytes, "image_bytes": setup.image_bytes}
+    return credits_for(store_bytes(), fraction, cameras=setup.plan.cameras, **sizes)
 
 
 def write_header(run: Run, up_s: float, began_s: float) -> None:

@@ -12,6 +12,7 @@ from prediction.scan_predictor import ScanPredictor
 from scan.focusing import FocusJob, FocusPeak
 from scan.plan import Field
 from scan.records import CaptureRecord, DetectionJob, StackJob, SweepRecord
+from scan.registration import MatchJob, PlaceJob
 
 Reference = Any  # ray.ObjectRef; tests use plain values
 
@@ -72,8 +73,19 @@ class Capture:
     name = "capture"
 
 
+class _OfJob:
+    """A step whose job says of which field it is."""
+
+    job: Any
+
+    @property
+    def field(self) -> Field:
+        """The field."""
+        return self.job.field
+
+
 @dataclass(frozen=True)
-class StackBatch:
+class StackBatch(_OfJob):
     """Focus-stack a batch, given by its reference."""
 
     job: StackJob
@@ -81,25 +93,33 @@ class StackBatch:
     captured: CaptureRecord
     name = "stack"
 
-    @property
-    def field(self) -> Field:
-        """The field of the batch."""
-        return self.job.field
+
+@dataclass(frozen=True)
+class MatchFields(_OfJob):
+    """Match a field with neighbours; `images` are references, its own first."""
+
+    job: MatchJob
+    images: Sequence[Reference]
+    name = "match"
 
 
 @dataclass(frozen=True)
-class DetectObjects:
+class PlaceField(_OfJob):
+    """Write a field at its place; `image` is a reference."""
+
+    job: PlaceJob
+    image: Reference
+    name = "place"
+
+
+@dataclass(frozen=True)
+class DetectObjects(_OfJob):
     """Detect the objects of one field."""
 
     job: DetectionJob
     statistics: Any
     asked_s: float  # wall-clock
     name = "detect"
-
-    @property
-    def field(self) -> Field:
-        """The field that is searched."""
-        return self.job.field
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,10 @@ class PredictScan:
 
 
 Exposure = Sweep | Capture  # done by a camera: repeated only if its result is lost
-Task = FindZPositions | EstimateStatistics | StackBatch | DetectObjects | PredictScan
+Registering = MatchFields | PlaceField
+Task = (
+    FindZPositions | EstimateStatistics | StackBatch | Registering | DetectObjects | PredictScan
+)  # fmt: skip
 Step = StartCamera | WarmUp | Sweep | Capture | Task
 
 

@@ -9,13 +9,14 @@ An overlap in which there is nothing to see fails the third step by itself, so n
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+
+from scan.matches import Match
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -39,25 +40,6 @@ STEPS = (-1, 0, 1)
 _Y, _X = np.repeat(STEPS, 3).astype(float), np.tile(STEPS, 3).astype(float)
 # least squares of c + d y + e x + f y^2 + g x^2 + h y x at nine points
 PARABOLOID = np.linalg.pinv(np.stack([np.ones(9), _Y, _X, _Y**2, _X**2, _Y * _X], axis=1))
-
-
-@dataclass(frozen=True)
-class Match:
-    """The shift between two fields in addition to that of the stage.
-
-    Attributes
-    ----------
-    shift_px : (float, float)
-        (y, x): how much farther the second field lies from the first than the stage says.
-    covariance_px2 : (float, float, float)
-        Predicted variance of the shift in y and x, and their covariance.
-    ncc : float
-        Normalised cross-correlation of the pixels in common, up to 1.
-    """
-
-    shift_px: tuple[float, float]
-    covariance_px2: tuple[float, float, float]
-    ncc: float
 
 
 class Strip(NamedTuple):

@@ -12,16 +12,12 @@ order and in float64.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.matching import Match
+from scan.matches import Match, Offset, Pair, Place, Placement
 
-Place = tuple[int, int]
-Pair = tuple[Place, Place]  # of neighbours, the first in raster order
-Offset = tuple[float, float]
 Floats = NDArray[np.float64]
 
 AHEAD = 2  # fields that are measured before a field is placed; 4 are no better
@@ -36,17 +32,6 @@ FLOOR_PX = 0.05  # of the accuracy of a match
 KERNELS_PX = (16.0, 8.0, 4.0, 2.0, 1.0, 0.7, 0.7)  # residuals at which matches lose their weight
 AGREES = 0.25  # of its weight left: the match is within a kernel of the offsets
 DECIMALS = 3  # of offsets, in the journal too
-
-
-@dataclass(frozen=True)
-class Placement:
-    """The offset of a field from the stage's word, and how many of its matches agree with it.
-
-    Without any it lies as its neighbours do, or where the stage says if there are none.
-    """
-
-    offset_px: Offset
-    matches: int
 
 
 def neighbours_before(place: Place) -> tuple[Place, ...]:

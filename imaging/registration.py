@@ -6,42 +6,29 @@ fields around it are measured. Where it is placed does not depend on that order:
 lie there: whole pixels of one field, neither smoothed nor blended.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.matching import Match, cut, match, overlap_of
-from imaging.placement import (
-    Offset,
-    Pair,
-    Place,
-    Placement,
-    neighbours_before,
-    place_field,
-    predecessors,
-    window,
-)
+from imaging.placement import neighbours_before, place_field, predecessors, window
+from scan.matches import MIN_OVERLAP_PX, Match, Offset, Pair, Place, Placement, pair_of
 from scan.plan import Field, ScanPlan, Span
+from scan.registration import MatchJob
 
 Array = NDArray[Any]
 
-MIN_OVERLAP_PX = 16  # of fields that are matched; less shows too little
 
-
-def pair_of(one: Place, other: Place) -> Pair:
-    """Return two fields as a pair: in raster order."""
-    return (one, other) if one < other else (other, one)
-
-
-def match_fields(one: Field, other: Field, images: tuple[Array, Array]) -> Match | None:
+def match_overlap(one: Field, other: Field, images: tuple[Array, Array]) -> Match | None:
     """Return the shift that two overlapping fields (y, x) show; None if that is not enough.
 
     The fields may be given in either order; the shift is that of the later in raster order.
     """
+    from imaging.matching import cut, match, overlap_of  # takes long, and the driver has no need
+
     if other.place < one.place:
-        return match_fields(other, one, images[::-1])
+        return match_overlap(other, one, images[::-1])
     down, across = (
         there - here for here, there in zip(one.origin_px, other.origin_px, strict=True)
     )
@@ -50,6 +37,14 @@ def match_fields(one: Field, other: Field, images: tuple[Array, Array]) -> Match
         return None
     first, second = cut(images[0], (down, across)), cut(images[1], (-down, -across))
     return match(first, second, (down, across), shape)
+
+
+def matches_of(job: MatchJob, stacked: Sequence[Any]) -> tuple[Match | None, ...]:
+    """Return the match of a field with each of the others; its focus stack is the first."""
+    images = (each.image for each in stacked)
+    own, *others = (image[job.channel] if image.ndim > 2 else image for image in images)
+    pairs = zip(job.others, others, strict=True)
+    return tuple(match_overlap(job.field, other, (own, image)) for other, image in pairs)
 
 
 def whole_offset(
@@ -73,17 +68,20 @@ def _limited(offset_px: float, core: Span, origin: int, sizes: tuple[int, int]) 
 
 
 def core_at(image: Array, field: Field, offset: tuple[int, int]) -> Array:
-    """Return the core of a field (y, x) whose frame lies off its nominal place by whole pixels.
+    """Return the core of a field whose frame lies off its nominal place by whole pixels.
 
-    At the border of the mosaic, where the frame may show nothing, its last pixel is repeated.
+    The image is (y, x), or (c, y, x) if there are several channels. At the border of the mosaic,
+    where the frame may show nothing, its last pixel is repeated.
     """
     taken, missing = [], []
-    for part, move, size in zip(field.core_in_frame(), offset, image.shape, strict=False):
+    for part, move, size in zip(field.core_in_frame(), offset, image.shape[-2:], strict=True):
         start, stop = part.start - move, part.stop - move
         taken.append(slice(max(start, 0), min(stop, size)))
         missing.append((max(-start, 0), max(stop - size, 0)))
-    core = image[tuple(taken)]
-    return np.pad(core, missing, mode="edge") if np.any(missing) else core
+    core = image[..., taken[0], taken[1]]
+    if not np.any(missing):
+        return core
+    return np.pad(core, [(0, 0)] * (image.ndim - 2) + missing, mode="edge")
 
 
 class Registration:
@@ -108,8 +106,8 @@ class Registration:
         stacked: Collection[Place] = (),
     ) -> None:
         self.placed, self.matches = dict(placed), dict(matches)
-        self._lengths = [len(stripe) for stripe in plan.stripes]
-        self._measured, self._lost = set(stacked), set[Place]()
+        self._lengths = plan.counts
+        self._measured, self._written, self._lost = set(stacked), set(stacked), set(plan.absent)
         self._decided = [0] * len(plan.stripes)  # fields of each stripe, from the first on
         self._begun = set(matches)
         self._again: list[Place] = []
@@ -120,21 +118,32 @@ class Registration:
         if place in self.placed:
             self._again.append(place)
         pairs = {other: pair_of(place, other) for other in self._neighbours(place)}
-        new = [o for o, pair in pairs.items() if o in self._measured and pair not in self._begun]
+        there = self._measured - self._written
+        new = [other for other, pair in pairs.items() if other in there and pair not in self._begun]
         self._begun.update(pairs[other] for other in new)
         return new
 
-    def add_matches(self, found: Mapping[Pair, Match | None]) -> None:
-        """Pairs of fields are matched."""
-        self.matches |= found
+    def add_matches(
+        self, place: Place, others: Sequence[Place], found: Sequence[Match | None]
+    ) -> None:
+        """A field is matched with others."""
+        self.matches |= {pair_of(place, o): each for o, each in zip(others, found, strict=True)}
+
+    def release(self, place: Place) -> None:
+        """A field is written: its image is needed no more."""
+        self._written.add(place)
 
     def forget(self, place: Place) -> None:
-        """The image of a field is gone: it will be captured again."""
+        """The image of a field is gone: it will be captured again, and matched again if its place
+        is not decided yet."""
         self._measured.discard(place)
+        if place in self.placed:
+            return
         for other in self._neighbours(place):
-            pair = pair_of(place, other)
-            self._begun.discard(pair)
-            self.matches.pop(pair, None)
+            if other not in self._written:
+                pair = pair_of(place, other)
+                self._begun.discard(pair)
+                self.matches.pop(pair, None)
 
     def lose(self, place: Place) -> None:
         """A field will not be in the mosaic: the others are placed without it."""

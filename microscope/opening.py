@@ -30,6 +30,7 @@ from scan.correction import NO_FIELDS, Correction
 from scan.errors import CaptureError, InputError
 from scan.focusing import WIDENING_FACTOR, FocusJob, Point, surface_limits_um
 from scan.layout import make_placed_plan, make_plan
+from scan.matches import MIN_OVERLAP_PX
 from scan.plan import ScanPlan
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,11 @@ class Setup:
         return self.dtype.itemsize * max(1, len(self.channels.each))
 
     @property
+    def image_bytes(self) -> int:
+        """Size of one field's focus stack: its image and its depth."""
+        return (self.pixel_bytes + 4) * math.prod(self.plan.frame_shape)
+
+    @property
     def frames(self) -> str:
         """Size, type and pixel size of the frames in words."""
         rows, columns = self.plan.frame_shape
@@ -150,7 +156,17 @@ def _channels(settings: Settings) -> Channels:
 
 def prepare(settings: Settings) -> Setup:
     """Resolve all settings for a simulated or recorded slide; wrong input raises UserMistake."""
-    return _prepare_replay(settings) if settings.replay_path else _prepare_simulated(settings)
+    setup = _prepare_replay(settings) if settings.replay_path else _prepare_simulated(settings)
+    _require_overlap(setup)
+    return setup
+
+
+def _require_overlap(setup: Setup) -> None:
+    """Raise UserMistake if fields are to be registered that overlap too little."""
+    overlap_px = _least_overlap_px(setup.plan)
+    if setup.settings.register_fields and overlap_px < MIN_OVERLAP_PX:
+        expected, got = f"fields that overlap by {MIN_OVERLAP_PX} pixels or more", f"{overlap_px}"
+        raise InputError("register_fields", expected, got, "leave it out, or overlap them more")
 
 
 def _prepare_simulated(settings: Settings) -> Setup:
@@ -178,6 +194,17 @@ def _prepare_simulated(settings: Settings) -> Setup:
             for x_um, y_um, z_um in settings.focus_points or ()
         ),
     )
+
+
+def _least_overlap_px(plan: ScanPlan) -> int:
+    """Return the least overlap of fields side by side; the size of a frame if there are none."""
+    fields, (rows, columns) = (
+        {field.place: field.origin_px for field in plan.fields},
+        plan.frame_shape,
+    )
+    down = (fields[s + 1, f][0] - y for (s, f), (y, _) in fields.items() if (s + 1, f) in fields)
+    across = (fields[s, f + 1][1] - x for (s, f), (_, x) in fields.items() if (s, f + 1) in fields)
+    return min(rows - max(down, default=0), columns - max(across, default=0))
 
 
 def _require_within_drive(settings: Settings) -> None:
@@ -212,6 +239,7 @@ def survey(settings: Settings, camera: int) -> Setup:
     try:
         setup = _prepare_micromanager(settings, microscope)
         _require_within_limits(setup, microscope)
+        _require_overlap(setup)
         return setup
     finally:
         microscope.close()

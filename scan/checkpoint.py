@@ -21,9 +21,12 @@ from scan.events import (
     FieldEvent,
     Finished,
     Focused,
+    Matched,
+    Placed,
     RayStarted,
     Stacked,
 )
+from scan.matches import Match, Pair, Place, Placement, pair_of
 from scan.plan import Field, ScanPlan
 
 
@@ -46,6 +49,8 @@ class Checkpoint:
         For every field with a valid result, the checksums of its files.
     recorded : dict
         For every field that was read from a recording, the checksum of its pixels.
+    placed, matches : dict
+        Where fields were placed, which is final, and what pairs of neighbours have shown.
     """
 
     plan: ScanPlan
@@ -58,6 +63,8 @@ class Checkpoint:
     stacked: dict[Field, Sequence[int]] = field(default_factory=dict)
     detected: dict[Field, Sequence[int]] = field(default_factory=dict)
     recorded: dict[Field, int] = field(default_factory=dict)
+    placed: dict[Place, Placement] = field(default_factory=dict)
+    matches: dict[Pair, Match | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, events: Iterable[Event], plan: ScanPlan) -> Self:
@@ -115,6 +122,14 @@ class Checkpoint:
         for other in (field, *self.plan.neighbours(field)):
             self.detected.pop(other, None)
 
+    def require_placed(self) -> None:
+        """Invalidate the fields whose place is unknown, or a match with a neighbour: their images
+        are needed again."""
+        for each in list(self.stacked):
+            pairs = {pair_of(each.place, other.place) for other in self.plan.neighbours(each)}
+            if each.place not in self.placed or not self.matches.keys() >= pairs:
+                self.invalidate(each)
+
     def _apply(self, event: Event) -> None:
         match event:
             case Begun():
@@ -129,6 +144,12 @@ class Checkpoint:
                 self.described = event
             case Captured(checksum=int(checksum)) if field := self._field(event):
                 self.recorded[field] = checksum
+            case Matched():
+                for fact in event.matches:
+                    pair = pair_of(event.place, (fact.stripe, fact.field))
+                    self.matches[pair] = fact.match
+            case Placed():
+                self.placed[event.place] = Placement(event.offset_px, event.agreeing)
             case Stacked() if field := self._field(event):
                 self.invalidate(field)  # its neighbours were detected while it was missing
                 self.stacked[field] = event.checksums

@@ -1,5 +1,7 @@
 """Credits: each is the room of one batch in the object store; the driver holds them all."""
 
+import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from scan.errors import UserMistake
@@ -9,32 +11,49 @@ MAX_CREDITS = 1_000  # small batches: each that waits costs the driver 60 kB
 
 @dataclass
 class Credits:
-    """How many batches may exist at once, and how many do."""
+    """How many batches may exist at once, and how many do.
+
+    Images that wait for their place need room, too: each takes `image_share` of that of a batch.
+    One batch may always exist besides them, because they wait for other fields.
+    """
 
     total: int
+    image_share: float = 0.0
     taken: int = field(default=0, init=False)
     peak: int = field(default=0, init=False)
+    images: set[Hashable] = field(default_factory=set, init=False)
 
     @property
     def left(self) -> int:
         """Number of batches that may still be requested."""
-        return self.total - self.taken
+        left = self.total - self.taken - math.ceil(len(self.images) * self.image_share)
+        return max(left, 1) if self.images and not self.taken else left
 
     def take(self) -> None:
         """Take a credit for a capture that is about to be submitted."""
-        if not self.left:
+        if self.taken >= self.total:
             raise ValueError(f"expected a credit to be left, got all {self.total} taken")
         self.taken += 1
         self.peak = max(self.peak, self.taken)
 
-    def release(self) -> None:
-        """Return a credit when a batch is stacked or lost."""
+    def release(self, of: Hashable = None) -> None:
+        """Return the credit of a batch that is stacked or lost, or the room of a field's image."""
+        if of in self.images:
+            self.images.remove(of)
+            return
         if not self.taken:
             raise ValueError("expected a taken credit, got none taken; a batch was counted twice")
         self.taken -= 1
 
+    def keep_image(self, of: Hashable) -> None:
+        """A field's batch is stacked, and its image waits for its place."""
+        self.release()
+        self.images.add(of)
 
-def credits_for(store_bytes: int, fraction: float, batch_bytes: int, cameras: int) -> Credits:
+
+def credits_for(
+    store_bytes: int, fraction: float, batch_bytes: int, cameras: int, image_bytes: int = 0
+) -> Credits:
     """Return the credits for batches of `batch_bytes` in a fraction of the object store.
 
     Each camera needs one, or it would wait until another camera's batch is stacked. Of very small
@@ -49,4 +68,4 @@ def credits_for(store_bytes: int, fraction: float, batch_bytes: int, cameras: in
             f"{store_bytes / 1e6:.0f} MB, which holds {total}",
             "give Ray a larger object store, or take fewer stripes, fewer planes or smaller fields",
         )
-    return Credits(min(total, max(MAX_CREDITS, cameras)))
+    return Credits(min(total, max(MAX_CREDITS, cameras)), image_bytes / batch_bytes)

@@ -7,7 +7,7 @@ a line is read, and nowhere else; whether events fit together is checked by `sca
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
@@ -23,6 +23,7 @@ from pydantic import (
 
 from config import MAX_FIELDS
 from scan.correction import CorrectionRecord
+from scan.matches import Match
 from scan.plan import Field as ScanField
 from scan.plan import ScanPlan
 from scan.text import MAX_REASON_CHARS, one_line
@@ -322,6 +323,59 @@ class Stacked(FieldEvent, Work):
     flicker: Annotated[float, Field(ge=0, le=1e15)] = 0.0
 
 
+class MatchFact(BaseModel):
+    """What the overlap with a neighbour showed; nothing but the neighbour if that was not enough.
+
+    `shift_px` says how much farther the later of both in raster order lies from the other than the
+    stage says, (y, x); `covariance_px2` how well that is known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    stripe: Index
+    field: Index
+    shift_px: tuple[Number, Number] | None = None
+    covariance_px2: tuple[Number, Number, Number] | None = None
+    ncc: Number | None = None
+
+    @property
+    def match(self) -> Match | None:
+        """The match, if there is one."""
+        if self.shift_px is None or self.covariance_px2 is None or self.ncc is None:
+            return None
+        return Match(self.shift_px, self.covariance_px2, self.ncc)
+
+
+def match_facts(
+    others: Sequence[ScanField], matches: Sequence[Match | None]
+) -> tuple[MatchFact, ...]:
+    """Return what the journal says of the matches of a field with others."""
+    return tuple(
+        MatchFact(stripe=other.stripe, field=other.field, **(vars(match) if match else {}))
+        for other, match in zip(others, matches, strict=True)
+    )
+
+
+class Matched(FieldEvent, Work):
+    """A field was matched with neighbours that were focus-stacked before it."""
+
+    event: Literal["matched"] = "matched"
+    matches: Annotated[tuple[MatchFact, ...], Field(max_length=8)]
+
+
+class Placed(FieldEvent, Work):
+    """A field's core was written at its place; `stacked` follows, with the checksums.
+
+    `offset_px` (y, x) is how far from the stage's word the field lies, `written_px` the same in
+    whole pixels as far as its overlaps allow, `agreeing` how many of its matches agree with it.
+    """
+
+    event: Literal["placed"] = "placed"
+    offset_px: tuple[Number, Number]
+    written_px: tuple[int, int]
+    agreeing: Count
+
+
 class Detected(FieldEvent, Work):
     """A field's objects were written to disk; checksums of labels and rows."""
 
@@ -405,8 +459,8 @@ class Damaged(Event):
 
 _KINDS = (
     Begun | RayStarted | Resumed | Warned | Stressed | WarmedUp | Swept | Focused | Described
-    | Captured | Stacked | Detected | Lost | Retried | Restarted | Throttled | Stopping | RunFailed
-    | Predicted | Finished | Damaged
+    | Captured | Matched | Placed | Stacked | Detected | Lost | Retried | Restarted | Throttled
+    | Stopping | RunFailed | Predicted | Finished | Damaged
 )  # fmt: skip
 _PARSER: TypeAdapter[Any] = TypeAdapter(Annotated[_KINDS, Field(discriminator="event")])
 

@@ -50,12 +50,13 @@ class WorkRecord:
 
 @dataclass(frozen=True)
 class StackRecord:
-    """A field's core lies in the mosaics of the image and of depth, with these checksums.
+    """A field's core lies in the mosaics of the image and of depth, with these checksums; without
+    any its image has to be placed first.
 
     `flicker` is the difference in light between its planes, root mean square; 0 if there was none.
     """
 
-    checksums: tuple[int, int]
+    checksums: tuple[int, ...]
     work: WorkRecord
     flicker: float = 0.0
 
@@ -91,6 +92,7 @@ class StackJob:
     limit_s: float | None = None  # after which the task counts as hung
     correction: CorrectionRecord = UNCORRECTED
     channels: Channels = ONE_CHANNEL
+    register: bool = False  # its place is found before it is written
 
 
 @dataclass(frozen=True)

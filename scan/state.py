@@ -1,8 +1,9 @@
 """The state of every field, and which comes next. No Ray, no clock.
 
 A field *waits*, is captured, *stacked* and *detected*, or is *lost*. A capture takes a credit,
-which is released when the batch is stacked. Objects are detected once a field and all its
-neighbours are stacked or lost, because a field sees its neighbours' cores.
+which is released when the batch is stacked; where fields are registered, the image takes room until
+its place is known. Objects are detected once a field and all its neighbours are stacked or lost,
+because a field sees its neighbours' cores.
 """
 
 from bisect import insort
@@ -71,13 +72,13 @@ class ScanState:
 
     def requeue(self, field: Field) -> None:
         """No batch will come: the field waits again, before its successors."""
-        self.credits.release()
+        self.credits.release(field)
         waiting = self._waiting[self.plan.camera_of(field.stripe)]
         insort(waiting, field, key=lambda other: (other.stripe, other.field))
 
     def lose_batch(self, field: Field, reason: str) -> None:
-        """The field is lost between capture and stacking; its credit is released."""
-        self.credits.release()
+        """The field is lost between capture and mosaic; its credit is released."""
+        self.credits.release(field)
         self.lost[field] = reason
 
     def drop_camera(self, camera: int, reason: str) -> list[Field]:
@@ -86,9 +87,13 @@ class ScanState:
         self.lost |= dict.fromkeys(dropped, reason)
         return dropped
 
+    def mark_unplaced(self, field: Field) -> None:
+        """The field is focus-stacked, and its place is not yet known."""
+        self.credits.keep_image(field)
+
     def mark_stacked(self, field: Field) -> None:
         """The field's core lies in the mosaic; its batch is gone from the object store."""
-        self.credits.release()
+        self.credits.release(field)
         self.stacked.add(field)
 
     def detections_to_submit(self, settled: Field) -> Iterator[Field]:

@@ -73,10 +73,9 @@ GROUPED = {
     "slide and stage": "stripes fields planes field_px overlap_px pixel_size_um z_step_um "
     "exposure_ms stage_speed_um_per_ms",
     "focus": "focus focus_samples focus_center_um focus_range_um",
-    "results": "align predictor scan_predictor polarity diameter_um",
-    "faults": "retries watchdog_s",
+    "results": "align register_fields predictor scan_predictor polarity diameter_um",
+    "faults and stress": "retries watchdog_s stress stress_seconds",
     "Ray": "address num_cpus object_store_mb",
-    "stress": "stress stress_seconds",
 }
 
 

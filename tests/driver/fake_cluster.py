@@ -23,6 +23,8 @@ from driver.steps import (
     DetectObjects,
     EstimateStatistics,
     FindZPositions,
+    MatchFields,
+    PlaceField,
     PredictScan,
     StackBatch,
     StartCamera,
@@ -37,6 +39,7 @@ from scan.checkpoint import Checkpoint
 from scan.credits import Credits
 from scan.errors import CaptureError, ScanError
 from scan.events import Event
+from scan.matches import Match
 from scan.plan import Field
 from scan.records import (
     AnswerRecord,
@@ -46,7 +49,9 @@ from scan.records import (
     SweepRecord,
     WorkRecord,
 )
+from scan.registration import MatchRecord, PlaceRecord
 
+EXACT = 1e-3, 1e-3, 0.0  # covariance of a match, in square pixels
 HANG = object()  # a call that never resolves
 DIES = object()  # a camera whose process dies at this exposure
 STATISTICS = DetectionStatistics(100.0, 5.0, 500.0, 10.0)
@@ -99,7 +104,8 @@ class FakeCluster:
     """Plays `cluster.calls.RemoteCalls`; a step with no result left in the script succeeds.
 
     `opens` holds for each camera how often its process can start; `busy_s` is how long each call
-    takes on the fake clock; `on_submit` is called with each step.
+    takes on the fake clock; `on_submit` is called with each step; `shift_px` is what the overlap of
+    two fields shows.
     """
 
     script: Script = field(default_factory=dict)
@@ -108,6 +114,7 @@ class FakeCluster:
     busy_s: float = 0.1
     niceness: int = 0
     on_submit: Callable[[Step], None] = lambda step: None
+    shift_px: Callable[[Field, Field], tuple[float, float] | None] = lambda field, other: None
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -234,8 +241,14 @@ class FakeCluster:
                 return STATISTICS, WORK
             case Capture(_, z_um):
                 return CaptureRecord(z_um, 1.0, 2.0, 2.1, (0.1,), 7)
-            case StackBatch():
-                return StackRecord((1, 2), WORK)
+            case StackBatch(job):
+                return StackRecord(() if job.register else (1, 2), WORK)
+            case MatchFields(job):
+                shifts = (self.shift_px(job.field, other) for other in job.others)
+                matches = (Match(shift, EXACT, 0.9) if shift else None for shift in shifts)
+                return MatchRecord(tuple(matches), WORK)
+            case PlaceField():
+                return PlaceRecord((1, 2), WORK)
             case DetectObjects():
                 return DetectionRecord(3, (3, 4), WORK)
             case PredictScan(written, _):
@@ -278,7 +291,7 @@ def fake_scan(
     defaults = {"stripes": 2, "fields": 3, "planes": 3, "field_px": 64, "focus_samples": 2}
     setup = prepare(validate(defaults | dict(settings or {})))
     journal = FakeJournal()
-    credits = Credits(more.pop("credits", 6))
+    credits = Credits(more.pop("credits", 6), more.pop("image_share", 0.2))
     run = Run(
         setup=setup,
         predictor=None,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.tile_scenes import Stage, Tiles, cut_tiles, slide, slide_shape
-from imaging.matching import Match, cut, match, reach_of
+from imaging.matching import cut, match, reach_of
+from scan.matches import Match
 
 CASES = {  # kind of slide, field, overlap, stage error; matched at least, of the edges
     "dense": ("dense", 256, 42, 3.0, 0.9),

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.tile_scenes import Stage, Tiles, cut_tiles, slide, slide_shape
-from imaging.matching import Match
-from imaging.placement import Pair, Place, Placement
-from imaging.registration import Registration, core_at, match_fields, pair_of, whole_offset
+from imaging.registration import Registration, core_at, match_overlap, whole_offset
 from scan.layout import make_plan
+from scan.matches import Match, Pair, Place, Placement, pair_of
 from scan.plan import ScanPlan
 
 GRID = (3, 6)
@@ -37,7 +36,7 @@ def tiles_of(kind: str, stage: Stage, seed: int = 1) -> Tiles:
 def matches_of(tiles: Tiles, plan: ScanPlan = PLAN) -> dict[Pair, Match | None]:
     """All matches between neighbours."""
     return {
-        (one.place, two.place): match_fields(
+        (one.place, two.place): match_overlap(
             one, two, (tiles.images[one.place], tiles.images[two.place])
         )
         for one in plan.fields
@@ -55,18 +54,21 @@ def registered(
     """Report fields in an order, and match and place what can be; matches arrive a field late."""
     state = state or Registration(PLAN, {}, {})
     placed: dict[Place, Placement] = {}
-    late: list[Pair] = []
+    late: list[tuple[Place, list[Place]]] = []
+
+    def report() -> None:
+        for place, others in late:
+            state.add_matches(place, others, [matches[pair_of(place, each)] for each in others])
+
     for place in order:
-        state.add_matches({pair: matches[pair] for pair in late})
+        report()
         if place in lost:
             state.lose(place)
-            late = []
-        else:
-            late = [pair_of(place, other) for other in state.add(place)]
+        late = [] if place in lost else [(place, state.add(place))]
         for at, found in state.decide():
             assert at not in placed, "a field was placed twice"
             placed[at] = found
-    state.add_matches({pair: matches[pair] for pair in late})
+    report()
     return placed | dict(state.decide())
 
 

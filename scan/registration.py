@@ -1,0 +1,55 @@
+"""The small values that travel with tasks that match and place fields. Images are references."""
+
+from dataclasses import dataclass
+
+from scan.matches import Match, Placement
+from scan.plan import Field
+from scan.records import WorkRecord
+
+
+@dataclass(frozen=True)
+class MatchJob:
+    """What a matching task needs in addition to the images: that of the field, then the others'."""
+
+    field: Field
+    others: tuple[Field, ...]
+    channel: int  # in which fields are matched, if there are several
+    limit_s: float | None = None  # after which the task counts as hung
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields whose images are needed."""
+        return self.field, *self.others
+
+
+@dataclass(frozen=True)
+class PlaceJob:
+    """What a placing task needs in addition to the image: `offset_px` are whole pixels (y, x)."""
+
+    folder: str
+    field: Field
+    z_um: tuple[float, ...]
+    placement: Placement
+    offset_px: tuple[int, int]
+    limit_s: float | None = None  # after which the task counts as hung
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The field whose image is needed."""
+        return (self.field,)
+
+
+@dataclass(frozen=True)
+class MatchRecord:
+    """The matches of a field with some neighbours; None where they do not show enough."""
+
+    matches: tuple[Match | None, ...]
+    work: WorkRecord
+
+
+@dataclass(frozen=True)
+class PlaceRecord:
+    """A field's core lies in the mosaics at its place, with these checksums."""
+
+    checksums: tuple[int, int]
+    work: WorkRecord
