@@ -20,6 +20,8 @@ from scan.events import (
     Detected,
     Event,
     Focused,
+    Matched,
+    Placed,
     RayStarted,
     Stacked,
     Throttled,
@@ -29,10 +31,11 @@ from scan.events import (
 TRACE = "trace.json"
 RAY_NODE = "Ray: node "
 VERBS: dict[type[Event], str] = {
-    WarmedUp: "warm up", Described: "describe", Stacked: "stack", Detected: "detect",
+    WarmedUp: "warm up", Described: "describe", Stacked: "stack", Matched: "match",
+    Placed: "place", Detected: "detect",
 }  # fmt: skip
 # What the position and length of a span show; all other keys become its arguments.
-SHOWN = ("time", "event", "stripe", "field", "camera", "began_s", "ended_s", "checksums")
+SHOWN = ("time", "event", "stripe", "field", "camera", "began_s", "ended_s", "checksums", "matches")
 TraceEvent = dict[str, Any]
 
 

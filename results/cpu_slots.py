@@ -4,10 +4,17 @@ from collections.abc import Iterable, Iterator
 from heapq import heappush, heapreplace
 from typing import Any
 
-from scan.events import Described, Detected, Event, Stacked, WarmedUp
+from scan.events import Described, Detected, Event, Matched, Placed, Stacked, WarmedUp
 
-CPU_TASKS = (WarmedUp, Described, Stacked, Detected)  # events of tasks that take a CPU slot
-CpuTask = WarmedUp | Described | Stacked | Detected
+CPU_TASKS = (
+    WarmedUp,
+    Described,
+    Stacked,
+    Matched,
+    Placed,
+    Detected,
+)  # events of tasks that take a CPU slot
+CpuTask = WarmedUp | Described | Stacked | Matched | Placed | Detected
 
 
 def cpu_tasks(events: Iterable[Event]) -> list[CpuTask]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from results.cpu_slots import cpu_tasks, dispatch_waits_ms
 from results.files import write_atomically
 from results.journal import JOURNAL, EventIndex, latest, read_journal
+from results.registration import format_registration, registration
 from scan.errors import StorageError
 from scan.events import (
     FAILED,
@@ -29,6 +30,8 @@ from scan.events import (
     Finished,
     Focused,
     Lost,
+    Matched,
+    Placed,
     Predicted,
     RayStarted,
     Restarted,
@@ -76,6 +79,7 @@ def summarise(events: Sequence[Event]) -> Summary:
         "specimen": _specimen(ever.last(Described)),
         "z_positions": _z_positions(ever.last(Focused)),
         "correction": _correction(ever.last(Focused)),
+        "registration": registration(ever),
         "flicker": _flicker(ever.of(Stacked)),
         "retries": _retries(ever),
         "timing": _timing(last),
@@ -152,6 +156,7 @@ def _flicker(stacked: Sequence[Stacked]) -> dict[str, float]:
 def _retries(ever: EventIndex) -> dict[str, int]:
     steps = [event.step for event in ever.of(Retried)]
     counts = {step: steps.count(step) for step in ("focus", "capture", "stack", "detect")}
+    counts |= {step: steps.count(step) for step in ("match", "place") if step in steps}
     return {**counts, "actor_restarts": len(ever.of(Restarted))}
 
 
@@ -213,17 +218,19 @@ def lower_bound_s(run: EventIndex, cpus: int) -> float:
     """Return the least workflow time that the measured captures and CPU seconds allow.
 
     Cameras: the slowest camera's sweeps and captures back to back, then the stacking and detection
-    of one field. CPUs: all stacking and detection, evenly spread. Whichever is longer.
+    of one field. CPUs: all tasks, evenly spread. Whichever is longer.
     """
     focused = run.last(Focused)
     cameras = Counter(dict(enumerate(focused.sweeping_s if focused else ())))
     for event in run.of(Captured):
         cameras[event.camera] += event.ended_s - event.began_s  # type: ignore[assignment]
     stacking_s = [event.cpu_s for event in run.of(Stacked)]
+    registering_s = [event.cpu_s for event in run.of(Matched)]
+    registering_s += [event.cpu_s for event in run.of(Placed)]
     detecting_s = [event.cpu_s for event in run.of(Detected)]
     last_field_s = float(np.median(stacking_s or [0]) + np.median(detecting_s or [0]))
     by_cameras_s = max(cameras.values()) + last_field_s
-    by_cpus_s = (sum(stacking_s) + sum(detecting_s)) / cpus
+    by_cpus_s = (sum(stacking_s) + sum(registering_s) + sum(detecting_s)) / cpus
     return float(max(by_cameras_s, by_cpus_s))
 
 
@@ -318,6 +325,7 @@ def format_summary(summary: Summary) -> list[str]:
         *_times(summary),
         *_stress(summary),
         *_faults(summary),
+        *format_registration(summary["registration"]),
         *_dark(summary["specimen"]),
         *_corrected(summary["correction"]),
         *(f"check the counts: {doubt}" for doubt in doubts(summary)),

@@ -245,6 +245,13 @@ def stress(folder: Path) -> None:
     assert summary_of(run)["stress"] == {"burners": os.cpu_count(), "seconds": 0.01}
 
 
+def register(folder: Path) -> None:
+    """The summary says how far fields were moved."""
+    run = scan("--register-fields")
+    found = summary_of(run)["registration"]
+    assert found["matched"] + found["unmatched"] == summary_of(run)["fields"]["planned"]
+
+
 def resume(folder: Path) -> None:
     """A run whose journal ends before the answer is finished, with the same digest and without
     another capture."""
@@ -318,6 +325,7 @@ RUNS: dict[str, Callable[[Path], None]] = {
     "main.py --predictor bioimageio:FOLDER": bioimageio,
     "main.py --predictor my_model:factory": own_python,
     "main.py --stress": stress,
+    "main.py --register-fields": register,
     "main.py --resume runs/2026-11-23T04-12-52Z": resume,
     "main.py --report FOLDER": write_report,
     "main.py --verify DIR": verify,
