@@ -16,7 +16,7 @@ import ray
 from numpy.typing import NDArray
 
 from cluster.workers import prefault_object_store, run_low_priority
-from imaging.correction import correct, correct_samples, learn_correction
+from imaging.correction import correct_samples, learn_correction
 from imaging.detection import DetectionStatistics, measure
 from imaging.focus import crops
 from imaging.intensities import with_channels
@@ -118,18 +118,10 @@ def stack(job: StackJob, frames: Batch) -> tuple[tuple[int, int], float]:
 
 def fuse(job: StackJob, frames: Batch) -> FocusStack:
     """Return the focus stack of a batch."""
-    from imaging.alignment import align
-    from imaging.channels import stack_channels
-    from imaging.stacking import focus_stack
+    from imaging import batches
 
-    correction = read_correction(job.folder, job.correction)
-    if isinstance(frames, tuple):
-        stacks = [correct(each, correction.of_channel(c)) for c, each in enumerate(frames)]
-        reference, shifts = job.channels.reference, job.channels.shifts(job.z_um)
-        stacked = stack_channels(stacks, reference, shifts, align=job.align)
-    else:
-        frames = correct(frames, correction)
-        stacked = focus_stack(align(frames) if job.align else frames)
+    fields = read_correction(job.folder, job.correction)
+    stacked = batches.fuse(frames, fields, job.channels, job.z_um, aligned=job.align)
     burn(job.burn_s)
     return stacked
 

@@ -1,6 +1,5 @@
 """What follows when a step of the scan ends: the next step, or one policy for each failure."""
 
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Self
@@ -15,8 +14,6 @@ from driver.steps import (
     DetectObjects,
     EstimateStatistics,
     Failed,
-    MatchFields,
-    PlaceField,
     PredictScan,
     Reference,
     StackBatch,
@@ -37,8 +34,9 @@ from scan.records import (
     StackRecord,
     WorkRecord,
 )
-from scan.registration import MatchRecord, PlaceRecord
+from scan.registration import MatchFields, MatchRecord, PlaceField, PlaceRecord, Register
 from scan.state import ScanState
+from scan.throttling import Throttling
 
 
 class ScanLoop:
@@ -58,13 +56,13 @@ class ScanLoop:
         }
         self._registration = FieldRegistration(run, pending)
         self._statistics: Any = None
-        self._throttled_since_s: dict[int, float] = {}
+        self._throttling = Throttling(run.journal.write)
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
         self._closing.enter_context(self._run.stop.deferred())
         self._closing.callback(self._pending.cancel_queued_exposures)
-        self._closing.callback(self._end_throttling, ())
+        self._closing.callback(self._throttling.note, ())
         if self._focus.samples is not None:
             self._pending.submit(EstimateStatistics(self._focus.samples))
         elif described := self._run.checkpoint.described:
@@ -107,7 +105,7 @@ class ScanLoop:
         if not self._run.journal.seen(events.Stopping):
             self._run.journal.write(events.Stopping())
             self._pending.cancel_queued_exposures()
-        if not (self.state.in_flight or self._pending.any_of(MatchFields, PlaceField)):
+        if not (self.state.in_flight or self._pending.any_of(Register)):
             raise KeyboardInterrupt
 
     def _note_throttling(self) -> None:
@@ -115,15 +113,7 @@ class ScanLoop:
         idle: set[int] = set()
         if not self.state.has_room:
             idle = {c for c in self._cameras_with_capacity() if self._pending.cameras.idle(c)}
-        self._end_throttling(idle)
-        for camera in idle - self._throttled_since_s.keys():
-            self._throttled_since_s[camera] = now_s()
-
-    def _end_throttling(self, still: Iterable[int]) -> None:
-        for camera in self._throttled_since_s.keys() - set(still):
-            began_s = self._throttled_since_s.pop(camera)
-            event = events.Throttled(camera=camera, began_s=began_s, ended_s=now_s())
-            self._run.journal.write(event)
+        self._throttling.note(idle)
 
     # ------------------------------------------------------------------- stack and detect
 
@@ -220,15 +210,10 @@ class ScanLoop:
                 self._capture_again(capture, "capture", failure.reason)
             case Failed(StackBatch(job), Failure(FailureKind.BATCH_LOST, reason)):
                 self._capture_again(self._capture_of(job.field), "stack", reason)
-            case Failed(
-                MatchFields(job) | PlaceField(job), Failure(FailureKind.BATCH_LOST, reason)
-            ):
-                for field in self._registration.withdraw(job.fields):
-                    self._capture_again(self._capture_of(field), outcome.step.name, reason)
-            case Failed(
-                StackBatch(job) | MatchFields(job) | PlaceField(job),
-                Failure(FailureKind.WORKER_DIED, reason),
-            ):
+            case Failed(Register() as step, Failure(FailureKind.BATCH_LOST, reason)):
+                for field in self._registration.withdraw(step.job.fields):
+                    self._capture_again(self._capture_of(field), step.name, reason)
+            case Failed(StackBatch(job) | Register(job), Failure(FailureKind.WORKER_DIED, reason)):
                 if not self._pending.retry(outcome):
                     self.state.lose_batch(job.field, reason)
                     self._lose(reason, job.field)

@@ -12,7 +12,7 @@ from prediction.scan_predictor import ScanPredictor
 from scan.focusing import FocusJob, FocusPeak
 from scan.plan import Field
 from scan.records import CaptureRecord, DetectionJob, StackJob, SweepRecord
-from scan.registration import MatchJob, PlaceJob
+from scan.registration import MatchFields, PlaceField
 
 Reference = Any  # ray.ObjectRef; tests use plain values
 
@@ -95,24 +95,6 @@ class StackBatch(_OfJob):
 
 
 @dataclass(frozen=True)
-class MatchFields(_OfJob):
-    """Match a field with neighbours; `images` are references, its own first."""
-
-    job: MatchJob
-    images: Sequence[Reference]
-    name = "match"
-
-
-@dataclass(frozen=True)
-class PlaceField(_OfJob):
-    """Write a field at its place; `image` is a reference."""
-
-    job: PlaceJob
-    image: Reference
-    name = "place"
-
-
-@dataclass(frozen=True)
 class DetectObjects(_OfJob):
     """Detect the objects of one field."""
 
@@ -132,9 +114,9 @@ class PredictScan:
 
 
 Exposure = Sweep | Capture  # done by a camera: repeated only if its result is lost
-Registering = MatchFields | PlaceField
 Task = (
-    FindZPositions | EstimateStatistics | StackBatch | Registering | DetectObjects | PredictScan
+    FindZPositions | EstimateStatistics | StackBatch | MatchFields | PlaceField
+    | DetectObjects | PredictScan
 )  # fmt: skip
 Step = StartCamera | WarmUp | Sweep | Capture | Task
 

@@ -1,6 +1,8 @@
-"""The small values that travel with tasks that match and place fields. Images are references."""
+"""The steps that match and place fields, and the small values that travel with their tasks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scan.matches import Match, Placement
 from scan.plan import Field
@@ -53,3 +55,34 @@ class PlaceRecord:
 
     checksums: tuple[int, int]
     work: WorkRecord
+
+
+class Register:
+    """A step of registration: its job, and references of the images that it needs."""
+
+    __match_args__ = ("job",)
+    job: Any
+    name: str
+
+    @property
+    def field(self) -> Field:
+        """The field that was stacked last, or is written."""
+        return self.job.field
+
+
+@dataclass(frozen=True)
+class MatchFields(Register):
+    """Match a field with neighbours; its own image is the first."""
+
+    job: MatchJob
+    images: Sequence[Any]
+    name = "match"
+
+
+@dataclass(frozen=True)
+class PlaceField(Register):
+    """Write a field at its place."""
+
+    job: PlaceJob
+    image: Any
+    name = "place"
