@@ -94,7 +94,10 @@ def place_field(
     prior = 1 / (error_px**2 * (1 + 1.5 / max(count, 1)))
     system = _System(free, fixed, near, prior, usual)
     offsets, agree = system.solve()
-    y, x = offsets[free.index(place)].tolist()
+    own_offset = offsets[free.index(place)]
+    if not count:  # the first field of all: others lie by its fraction of a pixel, so it has none
+        own_offset = np.rint(own_offset)
+    y, x = own_offset.tolist()
     own = sum(place in pair for good, pair in zip(agree, system.pairs, strict=True) if good)
     return Placement((round(y, DECIMALS), round(x, DECIMALS)), own)
 
