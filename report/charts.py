@@ -28,6 +28,8 @@ KINDS = {  # of bars in the timeline, in colours for colour-blind readers
     "capture": Colorblind8[0],
     "hold": Colorblind8[1],
     "stack": Colorblind8[3],
+    "match": Colorblind8[2],
+    "place": Colorblind8[7],
     "detect": Colorblind8[6],
     "describe": Colorblind8[5],
     "warm up": "#bbbbbb",
@@ -141,6 +143,26 @@ class Charts:
         self._samples(plot, "y_um")
         plot.add_layout(_color_bar(heights["transform"]), "right")
         _darken(plot)
+        return plot
+
+    def registration(self) -> Any:
+        """Return where fields lie: arrows from the word of the stage, crosses without a match."""
+        plot = _chart("x, µm", "y, µm", 300, match_aspect=True)
+        plot.y_range.flipped = True
+        plot.quad(
+            **EDGES, source=self["fields"], fill_alpha=0, line_color="#888888", line_alpha=0.5
+        )
+        arrows = plot.segment(
+            x0="x_um", y0="y_um", x1="to_x", y1="to_y", source=self["offsets"], line_width=2,
+            line_color=Colorblind8[0],
+        )  # fmt: skip
+        plot.scatter(x="to_x", y="to_y", source=self["offsets"], size=6, color=Colorblind8[0])
+        crosses = plot.scatter(
+            x="x_um", y="y_um", source=self["by_stage"], marker="x", size=11,
+            line_color="#d55e00", line_width=3,
+        )  # fmt: skip
+        tooltips = [("", "@name"), ("right, down", "@text")]
+        plot.add_tools(HoverTool(renderers=[arrows, crosses], tooltips=tooltips))
         return plot
 
     def profile(self) -> Any:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from report.naming import FAULTS, Fault, field_name, sentence
 from report.trace import spans
 from results.journal import EventIndex
+from results.registration import seams
 from scan.events import (
     Begun,
     Captured,
@@ -16,6 +17,7 @@ from scan.events import (
     Event,
     Focused,
     Lost,
+    Placed,
     RayStarted,
     Retried,
     RunFailed,
@@ -35,6 +37,8 @@ BINS = 30
 FIELD = {"name": "", "state": "planned", "reason": "", "objects": 0}
 BOX = ("left", "right", "top", "bottom")
 SAMPLE = ("name", "x_um", "y_um", "z_um")
+ARROWS = ("x_um", "y_um", "to_x", "to_y", "name", "text")
+ARROW = 0.7  # length of the longest arrow, in fields
 BAR = ("lane", "left", "right", "text", "kind")
 MAX_GAP_S = 1e8  # of a gap between bars: they are joined before
 MIN_MS = 0.01  # shown on a logarithmic scale
@@ -173,6 +177,36 @@ def focus(geometry: Geometry, focused: Focused | None) -> dict[str, Columns]:
         },
         "kept": _table(_some([s for s in samples if not s["reason"]]), (*SAMPLE, "reason")),
         "rejected": _table(_some([s for s in samples if s["reason"]]), (*SAMPLE, "reason")),
+    }
+
+
+def registration(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
+    """Return arrows from where fields should lie to where they do, enlarged so that they are seen;
+    fields without a match, which lie by the word of the stage; errors of seams before and after."""
+    placed = {event.place: event for event in events if isinstance(event, Placed)}
+    longest_px = max((float(np.hypot(*e.offset_px)) for e in placed.values()), default=0.0)
+    narrowest_um = min(
+        float(np.diff(cuts).min()) for cuts in (geometry.rows_um, geometry.columns_um)
+    )
+    enlarged_um = ARROW * narrowest_um / max(longest_px, 1e-9)  # for a pixel
+    rows = []
+    for place, event in placed.items():
+        (x, y), (down, across) = geometry.center(place), event.offset_px
+        text = f"{across:+.1f}, {down:+.1f} px, {event.agreeing} matches"
+        ends = {
+            "x_um": x,
+            "y_um": y,
+            "to_x": x + across * enlarged_um,
+            "to_y": y + down * enlarged_um,
+        }
+        rows.append(ends | {"name": field_name(place), "text": text, "matched": event.agreeing > 0})
+    sure, others = ([row for row in rows if row["matched"] == sign] for sign in (True, False))
+    found = seams(EventIndex(events)).values()
+    return {
+        "offsets": _table(_some(sure), ARROWS),
+        "by_stage": _table(_some(others), ARROWS),
+        "seam_before": histogram([before for before, _ in found]),
+        "seam_after": histogram([after for _, after in found]),
     }
 
 

@@ -34,7 +34,17 @@ from results.summary import (
 )
 from results.table import read_part, read_table, read_texts
 from scan.errors import InputError
-from scan.events import Begun, Detected, Event, Finished, Focused, Predicted, RayStarted, Stacked
+from scan.events import (
+    Begun,
+    Detected,
+    Event,
+    Finished,
+    Focused,
+    Placed,
+    Predicted,
+    RayStarted,
+    Stacked,
+)
 
 REPORT = "report.html"
 MAX_NAMED = 100  # lost fields, faults
@@ -66,6 +76,10 @@ HISTOGRAMS = {  # labels of their axes, scale if not linear
     "per_field": ("objects in a field", "fields"),
     "dispatch": ("ms from batch and free CPU slot to stacking", "batches", "log"),
     "slip": ("ms that an exposure began late", "exposures", "log"),
+}
+SEAMS = {
+    "seam_before": ("px that two fields lie wrong", "seams"),
+    "seam_after": ("px that two fields lie wrong", "seams"),
 }
 MEASURED = {
     "label": "label",
@@ -189,6 +203,7 @@ class Report:
             "classes": classes.marks(rows, self._classes()),
             **columns.fields(geometry, self._events),
             **columns.focus(geometry, self._last(Focused)),
+            **columns.registration(geometry, self._events),
             **columns.timeline(last, KINDS),
             "pictures": self._pictures(geometry),
         }
@@ -303,6 +318,9 @@ class Report:
             found |= {"mosaic": charts.mosaic(geometry, self.depth_ends_um())}
         if focused and focused.surface != "none":
             found |= {"surface": charts.surface(), "profile": charts.profile()}
+        if self._last(Placed):
+            found |= {"registration": charts.registration()}
+            found |= {name: charts.histogram(name, *SEAMS[name]) for name in SEAMS}
         return found
 
     def fragments(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ from scan.events import (
     Event,
     Focused,
     Lost,
+    Placed,
     RayStarted,
     Restarted,
     Retried,
@@ -28,6 +29,7 @@ from scan.events import (
     Throttled,
     Warned,
 )
+from scan.layout import make_plan
 from tests.scan.samples import sample
 
 BEGUN = sample(
@@ -360,3 +362,21 @@ def test_an_object_can_be_pointed_at() -> None:
 
     assert found["radius_um"] == [6.0]
     assert found["z_um"] == [0.0]
+
+
+def test_arrows_show_where_fields_lie() -> None:
+    """The longest arrow is as long as most of a field; fields without a match are apart."""
+    plan = make_plan((3, 3), (128, 128), 32, 0.5, steered=True)
+    begun = Begun.of(plan, process_began_s=0.0, versions={}, identity={})
+    work = {"began_s": 1.0, "ended_s": 2.0, "cpu_s": 0.1}
+    first, second = (
+        Placed.of(field, 0, offset_px=(0.0, across), written_px=(0, 0), agreeing=agreeing, **work)
+        for field, across, agreeing in zip(plan.fields[:2], (4.0, -2.0), (2, 0), strict=True)
+    )
+    found = columns.registration(columns.Geometry(begun), [begun, first, second])
+    (length_um,) = np.subtract(found["offsets"]["to_x"], found["offsets"]["x_um"])
+    (shorter_um,) = np.subtract(found["by_stage"]["to_x"], found["by_stage"]["x_um"])
+
+    assert length_um == pytest.approx(-2 * shorter_um)
+    assert 0.5 < length_um / (96 * 0.5) <= 1
+    assert found["offsets"]["text"] == ["+4.0, +0.0 px, 2 matches"]
