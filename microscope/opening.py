@@ -334,10 +334,18 @@ def _prepare_replay(settings: Settings) -> Setup:
     )
     frame_shape, pixel_um = recording.frame_shape, recording.pixel_size_um
     if layout.origins:
-        plan = make_placed_plan(layout.origins, frame_shape, pixel_um)
+        plan = make_placed_plan(
+            layout.origins, frame_shape, pixel_um, registered=settings.register_fields
+        )
     else:
         plan = make_plan(
-            counts, frame_shape, overlap_px, pixel_um, steered=False, absent=layout.absent
+            counts,
+            frame_shape,
+            overlap_px,
+            pixel_um,
+            steered=False,
+            absent=layout.absent,
+            registered=settings.register_fields,
         )
     numbers = [number for row in layout.rows for number in row if number is not None]
     plan = replace(plan, cameras=min(settings.cameras or MAX_READERS, len(counts)))

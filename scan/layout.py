@@ -68,6 +68,19 @@ def recorded_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
     return _cut(origins, frame_px, step, _chunk_of_recorded(step))
 
 
+def registered_axis(count: int, frame_px: int, overlap_px: int) -> Axis:
+    """Return an axis of recorded fields that are to be registered: cut in the middle of overlaps.
+
+    Half an overlap is left out at either end, so that a shifted field covers its core.
+    """
+    if count == 1:
+        return _single_field(frame_px)
+    step = frame_px - overlap_px
+    origins = tuple(index * step - overlap_px // 2 for index in range(count))
+    cuts = tuple(index * step for index in range(count + 1))
+    return Axis(origins, cuts, _chunk_of_recorded(step))
+
+
 def _single_field(frame_px: int) -> Axis:
     return Axis((0,), (0, frame_px), MAX_CHUNK_PX // 2)
 
@@ -82,17 +95,27 @@ def _cut(origins: tuple[int, ...], frame_px: int, step: int, chunk: int) -> Axis
     return Axis(origins, (0, *inner, origins[-1] + frame_px), chunk)
 
 
-def placed_axis(origins: Sequence[Sequence[int]], frame_px: int) -> Axis:
+def _inset(origins: Sequence[Sequence[int]], frame_px: int) -> int:
+    """Return half of the least overlap of neighbouring rows of fields, or columns."""
+    overlaps = [min(before) + frame_px - max(row) for before, row in pairwise(origins)]
+    return max(min(overlaps, default=0), 0) // 2
+
+
+def placed_axis(origins: Sequence[Sequence[int]], frame_px: int, inset: int = 0) -> Axis:
     """Return an axis of fields at any places: `origins` are those of each row, or column.
 
     Cuts are multiples of a chunk where neighbours overlap. The mosaic begins where all fields of
     the first row have begun, and ends before any of the last ends. UserMistake if neighbours do not
     overlap, or if overlaps are too small for chunks of a useful size.
+
+    With an inset the mosaic is so much smaller at either end, and cuts keep half of it to both
+    sides, so that a shifted field covers its core.
     """
-    first = max(origins[0])
+    first = max(origins[0]) + inset
     moved = [[origin - first for origin in row] for row in origins]
-    windows = [(max(row), min(before) + frame_px) for before, row in pairwise(moved)]
-    end = min(moved[-1]) + frame_px
+    margin, ends = inset // 2, [min(row) + frame_px for row in moved]
+    windows = [(max(row) + margin, end - margin) for end, row in zip(ends, moved[1:], strict=False)]
+    end = ends[-1] - inset
     chunk = _largest_chunk(windows, end) if windows else MAX_CHUNK_PX // 2
     if not chunk:
         expected = f"neighbouring fields that overlap by at least {MIN_PLACED_CHUNK_PX} pixels"
@@ -132,6 +155,8 @@ def make_placed_plan(
     origins: Sequence[Sequence[tuple[int, int] | None]],
     frame_shape: tuple[int, int],
     pixel_size_um: float,
+    *,
+    registered: bool = False,
 ) -> ScanPlan:
     """Make the plan of recorded fields whose places are known.
 
@@ -144,11 +169,15 @@ def make_placed_plan(
         Rows and columns of a frame.
     pixel_size_um : float
         Edge of a pixel on the specimen.
+    registered : bool
+        Whether fields will be moved by their overlaps.
     """
     rows = [[origin[0] for origin in stripe if origin] for stripe in origins]
     columns = [[origin[1] for origin in column if origin] for column in zip_longest(*origins)]
-    down, across = placed_axis(rows, frame_shape[0]), placed_axis(columns, frame_shape[1])
-    top, left = max(rows[0]), max(columns[0])
+    axes = tuple(zip((rows, columns), frame_shape, strict=True))
+    insets = [_inset(*axis) if registered else 0 for axis in axes]
+    down, across = (placed_axis(*axis, inset) for axis, inset in zip(axes, insets, strict=True))
+    top, left = max(rows[0]) + insets[0], max(columns[0]) + insets[1]
     stripes = tuple(
         tuple(
             _field_at(
@@ -177,6 +206,7 @@ def make_plan(
     steered: bool,
     cameras: int | None = None,
     absent: Collection[Place] = (),
+    registered: bool = False,
 ) -> ScanPlan:
     """Make the plan of a scan.
 
@@ -196,8 +226,10 @@ def make_plan(
         Number of cameras; by default one for each stripe.
     absent : collection of (int, int)
         Places, by stripe and column, that have no field.
+    registered : bool
+        Whether recorded fields will be moved by their overlaps.
     """
-    axis = steered_axis if steered else recorded_axis
+    axis = steered_axis if steered else registered_axis if registered else recorded_axis
     down = axis(len(counts), frame_shape[0], overlap_px)
     across = axis(max(counts), frame_shape[1], overlap_px)
     stripes = tuple(

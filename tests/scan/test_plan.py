@@ -169,3 +169,23 @@ def test_recorded_overlap_beyond_half_is_refused() -> None:
     """An overlap that no recording has is a mistake, not a crash."""
     with pytest.raises(UserMistake, match="at most half of the recorded field"):
         make_plan((2,), (100, 100), 60, 1.0, steered=False)
+
+
+REGISTERED = {
+    "as they follow each other": make_plan(
+        (3, 3, 3), (256, 256), 32, 0.5, steered=False, registered=True
+    ),
+    "where the stage was": make_placed_plan(
+        [[(s * 224, f * 224) for f in range(3)] for s in range(3)], (256, 256), 0.5, registered=True
+    ),
+}
+
+
+@pytest.mark.parametrize("plan", REGISTERED.values(), ids=list(REGISTERED))
+def test_recorded_fields_may_move_if_they_are_registered(plan: ScanPlan) -> None:
+    """Every frame shows half of its overlap beyond its core on all sides, so it may be shifted."""
+    for field in plan.fields:
+        for core, origin in zip((field.rows, field.columns), field.origin_px, strict=True):
+            assert core[0] - origin == 16
+            assert origin + 256 - core[1] == 16
+    assert plan.mosaic_shape == (3 * 224, 3 * 224)
