@@ -13,10 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import tifffile
 import zarr
 
 import main
 import tasks
+from benchmarks.tile_scenes import (
+    BORDER_PX,
+    GAIN,
+    READ_NOISE,
+    Stage,
+    cut_tiles,
+    slide,
+    slide_shape,
+)
 from config import read_toml, validate
 from imaging.registration import core_at
 from imaging.stacking import focus_stack
@@ -180,3 +190,31 @@ def test_fields_that_do_not_overlap_are_refused(
     assert len(said) == 1
     assert "register_fields: expected fields that overlap by 16 pixels or more, got 0" in said[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_recording_is_true_to_the_slide(local_ray: None, tmp_path: Path) -> None:
+    """Recorded fields that lie off by 3 px are joined as in the slide: what remains is noise."""
+    light = slide("dense", 3, slide_shape((2, 3), 256, 48))
+    tiles = cut_tiles(light, (2, 3), Stage(3.0, whole=True), field_px=256, overlap_px=48, seed=1)
+    (tmp_path / "fields").mkdir()
+    for s, f in np.ndindex(2, 3):
+        tifffile.imwrite(tmp_path / "fields" / f"r{s}_c{f}.tif", tiles.images[s, f])
+    values = {
+        "microscope": "replay", "replay_path": str(tmp_path / "fields"), "overlap_px": 48,
+        "pixel_size_um": 0.5, "z_step_um": 1.0, "name_pattern": "r{row}_c{column}",
+        "register_fields": True,
+    }  # fmt: skip
+    file = tmp_path / "scan.toml"
+    file.write_text(validate(values).to_toml())
+
+    assert main.main(["--plain", "--config", str(file), "--out", str(tmp_path / "run")]) == 0
+    mosaic = zarr.open_group(tmp_path / "run" / "stacked.ome.zarr", mode="r")["0"][:].astype(float)
+    rows, columns = mosaic.shape
+    errors = [
+        np.square(mosaic - tiles.slide[y : y + rows, x : x + columns]).mean()
+        for y in range(BORDER_PX + 16, BORDER_PX + 33)
+        for x in range(BORDER_PX + 16, BORDER_PX + 33)
+    ]
+    noise = np.mean(GAIN**2 * (light + READ_NOISE**2))
+
+    assert min(errors) < 1.2 * noise
