@@ -24,6 +24,7 @@ from microscope.replay import Recording, ReplayMicroscope
 from microscope.simulated import Z_LIMIT_UM, SimulatedMicroscope
 from microscope.specimen import Specimen
 from microscope.stage_errors import StageErrors, stage_errors
+from microscope.stage_layout import Layout
 from microscope.stains import stained
 from scan.channels import ONE_CHANNEL, Channels, channels_of
 from scan.correction import NO_FIELDS, Correction
@@ -332,21 +333,7 @@ def _prepare_replay(settings: Settings) -> Setup:
             "channels": _with_recorded(settings.channels, channels),
         }
     )
-    frame_shape, pixel_um = recording.frame_shape, recording.pixel_size_um
-    if layout.origins:
-        plan = make_placed_plan(
-            layout.origins, frame_shape, pixel_um, registered=settings.register_fields
-        )
-    else:
-        plan = make_plan(
-            counts,
-            frame_shape,
-            overlap_px,
-            pixel_um,
-            steered=False,
-            absent=layout.absent,
-            registered=settings.register_fields,
-        )
+    plan = _recorded_plan(recording, layout, resolved)
     numbers = [number for row in layout.rows for number in row if number is not None]
     plan = replace(plan, cameras=min(settings.cameras or MAX_READERS, len(counts)))
     fields = tuple(recording.fields[number] for number in numbers)
@@ -380,6 +367,23 @@ def _with_recorded(
         )
         for k, each in enumerate(channels.each)
     )  # fmt: skip
+
+
+def _recorded_plan(recording: Recording, layout: Layout, settings: Settings) -> ScanPlan:
+    """Return the plan of recorded fields: where the stage was, or as they follow each other."""
+    frame_shape, pixel_um = recording.frame_shape, recording.pixel_size_um
+    registered = settings.register_fields
+    if layout.origins:
+        return make_placed_plan(layout.origins, frame_shape, pixel_um, registered=registered)
+    return make_plan(
+        tuple(len(row) for row in layout.rows),
+        frame_shape,
+        settings.overlap_px or 0,
+        pixel_um,
+        steered=False,
+        absent=layout.absent,
+        registered=registered,
+    )
 
 
 def _choose_planes(recording: Recording, planes: int | None) -> tuple[float, ...]:

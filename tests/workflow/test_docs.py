@@ -28,8 +28,10 @@ import numpy as np
 import psutil
 import pytest
 
+import imaging
 import main
 import report.live
+import tasks
 from config import VERSION
 from results.store import DEPTH, STACKED, create_mosaics, read_region
 from scan import events
@@ -421,17 +423,18 @@ def test_own_stacking_takes_the_place_of_ours(
     monkeypatch.syspath_prepend(tmp_path)
     page = TEXTS["docs/focus-stacking.md"]
     old, new = re.findall(r"`(from \w[\w.]* import focus_stack)`", page)
-    source = (ROOT / "tasks.py").read_text()
+    source = (ROOT / "imaging" / "batches.py").read_text()
     assert source.count(old) == 1
     assert (ROOT / "prediction" / "warm_up.py").read_text().count(old) == 1
-    changed = ModuleType("tasks")
-    exec(compile(source.replace(old, new), "tasks.py", "exec"), vars(changed))
+    changed = ModuleType("imaging.batches")
+    exec(compile(source.replace(old, new), "batches.py", "exec"), vars(changed))
+    monkeypatch.setattr(imaging, "batches", changed, raising=False)
 
     plan = make_plan((1,), (64, 64), 0, 1.0, steered=True)
     frames = np.random.default_rng(1).integers(0, 4000, (5, 64, 64)).astype(np.uint16)
     create_mosaics(tmp_path, plan, frames.dtype)
     heights_um = tuple(map(float, range(5)))
-    changed.stack_batch._function(
+    tasks.stack_batch._function(
         StackJob(str(tmp_path), plan.fields[0], heights_um, align=False), frames
     )
 
