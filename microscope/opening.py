@@ -334,6 +334,9 @@ def _prepare_replay(settings: Settings) -> Setup:
         }
     )
     plan = _recorded_plan(recording, layout, resolved)
+    if layout.origin_um:
+        origin_um = _moved_origin(layout.origin_um, plan, recording, layout, resolved)
+        resolved = resolved.model_copy(update={"origin_um": origin_um})
     numbers = [number for row in layout.rows for number in row if number is not None]
     plan = replace(plan, cameras=min(settings.cameras or MAX_READERS, len(counts)))
     fields = tuple(recording.fields[number] for number in numbers)
@@ -367,6 +370,25 @@ def _with_recorded(
         )
         for k, each in enumerate(channels.each)
     )  # fmt: skip
+
+
+def _moved_origin(
+    origin_um: tuple[float, float],
+    plan: ScanPlan,
+    recording: Recording,
+    layout: Layout,
+    settings: Settings,
+) -> tuple[float, float]:
+    """Return where the stage was for the mosaic's first pixel: registered ones begin later."""
+    if not settings.register_fields:
+        return origin_um
+    usual = settings.model_copy(update={"register_fields": False})
+    before = _recorded_plan(recording, layout, usual).fields[0].origin_px
+    after, size_um = plan.fields[0].origin_px, recording.pixel_size_um
+    return (
+        origin_um[0] + (before[1] - after[1]) * size_um,
+        origin_um[1] + (before[0] - after[0]) * size_um,
+    )
 
 
 def _recorded_plan(recording: Recording, layout: Layout, settings: Settings) -> ScanPlan:

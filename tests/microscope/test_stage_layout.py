@@ -282,6 +282,23 @@ def test_a_recorded_snake_is_the_slide(tmp_path: Path) -> None:
         np.testing.assert_array_equal(frame[field.core_in_frame()], core)
 
 
+def test_a_registered_recording_begins_where_its_origin_says(tmp_path: Path) -> None:
+    """Its mosaic begins later, as fields may move either way; every core shows the slide there."""
+    snake(tmp_path)
+
+    setup = opened(tmp_path, register_fields=True)
+    microscope = open_microscope(setup)
+    x_um, y_um = setup.settings.origin_um
+    left, top = round(x_um / PIXEL_UM + 63.5), round(y_um / PIXEL_UM + 63.5)
+
+    assert min(left, top) > 0
+    for field in setup.plan.fields:
+        frame = microscope.stack(field.x_um, field.y_um, [0.0]).frames[0]
+        (above, below), (before, after) = field.rows, field.columns
+        core = SLIDE[above + top : below + top, before + left : after + left]
+        np.testing.assert_array_equal(frame[field.core_in_frame()], core)
+
+
 def test_the_layout_may_be_set(tmp_path: Path) -> None:
     """The order of files then decides; that positions are ignored is told."""
     snake(tmp_path)
