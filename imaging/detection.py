@@ -165,25 +165,42 @@ def _estimate(samples: Sequence[np.ndarray], diameter_px: float | None) -> Detec
         statistics = replace(statistics, contrast=contrast, diameter_px=diameter_px or diameter)
     if not contrast:
         return statistics
-    sizes = _sizes(samples, replace(first, contrast=contrast))
-    if diameter_px is None and sizes.alike and not USUAL[0] < sizes.typical / diameter < USUAL[1]:
+    statistics = _with_sizes(samples, statistics, first, diameter_px)
+    return replace(statistics, contrast=_found(samples, statistics)[0])
+
+
+def _with_sizes(
+    samples: Sequence[np.ndarray],
+    statistics: DetectionStatistics,
+    first: DetectionStatistics,
+    diameter_px: float | None,
+) -> DetectionStatistics:
+    """Add how sizes differ; correct a diameter that was not given and is unlikely."""
+    sizes = _sizes(samples, replace(first, contrast=statistics.contrast))
+    ratio = sizes.typical / statistics.diameter_px
+    if diameter_px is None and sizes.alike and not USUAL[0] < ratio < USUAL[1]:
         statistics = replace(statistics, diameter_px=sizes.typical)
     mixed = sizes.large > MIXED * statistics.diameter_px
-    statistics = replace(
+    return replace(
         statistics,
         large_px=sizes.large if mixed else 0.0,
         long_px=sizes.long if sizes.alike == "width" else 0.0,
         alike="width" if mixed and sizes.alike else sizes.alike,
     )
-    return replace(statistics, contrast=_found(samples, statistics)[0])
+
+
+def _objects(image: np.ndarray, statistics: DetectionStatistics) -> tuple[np.ndarray, Labels]:
+    """Return levels and the labels of objects on the working grid."""
+    levels, labels, used = _work(image, statistics, (0, 0))
+    least = _least_area(statistics)
+    return levels, number_objects(labels, used, least, 1, (0, 0), labels.shape)
 
 
 def _found(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> tuple[float, float]:
     """Return contrast and diameter of the objects detected; contrast 0 if there are none."""
     lights, areas = [], []
     for image in images:
-        levels, labels, used = _work(image, statistics, (0, 0))
-        labels = number_objects(labels, used, _least_area(statistics), 1, (0, 0), labels.shape)
+        levels, labels = _objects(image, statistics)
         lights.append(brightness_of(labels, levels, (0, 0), CUT_QUANTILE)[1:])
         areas.append(np.bincount(labels.ravel())[1:])
     light, area = np.concatenate(lights), np.concatenate(areas)
