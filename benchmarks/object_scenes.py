@@ -18,6 +18,7 @@ Scene = tuple[NDArray[np.uint16], NDArray[np.int32]]  # image, labels
 Stack = tuple[NDArray[np.uint16], NDArray[np.int32]]  # (z, y, x), labels
 Points = NDArray[np.float64]
 LIGHT, GROUND, READ_NOISE = 3000.0, 150.0, 6.0
+BRIGHTEST = 20.0  # light of the brightest objects, where lights differ: all that 16 bits hold
 TEXTURE, GRAIN_PX = 0.25, 1.2  # deviation and size of the texture of textured objects
 
 HEXAGON = [(np.sin(a), np.cos(a)) for a in np.arange(6) * np.pi / 3]
@@ -153,6 +154,19 @@ def sizes(seed: int, ratio: float, small: float = 12.0, *, textured: bool) -> Sc
                 canvas.disc((row, column), diameter)
                 number -= 1
     return canvas.photograph(0.9, textured=textured)
+
+
+def unequal_lights(seed: int, ratio: float, bright: float, side: int = 400) -> Scene:
+    """Isolated discs of 14 to 24 px; a share `bright` of them is `ratio` times as bright."""
+    rng = np.random.default_rng(seed)
+    canvases = [Canvas(rng, side) for _ in range(2)]
+    for k, place in enumerate(cells(rng, side, 40.0)):
+        brighter = int((k + 1) * bright) > int(k * bright)
+        canvases[brighter].disc(place, rng.uniform(14, 24))
+    dim, brighter = canvases
+    dim.light = BRIGHTEST * (dim.light / ratio + brighter.light)
+    dim.labels += np.where(brighter.labels, brighter.labels + dim.labels.max(), 0).astype(np.int32)
+    return dim.photograph(1.0)
 
 
 def dark_discs(seed: int, diameter: float, side: int = 448) -> Scene:

@@ -86,6 +86,12 @@ CONFLUENT = 0.5  # of the samples that is covered
 TEXTURED = 0.925  # median solidity of objects that are not alike
 SATURATED = 0.02  # of the pixels of objects
 
+# Objects below the threshold that are clear all the same. In none of 120 images of nuclei are eight
+# or more of them more than 0.4 of what is seen there.
+CLEAR_SOLIDITY, CLEAR_SIZE = 0.9, 0.5  # at least; the latter in typical diameters
+CLEAR_SHARE = 0.7  # of what is seen below the threshold: where fewer are clear it is haze, texture
+DIM_SHARE = 0.2  # of the number of objects detected: fewer are debris
+
 AUTO = "auto"  # polarity: decided by the samples
 
 RIM_WIDTH = 0.25  # in diameters: the rim with which an object is compared for its score
@@ -166,7 +172,14 @@ def _estimate(samples: Sequence[np.ndarray], diameter_px: float | None) -> Detec
     if not contrast:
         return statistics
     statistics = _with_sizes(samples, statistics, first, diameter_px)
-    return replace(statistics, contrast=_found(samples, statistics)[0])
+    statistics = replace(statistics, contrast=_found(samples, statistics)[0])
+    dim = _dim_objects(samples, statistics)
+    if dim.number > dim.detected:  # then they are the typical ones, not the few that are brighter
+        diameter = diameter_px or dim.diameter_px
+        statistics = replace(statistics, contrast=dim.contrast, diameter_px=diameter)
+        statistics = _with_sizes(samples, statistics, first, diameter_px)
+        dim = _dim_objects(samples, statistics)
+    return replace(statistics, findings=("uneven",) if dim.number else ())
 
 
 def _with_sizes(
@@ -187,6 +200,49 @@ def _with_sizes(
         long_px=sizes.long if sizes.alike == "width" else 0.0,
         alike="width" if mixed and sizes.alike else sizes.alike,
     )
+
+
+class Dim(NamedTuple):
+    """Number of clear objects that are too dim, of detected ones; contrast and diameter of dim."""
+
+    number: int
+    detected: int
+    contrast: float
+    diameter_px: float
+
+
+def _dim_objects(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> Dim:
+    """Look for clear objects below the threshold, where only the noise sets a lower one.
+
+    They are clear if they are solid and not small, and if most of what is seen there is.
+    """
+    low = replace(statistics, contrast=0.0)
+    seen = [_below_threshold(image, statistics, low) for image in images]
+    detected, (light, area, solidity) = sum(n for n, _ in seen), np.hstack([d for _, d in seen])
+    size = statistics.bin_factor * np.sqrt(area * 4 / np.pi)
+    clear = (solidity > CLEAR_SOLIDITY) & (size > CLEAR_SIZE * statistics.diameter_px)
+    number = int(clear.sum())
+    if number < max(FEW, CLEAR_SHARE * clear.size, DIM_SHARE * detected):
+        return Dim(0, detected, 0.0, statistics.diameter_px)
+    grey = typical_light(light[clear], area[clear])[0] * low.threshold / LEVELS_PER_THRESHOLD
+    return Dim(number, detected, grey, float(np.median(size[clear])))
+
+
+def _below_threshold(
+    image: np.ndarray, statistics: DetectionStatistics, low: DetectionStatistics
+) -> tuple[int, np.ndarray]:
+    """Return the number of objects detected; light, area and solidity of those only `low` finds.
+
+    What is within a radius of one that is detected is not counted: it may be its haze.
+    """
+    (_, bright), (levels, labels) = (_objects(image, each) for each in (statistics, low))
+    near = cv2.dilate((bright > 0).astype(np.uint8), _disc(rules_of(statistics).radius))
+    far = np.ones(int(labels.max()) + 1, bool)
+    far[labels[near > 0]] = False
+    shapes = measure_shapes(labels, boxes_of(labels, int(labels.max())))
+    area, solidity = (shapes[:, SHAPES.index(name)] for name in ("area", "solidity"))
+    light = brightness_of(labels, levels, (0, 0), CUT_QUANTILE)[1:]
+    return int(bright.max()), np.stack([light, area, solidity])[:, far[1:]]
 
 
 def _objects(image: np.ndarray, statistics: DetectionStatistics) -> tuple[np.ndarray, Labels]:
@@ -223,7 +279,7 @@ def _findings(
     levels = np.concatenate([s[found > 0] for found, s in zip(labels, samples, strict=True)])
     ragged = solidity.size > 0 and float(np.median(solidity)) < TEXTURED
     covered = levels.size / sum(sample.size for sample in samples)
-    doubts = {
+    doubts = dict.fromkeys(statistics.findings, True) | {
         UNCLEAR: polarity == UNCLEAR,
         "few": solidity.size < FEW,
         "confluent": covered > CONFLUENT,

@@ -6,6 +6,8 @@ FINDINGS = {
     "textured": "most objects have ragged outlines, like patches of a texture",
     "polarity": "whether objects are brighter or darker than the ground is unclear; set it",
     "saturated": "more than 2 % of the pixels of objects are saturated",
+    "uneven": "objects of very different brightness: those with less than a fifth of the typical"
+    " light are not counted",
 }
 
 

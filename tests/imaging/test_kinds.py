@@ -30,6 +30,9 @@ KINDS: dict[str, Callable[[], scenes.Scene]] = {
     "sizes of 1:2": lambda: scenes.sizes(7, 2, 10, textured=False),
     "sizes of 1:4": lambda: scenes.sizes(7, 4, 10, textured=False),
     "sizes of 1:6": lambda: scenes.sizes(7, 6, 10, textured=False),
+    "a tenth 60 times as bright": lambda: scenes.unequal_lights(7, 60, 0.1),
+    "a third 60 times as bright": lambda: scenes.unequal_lights(7, 60, 0.34),
+    "a tenth 10 times as bright": lambda: scenes.unequal_lights(7, 10, 0.1),
     "rings": lambda: scenes.rings(7, 34, 4, 300),
     "thick rings": lambda: scenes.rings(7, 40, 10, 300),
 }
@@ -79,7 +82,7 @@ def objects_in(
 @pytest.mark.parametrize(
     "kind",
     ["rods of 1:6", "textured rods of 1:5", "flat rosettes", "rimmed triangles", "sizes of 1:4",
-     "rings"],
+     "rings", "a tenth 60 times as bright"],
 )  # fmt: skip
 def test_field_borders_leave_no_trace_on_any_kind(kind: str) -> None:
     """Fields with a halo give the objects of the mosaic in one piece, each once, to the bit."""
@@ -148,6 +151,7 @@ DOUBTFUL: dict[str, Callable[[], np.ndarray]] = {
     "textured": lambda: patches(dark=False),
     "polarity": lambda: patches(dark=True),
     "confluent": cells_side_by_side,
+    "uneven": lambda: scenes.unequal_lights(7, 60, 0.7)[0],
     "saturated": lambda: np.minimum(scenes.clumps(7, "pair", "ball", 20, 300)[0], 2047),
 }
 
@@ -162,6 +166,35 @@ def test_samples_that_are_no_separate_objects_are_told(code: str) -> None:
 def test_separate_objects_raise_no_doubt(kind: str) -> None:
     """Scenes that are counted right carry no code, but for too few objects."""
     assert set(estimate_statistics([KINDS[kind]()[0]]).findings) <= {"few"}
+
+
+@pytest.mark.parametrize("code", sorted(set(DOUBTFUL) - {"uneven"}))
+def test_no_other_doubt_looks_like_dim_objects(code: str) -> None:
+    """Textures, clumps, objects side by side or of both signs are not taken for dim objects."""
+    assert "uneven" not in estimate_statistics([DOUBTFUL[code]()], polarity="auto").findings
+
+
+@pytest.mark.parametrize("polarity", ["bright", "dark"])
+def test_most_objects_decide_what_is_typical(polarity: str) -> None:
+    """A few that differ much more from the ground do not hide the others, of either polarity."""
+    image, truth = scenes.unequal_lights(8, 60, 0.1)
+    seen = image if polarity == "bright" else 65535 - image
+
+    statistics = estimate_statistics([seen])
+
+    assert statistics.polarity == polarity
+    assert matched(truth, detect(seen, statistics)) == len(np.unique(truth)) - 1
+
+
+def test_a_few_dim_things_are_debris() -> None:
+    """Fewer dim objects than a fifth of the others are neither counted nor told."""
+    image, truth = scenes.unequal_lights(7, 60, 0.9)
+
+    statistics = estimate_statistics([image])
+
+    bright = np.unique(truth[image > image.max() / 2]).size
+    assert statistics.findings == ()
+    assert detect(image, statistics).max() == bright < len(np.unique(truth)) - 1
 
 
 def test_every_doubt_has_a_text() -> None:
