@@ -172,12 +172,13 @@ def log_shown() -> Iterator[None]:
     """Print the log messages of this program, not those of its libraries, on standard output."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_OneLine())
-    loggers = [logging.getLogger(name) for name in SHOWN_LOGS]
-    for logger in loggers:
+    levels = {logger: logger.level for logger in map(logging.getLogger, SHOWN_LOGS)}
+    for logger in levels:
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
     try:
         yield
     finally:
-        for logger in loggers:
+        for logger, level in levels.items():
             logger.removeHandler(handler)
+            logger.setLevel(level)

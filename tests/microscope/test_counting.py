@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from microscope.counting import counted
+from report.progress import log_shown
 
 
 def test_many_files_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -26,17 +27,26 @@ def test_few_files_are_not_told(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_terminal_has_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a terminal a bar shows how far reading is; to a program without a log nothing is shown."""
+    """On a terminal a bar shows how far reading is."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    logging.getLogger("microscope.counting").setLevel(logging.INFO)
-    try:
+
+    with log_shown():
         list(counted(range(5), "reading files", 5, many=5))
-        shown = capsys.readouterr().out
-    finally:
-        logging.getLogger("microscope.counting").setLevel(logging.NOTSET)
+
+    shown = capsys.readouterr().out
+    assert "reading files" in shown
+    assert "100%" in shown
+
+
+def test_a_program_without_a_log_is_shown_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the scan is a function of another program there is no bar, also not after a scan that
+    was shown."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with log_shown():
+        pass
 
     list(counted(range(5), "reading files", 5, many=5))
 
-    assert "reading files" in shown
-    assert "100%" in shown
     assert not capsys.readouterr().out
