@@ -18,7 +18,7 @@ from imaging.focus import center_slice, sharpness
 from microscope import ZStack
 from microscope.frame_checks import require_valid_frames
 from microscope.opening import Setup, open_microscope, survey
-from microscope.recorded_pixels import checksum_of
+from scan.checksums import crc_of_arrays
 from scan.clock import now_s
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
@@ -55,7 +55,7 @@ class CaptureActor:
                 for began, due in zip(stack.began_s, stack.due_s, strict=True)
             ),
             process=os.getpid(),
-            checksum=checksum_of(batch) if self._setup.recording else None,
+            checksum=crc_of_arrays(batch) if self._setup.recording else None,
         )
         return record, batch if len(batch) > 1 else batch[0]
 

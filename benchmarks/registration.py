@@ -29,8 +29,8 @@ from benchmarks.tile_scenes import Stage, Tiles, cut_tiles, slide, slide_shape
 from imaging import matching, placement
 from imaging.registration import core_at, match_overlap, whole_offset
 from scan.layout import make_plan
-from scan.matches import Match, Offset, Pair, Place, Placement
-from scan.plan import ScanPlan
+from scan.matches import Match, Offset, Pair, Placement
+from scan.plan import Place, ScanPlan
 
 Matches = dict[Pair, Match | None]
 Offsets = Mapping[Place, Offset]

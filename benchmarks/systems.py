@@ -124,7 +124,7 @@ def instead_of_autofocus(timeline: Timeline, run: Any, pending: Any) -> Any:
     while pending._pending:
         list(pending.wait())
     planes = run.setup.planes
-    return Focus({(f.stripe, f.field): (0.0,) * planes for f in plan.fields}, None)
+    return Focus({f.place: (0.0,) * planes for f in plan.fields}, None)
 
 
 def stacking_loop() -> Any:

@@ -191,7 +191,7 @@ class ScanLoop:
 
     def predict(self) -> AnswerRecord:
         """Make the answer of the whole scan from what was written for its fields."""
-        written = {(field.stripe, field.field): sums for field, sums in self._written.items()}
+        written = {field.place: sums for field, sums in self._written.items()}
         outcome = self._pending.run(
             PredictScan(written, ScanPredictor(self._settings.scan_predictor))
         )

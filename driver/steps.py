@@ -11,7 +11,7 @@ from cluster.failures import Failure
 from prediction.scan_predictor import ScanPredictor
 from scan.focusing import FocusJob, FocusPeak
 from scan.plan import Field
-from scan.records import CaptureRecord, DetectionJob, StackJob, SweepRecord
+from scan.records import CaptureRecord, DetectionJob, OfJob, StackJob, SweepRecord
 from scan.registration import MatchFields, PlaceField
 
 Reference = Any  # ray.ObjectRef; tests use plain values
@@ -73,19 +73,8 @@ class Capture:
     name = "capture"
 
 
-class _OfJob:
-    """A step whose job says of which field it is."""
-
-    job: Any
-
-    @property
-    def field(self) -> Field:
-        """The field."""
-        return self.job.field
-
-
 @dataclass(frozen=True)
-class StackBatch(_OfJob):
+class StackBatch(OfJob):
     """Focus-stack a batch, given by its reference."""
 
     job: StackJob
@@ -95,7 +84,7 @@ class StackBatch(_OfJob):
 
 
 @dataclass(frozen=True)
-class DetectObjects(_OfJob):
+class DetectObjects(OfJob):
     """Detect the objects of one field."""
 
     job: DetectionJob

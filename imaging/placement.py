@@ -16,7 +16,8 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from scan.matches import Match, Offset, Pair, Place, Placement
+from scan.matches import Match, Offset, Pair, Placement
+from scan.plan import Place
 
 Floats = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.placement import neighbours_before, place_field, predecessors, window
-from scan.matches import MIN_OVERLAP_PX, Match, Offset, Pair, Place, Placement, pair_of
-from scan.plan import Field, ScanPlan, Span
+from scan.matches import MIN_OVERLAP_PX, Match, Offset, Pair, Placement, pair_of
+from scan.plan import Field, Place, ScanPlan, Span
 from scan.registration import MatchJob
 
 Array = NDArray[Any]

@@ -72,7 +72,7 @@ def z_positions(
     ]
     points = [(field.x_um, field.y_um, peaks[field].z_um) for field in accepted]
     surface = fit_surface(points) if points else None
-    fields = [(field.stripe, field.field) for field in job.plan.fields]
+    fields = [field.place for field in job.plan.fields]
     return FocusResult(
         centres_um=dict(zip(fields, _heights(surface, job), strict=True)),
         sampled=len(peaks),
@@ -87,7 +87,7 @@ def z_positions(
 
 def _of_given(job: FocusJob, surface: FocusSurface, facts: Mapping[str, Any]) -> FocusResult:
     """The result where the user gives the heights: no sample is measured, none is dropped."""
-    fields = [(field.stripe, field.field) for field in job.plan.fields]
+    fields = [field.place for field in job.plan.fields]
     return FocusResult(
         centres_um=dict(zip(fields, _heights(surface, job), strict=True)),
         sampled=len(job.points),

@@ -1,30 +1,19 @@
 """Whether a recording that was copied still has the pixels that were scanned."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeGuard
-from zlib import crc32
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeGuard
 
 from microscope.counting import counted
 from microscope.opening import Setup, open_microscope
 from microscope.replay import CHECKED_AT_ONCE, Recording
+from scan.checksums import crc_of_arrays
 from scan.errors import CaptureError, InputError
 from scan.events import Begun
 from scan.plan import Field
 
 log = logging.getLogger(__name__)
-
-
-def checksum_of(batch: Iterable[NDArray[Any]]) -> int:
-    """Return the checksum of the pixels of all channels of a field."""
-    checksum = 0
-    for frames in batch:
-        checksum = crc32(np.ascontiguousarray(frames).data, checksum)
-    return checksum
 
 
 def was_copied(begun: Begun | None, recording: Recording | None) -> TypeGuard[Begun]:
@@ -59,7 +48,7 @@ def _checksum(setup: Setup, field: Field) -> int | None:
     microscope = open_microscope(setup)
     heights = setup.channels.heights(setup.recorded_z_um or ())
     try:
-        return checksum_of(
+        return crc_of_arrays(
             microscope.stack(field.x_um, field.y_um, z_um, channel).frames
             for channel, z_um in enumerate(heights)
         )

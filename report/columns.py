@@ -24,9 +24,9 @@ from scan.events import (
     Stacked,
     Warned,
 )
+from scan.plan import Place
 
 Columns = dict[str, Any]
-Place = tuple[int, int]
 
 MAX_BARS = 8_000  # of the timeline; above that, bars that follow closely are joined
 MAX_BORDERS = 5_000  # fields with borders; more would cover the mosaic

@@ -19,9 +19,9 @@ from results.store import (
     shape_of,
     shown_channels,
 )
+from scan.plan import Place
 
 Array = NDArray[Any]
-Place = tuple[int, int]
 
 SHOWN = (0.5, 99.8)  # percentiles that become black and white
 MAX_PIXELS = 6_000_000

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from config import SETTINGS_FILE
 from report import classes, columns
 from report.charts import KINDS, Charts, as_json
-from report.columns import Columns, Geometry, Place
+from report.columns import Columns, Geometry
 from report.preview import Preview
 from results.cpu_slots import dispatch_waits_ms
 from results.files import readable, require_regular_files, write_atomically
@@ -45,6 +45,7 @@ from scan.events import (
     RayStarted,
     Stacked,
 )
+from scan.plan import Place
 
 REPORT = "report.html"
 MAX_NAMED = 100  # lost fields, faults

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from results.journal import EventIndex
 from scan.events import Begun, Matched, Placed
-from scan.matches import Match, Pair, Place, pair_of
+from scan.matches import Match, Pair, pair_of
+from scan.plan import Place
 
 SURE = 5.0  # standard errors, from which a rotation or a scale is told
 VISIBLE_PX = 2.0  # across the scan: a smaller effect is not told

@@ -7,10 +7,9 @@ there are no locks, and a repeated write gives the same bytes.
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import tensorstore as ts
@@ -26,6 +25,7 @@ from results.ome_metadata import (
 )
 from results.storage import Location, missing, storage_at
 from scan.channels import ONE_CHANNEL, WHITE, Channels
+from scan.checksums import crc_of_arrays
 from scan.errors import StorageError
 from scan.layout import label_dtype
 from scan.plan import ScanPlan
@@ -224,7 +224,7 @@ def write_core(image: Location, rows: slice, columns: slice, levels: Sequence[Ar
         ]
         for future in writing:
             storage.result(future)
-    return _checksum(levels)
+    return crc_of_arrays(levels)
 
 
 def _windows(image: Location, rows: slice, columns: slice) -> list[Any]:
@@ -237,15 +237,11 @@ def _coarser(span: slice, level: int) -> slice:
     return slice(span.start >> level, -(-span.stop >> level))
 
 
-def _checksum(levels: Sequence[Array]) -> int:
-    return reduce(lambda crc, pixels: crc32(np.ascontiguousarray(pixels).data, crc), levels, 0)
-
-
 def checksum_of(image: Location, rows: slice, columns: slice) -> int | None:
     """Return the checksum of a core on disk; None if it cannot be read."""
     try:
         wait = storage_at(image).result
-        return _checksum([wait(w.read()) for w in _windows(image, rows, columns)])
+        return crc_of_arrays([wait(w.read()) for w in _windows(image, rows, columns)])
     except (StorageError, OSError, ValueError, LookupError, TypeError):
         return None
 

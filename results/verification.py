@@ -1,9 +1,10 @@
 """Check what runs left in their folder: before a resume relies on it, and where a user asks."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from results.digest import digest_of
@@ -30,19 +31,19 @@ def remove_temp_files(folder: Path) -> None:
 
 def verify(folder: Location, checkpoint: Checkpoint) -> None:
     """Compare all files of a checkpoint with their checksums; invalidate fields that differ."""
+    for field in _changed(checkpoint.stacked, partial(_stacked, folder)):
+        checkpoint.invalidate(field)
+    for field in _changed(checkpoint.detected, partial(_detected, folder)):
+        del checkpoint.detected[field]
+
+
+def _changed(
+    written: Mapping[Field, Sequence[int]], read: Callable[[Field], list[int | None]]
+) -> list[Field]:
+    """Return the fields whose checksums on disk are others than those written."""
     with ThreadPoolExecutor(READERS) as pool:
-        stacked = pool.map(lambda field: _stacked(folder, field), list(checkpoint.stacked))
-        for (field, checksums), found in zip(
-            list(checkpoint.stacked.items()), stacked, strict=True
-        ):
-            if list(checksums) != found:
-                checkpoint.invalidate(field)
-        detected = pool.map(lambda field: _detected(folder, field), list(checkpoint.detected))
-        for (field, checksums), found in zip(
-            list(checkpoint.detected.items()), detected, strict=True
-        ):
-            if list(checksums) != found:
-                del checkpoint.detected[field]
+        found = zip(written.items(), pool.map(read, written), strict=True)
+        return [field for (field, checksums), now in found if list(checksums) != now]
 
 
 def _stacked(folder: Location, field: Field) -> list[int | None]:

@@ -26,8 +26,8 @@ from scan.events import (
     RayStarted,
     Stacked,
 )
-from scan.matches import Match, Pair, Place, Placement, pair_of
-from scan.plan import Field, ScanPlan
+from scan.matches import Match, Pair, Placement, pair_of
+from scan.plan import Field, Place, ScanPlan
 
 
 @dataclass
@@ -163,7 +163,7 @@ class Checkpoint:
     def _covers(self, focused: Focused) -> bool:
         """Whether a focus surface has a height for every field."""
         heights = {(stripe, field) for stripe, field, _ in focused.centres_um}
-        return heights >= {(each.stripe, each.field) for each in self.plan.fields}
+        return heights >= {each.place for each in self.plan.fields}
 
     def _field(self, event: FieldEvent) -> Field | None:
         """The field of an event; None if the plan has no such field."""

@@ -5,7 +5,8 @@ Fields are given by (stripe, field), shifts and offsets by (y, x) in pixels.
 
 from dataclasses import dataclass
 
-Place = tuple[int, int]
+from scan.plan import Place
+
 Pair = tuple[Place, Place]  # of neighbours, the first in raster order
 Offset = tuple[float, float]
 

@@ -37,7 +37,7 @@ class Field:
         return f"stripe {self.stripe} field {self.field}"
 
     @property
-    def place(self) -> tuple[int, int]:
+    def place(self) -> Place:
         """The field as (stripe, field)."""
         return self.stripe, self.field
 
@@ -80,7 +80,7 @@ class ScanPlan:
 
     @cached_property
     def _places(self) -> dict[Place, Field]:
-        return {(field.stripe, field.field): field for field in self.fields}
+        return {field.place: field for field in self.fields}
 
     def at(self, place: Place) -> Field | None:
         """Return the field of a stripe and column, if there is one."""
@@ -131,13 +131,13 @@ class ScanPlan:
 
     def gaps(self, field: Field, lost: Collection[Field]) -> tuple[tuple[Span, Span], ...]:
         """Return rows and columns of the places around `field` that no field writes."""
-        written = {(o.stripe, o.field) for o in self.neighbours(field) if o not in lost}
+        written = {other.place for other in self.neighbours(field) if other not in lost}
         rows, columns = ((*pairwise(cuts),) for cuts in (self.row_cuts, self.column_cuts))
         return tuple(
             (rows[s], columns[f])
             for s in range(max(0, field.stripe - 1), min(len(rows), field.stripe + 2))
             for f in range(max(0, field.field - 1), min(len(columns), field.field + 2))
-            if (s, f) not in written and (s, f) != (field.stripe, field.field)
+            if (s, f) not in written and (s, f) != field.place
         )
 
 

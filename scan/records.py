@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scan.channels import ONE_CHANNEL, Channels
 from scan.correction import UNCORRECTED, CorrectionRecord
@@ -106,3 +107,14 @@ class DetectionJob:
     limit_s: float | None = None  # after which the task counts as hung
     channel: int = 0  # in which objects are detected, if there are several
     gaps: tuple[tuple[Span, Span], ...] = ()  # around the field that no field has written
+
+
+class OfJob:
+    """A step whose job says of which field it is."""
+
+    job: Any
+
+    @property
+    def field(self) -> Field:
+        """The field."""
+        return self.job.field

@@ -6,7 +6,7 @@ from typing import Any
 
 from scan.matches import Match, Placement
 from scan.plan import Field
-from scan.records import WorkRecord
+from scan.records import OfJob, WorkRecord
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,14 @@ class PlaceRecord:
     work: WorkRecord
 
 
-class Register:
-    """A step of registration: its job, and references of the images that it needs."""
+class Register(OfJob):
+    """A step of registration: its job, and references of the images that it needs.
+
+    Its field is the one that was stacked last, or is written.
+    """
 
     __match_args__ = ("job",)
-    job: Any
     name: str
-
-    @property
-    def field(self) -> Field:
-        """The field that was stacked last, or is written."""
-        return self.job.field
 
 
 @dataclass(frozen=True)

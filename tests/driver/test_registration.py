@@ -12,8 +12,8 @@ import pytest
 from driver.steps import Capture, DetectObjects, MatchFields, PlaceField, StackBatch, Step
 from scan import events
 from scan.checkpoint import Checkpoint
-from scan.matches import Offset, Place
-from scan.plan import Field
+from scan.matches import Offset
+from scan.plan import Field, Place
 from tests.driver.fake_cluster import (
     BATCH_LOST,
     CAMERA_ERROR,

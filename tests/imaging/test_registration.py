@@ -11,8 +11,8 @@ import pytest
 from benchmarks.tile_scenes import Stage, Tiles, cut_tiles, slide, slide_shape
 from imaging.registration import Registration, core_at, match_overlap, whole_offset
 from scan.layout import make_plan
-from scan.matches import Match, Pair, Place, Placement, pair_of
-from scan.plan import ScanPlan
+from scan.matches import Match, Pair, Placement, pair_of
+from scan.plan import Place, ScanPlan
 
 GRID = (3, 6)
 FIELD_PX, OVERLAP_PX = 208, 42
