@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from imaging.alignment import align
 from imaging.channels import stack_channels
 from imaging.correction import correct
-from imaging.stacking import FocusStack, focus_stack
+from imaging.stacking import FocusStack
 from scan.channels import Channels
 from scan.correction import Correction
 
@@ -36,6 +36,8 @@ def fuse(
     aligned : bool
         Correct the lateral drift between planes.
     """
+    from imaging.stacking import focus_stack  # the line that stacking of your own replaces
+
     if isinstance(frames, tuple):
         stacks = [correct(each, fields.of_channel(c)) for c, each in enumerate(frames)]
         return stack_channels(stacks, channels.reference, channels.shifts(z_um), align=aligned)
