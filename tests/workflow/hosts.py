@@ -159,12 +159,30 @@ class Host:
 
     def programs(self) -> set[str]:
         """The names of the processes of this host."""
-        found, own = set(), Path(f"/proc/{self._process}/ns/pid").readlink()
+        return set(self._processes().values())
+
+    def _processes(self) -> dict[psutil.Process, str]:
+        """The processes of this host and their names."""
+        found, own = {}, Path(f"/proc/{self._process}/ns/pid").readlink()
         for process in psutil.process_iter():
             with suppress(OSError, psutil.Error):  # of those that end meanwhile
                 if Path(f"/proc/{process.pid}/ns/pid").readlink() == own:
-                    found.add(process.name())
+                    found[process] = process.name()
         return found
+
+    @contextmanager
+    def paused(self, program: str) -> Iterator[None]:
+        """Halt the processes whose names begin so, of which there is one at least."""
+        named = self._processes().items()
+        halted = [process for process, name in named if name.lower().startswith(program)]
+        assert halted, f"no {program} on {self.name}: {self.programs()}"
+        for process in halted:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in halted:
+                process.resume()
 
     def disconnect(self) -> None:
         """Pull the network cable; no connection is closed."""

@@ -33,6 +33,7 @@ PACED = ["--stage-speed-um-per-ms", "0.05"]
 PACED_TWICE = ["--stage-speed-um-per-ms", "0.1"]  # half of that
 BUSY = ["--stress", "--stress-seconds", "1.5"]  # each stacking task takes that much longer
 SHORT_CUT_S = 1.5 * PACE_S  # and less than the time in which Ray gives up a silent host
+SLOTS = 6  # of CPU, once stacking may run at the microscope's host as well
 AT_A_TIME = 4  # programs that start together; more of them answer too slowly
 REFUSED_WITHIN_S = 30
 
@@ -422,7 +423,11 @@ def test_a_batch_is_stacked_where_it_lies(laboratory: Laboratory) -> None:
 
     # Ray prefers a host until half of its slots are taken: workers that still start take them.
     paced = ["--stripes", "1", "--fields", "12", "--exposure-ms", "150"]
-    code, output = end_of(start_scan(laboratory, folder, *paced))
+    run = start_scan(laboratory, folder, *paced)
+    wait_for_events(folder, "captured", 1)
+    with laboratory.microscope.paused("ray::capture"):  # cameras
+        wait_for_events(folder, "warmed", SLOTS)
+    code, output = end_of(run)
 
     assert code == 0, output
     stacked = addresses_of(folder, ["stack"], after="warm_up")
