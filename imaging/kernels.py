@@ -54,42 +54,55 @@ def add_areas(glow, light):  # type: ignore[no-untyped-def] # pragma: no cover
 
 
 @compiled
+def bin_wide(plane, row, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Write one row of the 2x2-binned plane, its ends repeated; so are rows beyond the last."""
+    last, width = plane.shape[0] - 1, out.size - 2
+    bin_row(plane[min(2 * row, last)], plane[min(2 * row + 1, last)], out[1 : width + 1])
+    out[0], out[width + 1] = out[1], out[width]
+
+
+@compiled
+def bend_squares(rows, total):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Add up the squared Laplacian over four of six rows; the outer columns are neighbours."""
+    for x in range(total.size):
+        squares = np.float32(0)
+        for y in range(1, 5):
+            bend = FOUR * rows[y, x + 1] - rows[y, x] - rows[y, x + 2]
+            bend -= rows[y - 1, x + 1] + rows[y + 1, x + 1]
+            squares += bend * bend
+        total[x] = squares
+
+
+@compiled
 def block_energy(plane, energy, light):  # type: ignore[no-untyped-def] # pragma: no cover
     """Sum the squared 4-neighbour Laplacian of the 2x2-binned plane over blocks of 8x8 pixels.
 
-    `light` gets the sums of every fourth binned row over areas of the plane.
+    `light` gets the sums of every fourth binned row over areas of the plane. Six binned rows serve
+    one row of blocks: the four of the blocks and one on each side.
     """
     light[:] = 0
-    last, width = plane.shape[0] - 1, 4 * energy.shape[1]
-    ring = np.empty((3, width + 2), np.float32)
+    blocks, width = energy.shape[0], 4 * energy.shape[1]
+    rows = np.empty((6, width + 2), np.float32)
     total, glow = np.zeros(width, np.float32), np.zeros(width, np.float32)
-    above, here, below = 0, 1, 2
-    for row in range(-1, 4 * energy.shape[0]):
-        following = row + 1
-        if following < 4 * energy.shape[0]:
-            upper, lower = min(2 * following, last), min(2 * following + 1, last)
-            bin_row(plane[upper], plane[lower], ring[below, 1 : width + 1])
-            ring[below, 0], ring[below, width + 1] = ring[below, 1], ring[below, width]
-        else:
-            copy_row(ring[here], ring[below])
-        if row == 0:
-            copy_row(ring[here], ring[above])
-        if row >= 0:
-            for x in range(width):
-                bend = FOUR * ring[here, x + 1] - ring[here, x] - ring[here, x + 2]
-                bend -= ring[above, x + 1] + ring[below, x + 1]
-                total[x] += bend * bend
-            if row % 4 == 3:
-                for block in range(energy.shape[1]):
-                    four = total[4 * block : 4 * block + 4]
-                    energy[row // 4, block] = (four[0] + four[1]) + (four[2] + four[3])
-                for x in range(width):
-                    total[x] = 0
-                    glow[x] += ring[here, x + 1]
-                area = row // 4 * light.shape[0] // energy.shape[0]
-                if (row // 4 + 1) * light.shape[0] // energy.shape[0] > area:
-                    add_areas(glow, light[area])
-        above, here, below = here, below, above
+    bin_wide(plane, 0, rows[4])
+    copy_row(rows[4], rows[5])
+    for row in range(blocks):
+        copy_row(rows[4], rows[0])
+        copy_row(rows[5], rows[1])
+        for k in range(2, 6):
+            if row < blocks - 1 or k < 5:
+                bin_wide(plane, 4 * row + k - 1, rows[k])
+            else:
+                copy_row(rows[4], rows[5])
+        bend_squares(rows, total)
+        for block in range(energy.shape[1]):
+            four = total[4 * block : 4 * block + 4]
+            energy[row, block] = (four[0] + four[1]) + (four[2] + four[3])
+        for x in range(width):
+            glow[x] += rows[4, x + 1]
+        area = row * light.shape[0] // blocks
+        if (row + 1) * light.shape[0] // blocks > area:
+            add_areas(glow, light[area])
 
 
 @compiled

@@ -102,37 +102,55 @@ def _lone_in_blocks(
 
 @compiled
 def find_lone(plane, block_rows, block_columns, found):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Write rows and columns of such pixels, block by block; return how many they are.
-
-    Beyond the edge of the plane pixels are mirrored.
-    """
-    height, width = plane.shape
+    """Write rows and columns of such pixels, block by block; return how many they are."""
+    patch = np.empty((BLOCK_PX + 2, BLOCK_PX + 2), np.float32)
+    excess = np.empty(BLOCK_PX, np.float32)
     number = 0
     for k in range(block_rows.size):
         top, left = block_rows[k] * BLOCK_PX, block_columns[k] * BLOCK_PX
-        for y in range(top, min(top + BLOCK_PX, height)):
-            above, below = abs(y - 1), height - 1 - abs(height - 2 - y)
-            for x in range(left, min(left + BLOCK_PX, width)):
-                before, after = abs(x - 1), width - 1 - abs(width - 2 - x)
-                own = plane[y, x]
-                if (own > plane[y, before]) != (own > plane[y, after]):
-                    continue  # most pixels are between others
-                if (own > plane[above, x]) != (own > plane[below, x]):
-                    continue
-                lowest = highest = np.float32(plane[above, before])
-                total = np.float32(0)
-                for row in (above, y, below):
-                    for column in (before, x, after):
-                        value = np.float32(plane[row, column])
-                        if row != y or column != x:
-                            total += value
-                            lowest = value if value < lowest else lowest
-                            highest = value if value > highest else highest
-                off = abs(np.float32(own) - total * EIGHTH)
-                if off > highest - lowest:
-                    found[number, 0], found[number, 1] = y, x
+        load_patch(plane, top - 1, left - 1, patch)
+        for y in range(min(BLOCK_PX, plane.shape[0] - top)):
+            if excess_of_row(patch[y], patch[y + 1], patch[y + 2], excess) <= 0:
+                continue
+            for x in range(min(BLOCK_PX, plane.shape[1] - left)):
+                if excess[x] > 0:
+                    found[number, 0], found[number, 1] = top + y, left + x
                     number += 1
     return number
+
+
+@compiled
+def load_patch(plane, top, left, patch):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Copy a part of a plane; beyond the edges pixels are mirrored, or, farther, anything."""
+    last, end = plane.shape[0] - 1, plane.shape[1] - 1
+    for y in range(patch.shape[0]):
+        row = plane[max(last - abs(last - abs(top + y)), 0)]
+        for x in range(patch.shape[1]):
+            patch[y, x] = np.float32(row[max(end - abs(end - abs(left + x)), 0)])
+
+
+@compiled
+def excess_of_row(above, here, below, excess):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Write by how much pixels differ from their neighbours more than these; return the most."""
+    most = np.float32(-1)
+    for x in range(BLOCK_PX):
+        total, lowest, highest = above[x], above[x], above[x]
+        for value in (
+            above[x + 1],
+            above[x + 2],
+            here[x],
+            here[x + 2],
+            below[x],
+            below[x + 1],
+            below[x + 2],
+        ):
+            total += value
+            lowest = value if value < lowest else lowest
+            highest = value if value > highest else highest
+        excess[x] = abs(here[x + 1] - total * EIGHTH) - (highest - lowest)
+    for x in range(BLOCK_PX):
+        most = excess[x] if excess[x] > most else most
+    return most
 
 
 def _mirrored(index: Indices, size: int) -> Indices:
