@@ -105,8 +105,10 @@ def cells(rng: np.random.Generator, side: int, pitch: float) -> Iterator[tuple[f
         yield float(row), float(column)
 
 
-def clumps(seed: int, clump: str, profile: str, diameter: float, side: int = 768) -> Scene:
-    """Every second cell has a clump of touching discs, the others have one disc."""
+def clumps(
+    seed: int, clump: str, profile: str, diameter: float, side: int = 768, share: float = 0.5
+) -> Scene:
+    """A share of the cells, evenly, has a clump of touching discs; the others have one disc."""
     rng = np.random.default_rng(seed)
     canvas, offsets = Canvas(rng, side), np.array(CLUMPS[clump])
     offsets = (offsets - offsets.mean(axis=0)) * diameter
@@ -114,7 +116,7 @@ def clumps(seed: int, clump: str, profile: str, diameter: float, side: int = 768
     for k, place in enumerate(cells(rng, side, pitch)):
         turn = rng.uniform(0, 2 * np.pi)
         turned = offsets @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        for row, column in turned if k % 2 else ((0, 0),):
+        for row, column in turned if int((k + 1) * share) > int(k * share) else ((0, 0),):
             canvas.disc((place[0] + row, place[1] + column), diameter, profile)
     return canvas.photograph(max(1.0, 0.05 * diameter))
 

@@ -110,6 +110,9 @@ MIXED = 1.8  # large over typical diameter, from which sizes are mixed
 MIN_REGIONS = 8  # fewer say nothing about the others
 EQUAL_WIDTHS, EQUAL_DISCS = 1.15, 1.08  # typical over small diameter; nuclei are at 1.1 and more
 ROUND = 1.1  # diameter by area over width
+CLUMP = 0.89  # solidity of what is not round, below which it is a clump: rods are above
+SINGLE = 0.1  # of the regions, so many that are no clumps tell the size
+BETWEEN = (1.25, 1.65)  # diameters of what is solid and too large for one disc, too small for three
 USUAL = (0.8, 1.5)  # typical diameter over the one from detection, where the latter stands
 
 Labels = np.ndarray
@@ -191,7 +194,10 @@ def _with_sizes(
     """Add how sizes differ; correct a diameter that was not given and is unlikely."""
     sizes = _sizes(samples, replace(first, contrast=statistics.contrast))
     ratio = sizes.typical / statistics.diameter_px
-    if diameter_px is None and sizes.alike and not USUAL[0] < ratio < USUAL[1]:
+    low, high = USUAL
+    # Objects are cut below half maximum: narrower discs are parts of discs.
+    usual = low < ratio < (1.0 if sizes.alike == "discs" else high)
+    if diameter_px is None and sizes.alike and not usual:
         statistics = replace(statistics, diameter_px=sizes.typical)
     mixed = sizes.large > MIXED * statistics.diameter_px
     return replace(
@@ -319,13 +325,18 @@ def _sizes(images: Sequence[np.ndarray], guess: DetectionStatistics) -> Sizes:
         return Sizes(guess.diameter_px, 0.0, 0.0, "")
     size = np.minimum(found[:, 0], WIDTH_FACTOR * found[:, 1] + 1)
     real = size >= SMALLEST * weighted_quantile(size, size**2, 0.5)
+    clump = (found[:, 0] >= ROUND * size) & (found[:, 3] < CLUMP)
+    if (real & ~clump).sum() >= max(MIN_REGIONS, SINGLE * real.sum()):
+        real &= ~clump
     size, (by_area, _, length, solidity) = size[real], found[real].T
     small, typical = np.quantile(size, (0.1, TYPICAL_QUANTILE), method="lower")
     near, whole = np.abs(size / typical - 1) < EQUAL_WIDTHS - 1, solidity >= WHOLE
     large = weighted_quantile(size[whole], size[whole] ** 2, LARGE_QUANTILE) if whole.any() else 0.0
     discs = np.quantile((by_area / size)[near], 0.3) < ROUND  # the others may be clumps
     limit = EQUAL_DISCS if discs else EQUAL_WIDTHS
+    between = whole & (by_area > BETWEEN[0] * typical) & (by_area < BETWEEN[1] * typical)
     alike = len(size) >= MIN_REGIONS and typical < limit * small
+    alike &= not (discs and between.mean() > SINGLE)
     ends = wide.bin_factor * np.array([typical, large, length[near].max()])
     low, high = DIAMETER_RANGE
     return Sizes(

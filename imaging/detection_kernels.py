@@ -1088,20 +1088,23 @@ def grow_evenly(seeds, mask):  # type: ignore[no-untyped-def] # pragma: no cover
 
 @compiled
 def split_disc(mask, levels, bright, area, radius):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Return the discs in a mask, 1 to n, at the first cut that gives parts of about one area.
+    """Return the discs in a mask, 1 to n, at the first cut that gives equal parts of one area.
 
-    All are 0 if there is no such cut. `area` and `radius` are those of a typical disc.
+    If there is none, then at the first that gives parts of about one area; all are 0 if there is no
+    such cut, either. `area` and `radius` are those of a typical disc.
     """
     seeds, stack = np.zeros(mask.shape, np.int32), np.empty(mask.size, np.int32)
     whole = mask.sum()
-    for cut in (0.5, 0.6, 0.7, 0.8, 0.9):
-        core = mask & (levels >= cut * bright)
-        for share in (0.3, 0.4, 0.5, 0.6, 0.7):
-            number = seeds_at(core, share * radius, seeds, stack)
-            if number > 1 and 0.7 * area <= whole / number <= 1.6 * area:
-                low, high = grow_evenly(seeds, mask)
-                if low * number >= 0.6 * whole and high * number <= 1.4 * whole:
-                    return seeds
+    for most, spread in ((1.3, 0.25), (1.6, 0.4)):  # else a disc beside a pair passes for two discs
+        for cut in (0.5, 0.6, 0.7, 0.8, 0.9):
+            core = mask & (levels >= cut * bright)
+            for share in (0.3, 0.4, 0.5, 0.6, 0.7):
+                number = seeds_at(core, share * radius, seeds, stack)
+                if number > 1 and 0.7 * area <= whole / number <= most * area:
+                    low, high = grow_evenly(seeds, mask)
+                    low, high = low * number / whole, high * number / whole
+                    if low >= 1 - spread and high <= 1 + spread:
+                        return seeds
     seeds[:] = 0
     return seeds
 

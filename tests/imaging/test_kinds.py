@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ KINDS: dict[str, Callable[[], scenes.Scene]] = {
     "bent chains of balls": lambda: scenes.clumps(7, "bent chain of 5", "ball", 14, 340),
     "flat rosettes": lambda: scenes.clumps(7, "rosette of 7", "flat", 14, 300),
     "rimmed triangles": lambda: scenes.clumps(7, "triangle", "rimmed", 20, 300),
+    "textured sizes of 1:1.5": lambda: scenes.sizes(7, 1.5, 12, textured=True),
     "sizes of 1:2": lambda: scenes.sizes(7, 2, 10, textured=False),
     "sizes of 1:4": lambda: scenes.sizes(7, 4, 10, textured=False),
     "sizes of 1:6": lambda: scenes.sizes(7, 6, 10, textured=False),
@@ -47,6 +49,32 @@ def test_objects_of_all_kinds_are_counted(kind: str) -> None:
 
     number = len(np.unique(truth)) - 1
     assert labels.max() == number == matched(truth, labels)
+
+
+# The middle disc of a rosette has no rim of its own.
+TOUCHING = sorted(set(product(scenes.CLUMPS, scenes.PROFILES)) - {("rosette of 7", "rimmed")})
+
+
+@pytest.mark.parametrize(("clump", "profile"), TOUCHING)
+def test_touching_discs_are_all_counted(clump: str, profile: str) -> None:
+    """Clumps of two to seven equal discs are split, however large these are."""
+    for diameter in (12, 20, 45):
+        side = max(300, 14 * diameter)  # 16 clumps and discs or more
+        image, truth = scenes.clumps(17, clump, profile, diameter, side)
+
+        labels = detect(image, estimate_statistics([image]))
+
+        assert labels.max() == len(np.unique(truth)) - 1, diameter
+
+
+@pytest.mark.parametrize("profile", scenes.PROFILES)
+def test_few_single_discs_tell_the_size(profile: str) -> None:
+    """Touching discs are split, too, where four objects of five are clumps."""
+    image, truth = scenes.clumps(17, "pair", profile, 16, 500, share=0.8)
+
+    labels = detect(image, estimate_statistics([image]))
+
+    assert labels.max() == len(np.unique(truth)) - 1
 
 
 def matched(truth: np.ndarray, labels: np.ndarray) -> int:
