@@ -17,6 +17,7 @@ Floats = NDArray[np.float32]
 OFFSET, GAIN, READ_NOISE = 100.0, 2.0, 1.6  # grey levels, per photo-electron, photo-electrons
 BORDER_PX = 64  # of the slide around the fields
 TILE_PX = 1024  # the slide is drawn in parts, which differ
+NUCLEUS_PX = 32  # from the middle of a nucleus to its end, or farther
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,13 @@ def _part(kind: str, generator: np.random.Generator) -> Floats:
     for _ in range(TILE_PX**2 // 5000):
         centre = generator.uniform(0, TILE_PX, 2)
         axes = generator.uniform(20, 44, 2)
-        box = (tuple(map(float, centre)), tuple(map(float, axes)), generator.uniform(0, 180))
-        ellipse = np.zeros_like(inside)
+        y, x = (max(int(edge) - NUCLEUS_PX, 0) for edge in centre[::-1])  # drawn where it is only
+        part = inside[y : y + 2 * NUCLEUS_PX, x : x + 2 * NUCLEUS_PX]
+        middle = float(centre[0] - x), float(centre[1] - y)
+        box = (middle, tuple(map(float, axes)), generator.uniform(0, 180))
+        ellipse = np.zeros_like(part)
         cv2.ellipse(ellipse, box, float(generator.uniform(0.3, 1)), -1, cv2.LINE_AA)
-        np.maximum(inside, ellipse, out=inside)
+        np.maximum(part, ellipse, out=part)
     speckle = np.clip(1 + 0.25 * _smooth(generator, 1.5) + 0.25 * _smooth(generator, 4.0), 0.2, 2)
     return np.asarray(350 * inside * speckle + (50 if kind == "dense" else 0), np.float32)
 

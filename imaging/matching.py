@@ -1,8 +1,11 @@
 """How far two fields lie apart, other than the stage says: the shift that their overlap shows.
 
-1. search   cross-correlation of the overlaps, Laplacian of Gaussian, half whitened: five peaks
-2. judge    normalised correlation (NCC) of the smoothed pixels at each peak, climbed to its summit
+1. search   normalised correlation (NCC) of the smoothed overlaps at all whole shifts: five peaks
+2. judge    the same from the pixels themselves at each peak, climbed to its summit
 3. accept   if the summit is high, stands alone, and its predicted scatter is small
+
+The NCC of what both show, at each shift, also finds what lies at the border of an overlap, which a
+phase correlation under a window does not see (Lewis 1995, "Fast normalized cross-correlation").
 
 An overlap in which there is nothing to see fails the third step by itself, so no mask is needed.
 """
@@ -28,6 +31,7 @@ BINNED_SMOOTHING = 0.75  # in bins
 MARGIN = 2.5  # smoothing sigmas at the border, where the filter lacks pixels
 PEAKS = 5  # of the search that are judged
 APART = 3  # peaks closer than that are one
+MIN_SPREAD = 1e-3  # of the contrast of the strips: less in common is noise, and of transforms too
 REACH = 0.6  # of the overlap: a larger shift leaves too little in common
 MAX_REACH_PX = 80
 MIN_SIDE = 6  # of what two fields have in common
@@ -190,11 +194,13 @@ class _Pair:
 
         Gradients are those that both views share, so those of noise have no part in it.
         """
-        parts = zip(self._views, self._parts(shift), strict=True)
-        a, b = (_scaled(view.pixels[part]) for view, part in parts)
-        slopes_a, slopes_b = _slopes(a), _slopes(b)
+        parts = self._parts(shift)
+        seen = [view.pixels[part] for view, part in zip(self._views, parts, strict=True)]
+        slopes_a, slopes_b = map(_slopes, seen)
         shared = np.array([[np.einsum("ij,ij", p, q) for q in slopes_b] for p in slopes_a], float)
-        shared = (shared + shared.T) / 2
+        sums, count = map(_sums, self._integrals, parts), seen[0].size
+        own, other = (_spread(total, squares, count) / count for total, squares in sums)
+        shared = (shared + shared.T) / 2 / math.sqrt(own * other)
         noise = 2 * max(1 - self.ncc(shift), 1e-6) * 4 * math.pi * sigma**2
         if np.linalg.eigvalsh(shared)[0] <= 0:
             return np.diag([1e6, 1e6])
@@ -209,39 +215,65 @@ class _Pair:
             return -1.0
         (sum_a, squares_a), (sum_b, squares_b) = map(_sums, self._integrals, parts)
         both = float(np.einsum("ij,ij", a, b)) - sum_a * sum_b / a.size
-        own, other = squares_a - sum_a**2 / a.size, squares_b - sum_b**2 / a.size
+        own, other = _spread(sum_a, squares_a, a.size), _spread(sum_b, squares_b, a.size)
         return both / math.sqrt(own * other) if min(own, other) > 0 else -1.0
 
     def _parts(self, shift: tuple[int, int]) -> tuple[Region, Region]:
         """Where in each view lies what both show if the second is farther away by a shift."""
-        a, b = [], []
-        for axis in (0, 1):
-            first, second = (view.pixels.shape[axis] for view in self._views)
-            apart = self._views[1].corner[axis] + shift[axis] - self._views[0].corner[axis]
-            start = max(apart, 0)
-            stop = max(min(first, second + apart), start)
-            a.append(slice(start, stop))
-            b.append(slice(start - apart, stop - apart))
-        return (a[0], a[1]), (b[0], b[1])
+        bounds = [self._bounds(axis, self._apart(axis) + shift[axis]) for axis in (0, 1)]
+        first, second = ([slice(*bound[k]) for bound in bounds] for k in (0, 1))
+        return (first[0], first[1]), (second[0], second[1])
+
+    def _apart(self, axis: int) -> int:
+        """From the first pixel of the first view to that of the second if the stage is right."""
+        return self._views[1].corner[axis] - self._views[0].corner[axis]
+
+    def _bounds(self, axis: int, apart: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Where in each view, along an axis, begins and ends what both show."""
+        first, second = (view.pixels.shape[axis] for view in self._views)
+        start = max(apart, 0)
+        stop = max(min(first, second + apart), start)
+        return (start, stop), (start - apart, stop - apart)
 
     def _search(self) -> list[tuple[int, int]]:
-        """The highest peaks of the correlation, as whole shifts."""
+        """The highest peaks of the NCC, as whole shifts."""
         reach = self._reach
-        first = np.min([view.corner for view in self._views], axis=0)
-        last = np.max([np.add(view.corner, view.pixels.shape) for view in self._views], axis=0)
-        size = [fft.next_fast_len(int(n) + reach, real=True) for n in last - first]
-        spectra = []
-        for view in self._views:
-            canvas = np.zeros(size, np.float32)
-            y, x = np.subtract(view.corner, first)
-            rows, columns = view.pixels.shape
-            canvas[y : y + rows, x : x + columns] = _edges(view.pixels)
-            spectra.append(fft.rfft2(canvas))
-        product = spectra[0] * np.conj(spectra[1])
-        product /= np.sqrt(np.abs(product)) + np.float32(1e-12)  # half whitened
-        surface = fft.irfft2(product, s=size)
-        rolled = np.roll(surface, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
-        return [(y - reach, x - reach) for y, x in _peaks(rolled)]
+        return [(y - reach, x - reach) for y, x in _peaks(self._surface())]
+
+    def _surface(self) -> Floats:
+        """The NCC at all whole shifts up to the reach, in single precision; -1 if little is common.
+
+        Products are summed by Fourier transform, the sums of parts come from integral images.
+        """
+        shifts = np.arange(-self._reach, self._reach + 1)
+        apart = [self._apart(axis) + shifts for axis in (0, 1)]
+        bounds = [np.array([self._bounds(k, a) for a in apart[k].tolist()]) for k in (0, 1)]
+        sides = [each[:, 0, 1] - each[:, 0, 0] for each in bounds]
+        size = np.maximum(np.outer(*sides), 1)
+        sums, spreads = [], []
+        for k, integrals in enumerate(self._integrals):
+            rows, columns = (each[:, k] for each in bounds)
+            total, squares = (_sums_of(each, rows, columns) for each in integrals)
+            sums.append(total)
+            spreads.append(np.maximum(_spread(total, squares, size), 0))
+        spread = np.sqrt(spreads[0] * spreads[1])
+        least = MIN_SPREAD * math.sqrt(math.prod(i[1][-1, -1] for i in self._integrals))
+        seen = (np.minimum.outer(*sides) >= MIN_SIDE) & (spread > least)
+        both = self._products(*apart) - sums[0] * sums[1] / size
+        return np.asarray(np.where(seen, both / np.where(seen, spread, 1), -1), np.float32)
+
+    def _products(self, *apart: Array) -> Floats:
+        """Sums of the products of pixels, at all whole steps (y, x) from view to view."""
+        views, size = self._views, []
+        for axis, steps in enumerate(apart):
+            first, second = (view.pixels.shape[axis] for view in views)
+            least = max(first - steps[0], second + steps[-1])  # or both ends would meet
+            size.append(fft.next_fast_len(int(least), real=True))
+        rows = (fft.rfft(view.pixels, n=size[1]) for view in views)
+        one, other = (fft.fft(each, n=size[0], axis=0) for each in rows)
+        # a negative step counts from the end
+        sums = fft.ifft(one * np.conj(other), axis=0)[apart[0]]
+        return np.asarray(fft.irfft(sums, n=size[1])[:, apart[1]])
 
     def _climbed(self, shift: tuple[int, int]) -> tuple[int, int]:
         """The summit of the NCC uphill from a shift."""
@@ -254,6 +286,12 @@ class _Pair:
             shift = best
 
 
+def _sums_of(integral: Array, rows: Array, columns: Array) -> Array:
+    """Sums over parts of a view: each (first, last + 1) of the rows with each of the columns."""
+    along = integral[rows[:, 1]] - integral[rows[:, 0]]
+    return np.asarray(along[:, columns[:, 1]] - along[:, columns[:, 0]])
+
+
 def _sums(integrals: Sequence[Array], part: Region) -> list[float]:
     """Sums of pixels and of their squares over a part of a view."""
     top, bottom, left, right = part[0].start, part[0].stop, part[1].start, part[1].stop
@@ -262,19 +300,9 @@ def _sums(integrals: Sequence[Array], part: Region) -> list[float]:
     ]
 
 
-def _scaled(pixels: Floats) -> Floats:
-    """Pixels in units of their standard deviation."""
-    return np.asarray(pixels / (float(pixels.std()) or 1.0), np.float32)
-
-
-def _edges(pixels: Floats) -> Floats:
-    """The Laplacian under a window that fades towards the borders."""
-    edges = cv2.Laplacian(pixels, cv2.CV_32F, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(edges * np.outer(*(_hann(size) for size in pixels.shape)), np.float32)
-
-
-def _hann(size: int) -> Floats:
-    return np.hanning(size + 2)[1:-1].astype(np.float32)
+def _spread(total: Any, squares: Any, count: Any) -> Any:
+    """Sum of squares about the mean, from the sums of numbers and of their squares."""
+    return squares - total**2 / count
 
 
 def _peaks(surface: Floats) -> list[tuple[int, int]]:
@@ -288,6 +316,7 @@ def _peaks(surface: Floats) -> list[tuple[int, int]]:
 
 def _slopes(pixels: Floats) -> list[Floats]:
     """Derivatives along y and x by central differences, without the border."""
-    down = (pixels[2:, 1:-1] - pixels[:-2, 1:-1]) / 2
-    across = (pixels[1:-1, 2:] - pixels[1:-1, :-2]) / 2
+    half = np.float32(0.5)
+    down = half * (pixels[2:, 1:-1] - pixels[:-2, 1:-1])
+    across = half * (pixels[1:-1, 2:] - pixels[1:-1, :-2])
     return [np.asarray(down, np.float32), np.asarray(across, np.float32)]

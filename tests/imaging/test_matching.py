@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 
@@ -66,6 +67,22 @@ def test_shifts_predict_their_scatter() -> None:
     predicted = [m.covariance_px2[:2] for m, _ in found if m]
 
     assert 1 / 3 < np.mean(squares) / np.mean(predicted) < 3
+
+
+@pytest.mark.parametrize("middle", [-6, 0, 21, 42, 48])
+def test_one_object_at_the_border_of_the_overlap_is_enough(middle: int) -> None:
+    """An object that a field cuts off shows the shift as one in the middle of the overlap does."""
+    y, x = np.mgrid[:256, :512]
+    inside = (y - 128) ** 2 + (x - 214 - middle) ** 2 < 16**2
+    generator = np.random.default_rng(1)
+    grain = cv2.GaussianBlur(generator.standard_normal(y.shape), (0, 0), 2.0)
+    light = 50 + inside * np.clip(300 + 1000 * grain, 50, None)
+    seen = [generator.poisson(light[:, first : first + 256]) for first in (0, 214 + 5)]
+    frames = [each.astype(np.uint16) for each in seen]
+    found = match(cut(frames[0], (0, 214)), cut(frames[1], (0, -214)), (0, 214), (256, 256))
+
+    assert found
+    assert np.allclose(found.shift_px, (0, 5), atol=0.25)
 
 
 @pytest.mark.parametrize("seed", range(3))
