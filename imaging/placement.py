@@ -145,19 +145,17 @@ class _System:
         self.pairs = [pair for pair in matches if not (pair[0] in fixed and pair[1] in fixed)]
         index = {place: k for k, place in enumerate(free)}
         self._prior, self._usual, self._count = prior, usual, len(free)
-        self._signs = np.zeros((len(self.pairs), len(free)))
-        self._shifts = np.zeros((len(self.pairs), 2))  # from free to free, or from a fixed place
-        self._weights = np.zeros((len(self.pairs), 2, 2))
-        for row, pair in enumerate(self.pairs):
-            down, across, both = matches[pair].covariance_px2
-            spread = np.array([[down, both], [both, across]]) + FLOOR_PX**2 * np.eye(2)
-            self._weights[row] = np.linalg.inv(spread)
-            self._shifts[row] = matches[pair].shift_px
-            for sign, place in zip((-1, 1), pair, strict=True):
-                if place in fixed:
-                    self._shifts[row] -= sign * np.array(fixed[place])
-                else:
-                    self._signs[row, index[place]] = sign
+        ends = [[index.get(place, len(free)) for place in pair] for pair in self.pairs]
+        self._first, self._second = np.array(ends, int).reshape(-1, 2).T  # fixed ones are the last
+        known = np.array([matches[pair].covariance_px2 for pair in self.pairs]).reshape(-1, 3)
+        spread = known[:, [0, 2, 2, 1]].reshape(-1, 2, 2) + FLOOR_PX**2 * np.eye(2)
+        self._weights = np.linalg.inv(spread)
+        here, there = (
+            np.array([fixed.get(pair[k], (0.0, 0.0)) for pair in self.pairs]).reshape(-1, 2)
+            for k in (0, 1)
+        )
+        shifts = np.array([matches[pair].shift_px for pair in self.pairs]).reshape(-1, 2)
+        self._shifts = shifts + here - there  # from free to free, or from or to a fixed place
 
     def solve(self) -> tuple[Floats, NDArray[np.bool_]]:
         """Offsets (n, 2), and which matches agree with them.
@@ -167,14 +165,23 @@ class _System:
         """
         offsets, kept = self._least_squares(np.ones(len(self.pairs))), np.ones(len(self.pairs))
         for width_px in KERNELS_PX:
-            residual = np.linalg.norm(self._signs @ offsets - self._shifts, axis=1)
+            ends = np.vstack([offsets, np.zeros(2)])
+            apart = ends[self._second] - ends[self._first]
+            residual = np.linalg.norm(apart - self._shifts, axis=1)
             kept = 1 / (1 + (residual / width_px) ** 2) ** 2
             offsets = self._least_squares(kept)
         return offsets, kept > AGREES
 
     def _least_squares(self, kept: Floats) -> Floats:
-        signs, weights, n = self._signs, self._weights * kept[:, None, None], self._count
-        normal = np.einsum("ki,kab,kj->iajb", signs, weights, signs).reshape(2 * n, 2 * n)
-        normal[np.diag_indices(2 * n)] += self._prior
-        pull = np.einsum("ki,kab,kb->ia", signs, weights, self._shifts) + self._prior * self._usual
-        return np.linalg.solve(normal, pull.ravel()).reshape(n, 2)
+        n, one, two = self._count, self._first, self._second
+        weights = self._weights * kept[:, None, None]
+        pulls = np.einsum("kab,kb->ka", weights, self._shifts)
+        normal, pull = np.zeros((n + 1, n + 1, 2, 2)), np.zeros((n + 1, 2))
+        for rows, columns, sign in ((one, one, 1), (two, two, 1), (one, two, -1), (two, one, -1)):
+            np.add.at(normal, (rows, columns), sign * weights)
+        np.add.at(pull, one, -pulls)
+        np.add.at(pull, two, pulls)
+        matrix = normal[:n, :n].swapaxes(1, 2).reshape(2 * n, 2 * n)
+        matrix[np.diag_indices(2 * n)] += self._prior
+        wanted = pull[:n] + self._prior * self._usual
+        return np.asarray(np.linalg.solve(matrix, wanted.ravel()).reshape(n, 2), float)
