@@ -5,6 +5,9 @@ seam is counted where the overlap shows enough, by an oracle: the scatter that n
 true shift is below 0.3 px. It is bad if two fields lie wrong against each other by over 1.5 px.
 "causal" places each field without looking ahead, "all at once" after the whole scan.
 
+--table quick or --table whole says instead how exact our rule is by slide, size of the scan,
+stage error and geometry; "alone" are fields without any match, which lie as their neighbours do.
+
 --picture FILE cuts an image at whole pixels and says how true the mosaic is. --peers PYTHON runs
 ASHLAR, m2stitch and multiview-stitcher in an environment of their own, as far as they are there.
 """
@@ -17,10 +20,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -44,6 +50,15 @@ CASES: dict[str, Stage] = {
     "sparse, turned by 0.1 degrees": Stage(3.0, turned_deg=0.1),
     "dense, drifting by 0.02 px a field": Stage(3.0, drift_px=0.02),
     "sparse, drifting by 0.02 px a field": Stage(3.0, drift_px=0.02),
+}
+
+TABLE_FIELD_PX = 416
+# overlap: stage errors that it is enough for; 15.4 px are 5 um at the default pixel size
+ERRORS_PX = {42: (1.0, 3.0, 5.0), 104: (5 / 0.325,)}
+GEOMETRIES: dict[str, dict[str, float]] = {
+    "straight": {},
+    "turned by 0.1 degrees": {"turned_deg": 0.1},
+    "drifting by 0.02 px a field": {"drift_px": 0.02},
 }
 
 
@@ -83,6 +98,11 @@ def shows_enough(plan: ScanPlan, tiles: Tiles, one: Place, other: Place) -> bool
 
 def placed(plan: ScanPlan, matches: Matches, ahead: int) -> Offsets:
     """Where our rule places the fields if it looks so many fields ahead."""
+    return {place: each.offset_px for place, each in placements(plan, matches, ahead).items()}
+
+
+def placements(plan: ScanPlan, matches: Matches, ahead: int) -> dict[Place, Placement]:
+    """What our rule finds."""
     places, found = {field.place for field in plan.fields}, dict[Place, Placement]()
     before, placement.AHEAD = placement.AHEAD, ahead
     try:
@@ -90,7 +110,7 @@ def placed(plan: ScanPlan, matches: Matches, ahead: int) -> Offsets:
             found[place] = placement.place_field(place, places, found, matches)
     finally:
         placement.AHEAD = before
-    return {place: each.offset_px for place, each in found.items()}
+    return found
 
 
 def at_once(plan: ScanPlan, matches: Matches) -> Offsets:
@@ -102,14 +122,18 @@ def at_once(plan: ScanPlan, matches: Matches) -> Offsets:
     return {place: tuple(xy) for place, xy in zip(places, system.solve()[0], strict=True)}
 
 
+def seam_errors(
+    tiles: Tiles, offsets: Offsets, seams: list[tuple[Place, Place]]
+) -> NDArray[np.float64]:
+    """How far two fields lie wrong against each other, for each seam."""
+    apart = [np.subtract(offsets[b], offsets[a]) for a, b in seams]
+    true = [tiles.offsets[b] - tiles.offsets[a] for a, b in seams]
+    return np.hypot(*np.subtract(apart, true).T)
+
+
 def scores(tiles: Tiles, offsets: Offsets, seams: list[tuple[Place, Place]]) -> str:
     """Errors of the seams that show enough: median, 95 %, bad ones."""
-    errors = np.array(
-        [
-            np.hypot(*np.subtract(offsets[b], offsets[a]) - (tiles.offsets[b] - tiles.offsets[a]))
-            for a, b in seams
-        ]
-    )
+    errors = seam_errors(tiles, offsets, seams)
     p50, p95 = np.percentile(errors, (50, 95))
     return f"{p50:.2f} | {p95:.2f} | {(errors > BAD_PX).sum()} of {len(errors)}"
 
@@ -171,6 +195,91 @@ def peers(python: str, tiles: Tiles) -> Iterator[tuple[str, Offsets, float]]:
             yield name, {place: tuple(offsets[place]) for place in places}, float(found["seconds"])
 
 
+@dataclass(frozen=True)
+class Group:
+    """Scans of one slide: all stage errors and geometries with one overlap."""
+
+    kind: str
+    grid: tuple[int, int]
+    overlap_px: int
+    errors_px: tuple[float, ...]
+    seed: int
+
+
+Row = tuple[str, tuple[int, int], int, float, str]  # kind, grid, overlap, stage error, geometry
+Scan = tuple[NDArray[np.float64], int, int]  # errors of seams, fields without a match, fields
+
+
+def groups(whole: bool) -> list[Group]:
+    """What the table has; the quick one is a tenth of it."""
+    grids, seeds = (((3, 8), (10, 40)), (1, 2, 3)) if whole else (((3, 8),), (1, 2))
+    return [
+        Group(kind, grid, overlap_px, errors_px, seed)
+        for grid in grids
+        for kind in ("dense", "sparse")
+        for overlap_px, errors_px in ERRORS_PX.items()
+        for seed in seeds
+    ]
+
+
+def scan_group(group: Group) -> dict[Row, Scan]:
+    """Register the scans of a slide."""
+    cv2.setNumThreads(1)
+    grid, overlap_px = group.grid, group.overlap_px
+    sizes = {"field_px": TABLE_FIELD_PX, "overlap_px": overlap_px}
+    light = slide(group.kind, group.seed, slide_shape(grid, *sizes.values(), 60))
+    plan = make_plan((grid[1],) * grid[0], (TABLE_FIELD_PX,) * 2, overlap_px, 1.0, steered=False)
+    found: dict[Row, Scan] = {}
+    for error_px in group.errors_px:
+        for name, geometry in GEOMETRIES.items():
+            tiles = cut_tiles(light, grid, Stage(error_px, **geometry), **sizes, seed=group.seed)
+            matches, _ = all_matches(plan, tiles)
+            edges = [(a, b) for a, b in neighbours(plan) if a[0] == b[0] or a[1] == b[1]]
+            seams = [pair for pair in edges if shows_enough(plan, tiles, *pair)]
+            places = placements(plan, matches, placement.AHEAD)
+            offsets = {place: each.offset_px for place, each in places.items()}
+            alone = sum(not each.agreeing for each in places.values())
+            row = (group.kind, grid, overlap_px, error_px, name)
+            found[row] = seam_errors(tiles, offsets, seams), alone, len(places)
+    return found
+
+
+def table(whole: bool, processes: int) -> None:
+    """A row for each condition, all seeds together, bad seams of each seed, too."""
+    heads = (
+        "slide",
+        "fields",
+        "overlap",
+        "stage error",
+        "stage",
+        "median",
+        "95 %",
+        "bad, % (seeds)",
+    )
+    print(f"| {' | '.join(heads)} | alone |\n{'|---' * 9}|")
+    rows: dict[Row, list[Scan]] = {}
+    todo = groups(whole)
+    with ProcessPoolExecutor(processes) as pool:
+        for group, found in zip(todo, pool.map(scan_group, todo), strict=True):
+            for row, scan in found.items():
+                rows.setdefault(row, []).append(scan)
+            if group.seed == todo[-1].seed:  # its last
+                for row in found:
+                    print(f"| {format_row(row, rows[row])} |", flush=True)
+
+
+def format_row(row: Row, scans: list[Scan]) -> str:
+    """Of all seeds together: errors of the seams, and fields without a match."""
+    kind, (stripes, fields), overlap_px, error_px, name = row
+    errors = np.concatenate([each for each, _, _ in scans])
+    bad = ", ".join(f"{100 * (each > BAD_PX).mean():.1f}" for each, _, _ in scans)
+    alone = 100 * sum(n for _, n, _ in scans) / sum(n for _, _, n in scans)
+    size = f"{stripes} x {fields} | {overlap_px} px | {error_px:.3g} px | {name}"
+    p50, p95 = np.percentile(errors, (50, 95))
+    share = 100 * (errors > BAD_PX).mean()
+    return f"{kind} | {size} | {p50:.2f} | {p95:.2f} | {share:.1f} ({bad}) | {alone:.0f} %"
+
+
 def picture(file: Path, error_px: float, whole: bool, seed: int) -> None:
     """Cut a picture into fields, register them, and compare the mosaic with the picture."""
     grey = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
@@ -224,8 +333,14 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", default=list(CASES), help="names of slides")
     parser.add_argument("--peers", metavar="PYTHON", help="of an environment that has the peers")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="cut this, and nothing else")
+    parser.add_argument("--table", choices=("quick", "whole"), help="of our rule alone")
+    parser.add_argument("--processes", type=int, default=2, help="for the table")
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    if options.table:
+        print_conditions(field_px=TABLE_FIELD_PX, processes=options.processes)
+        table(options.table == "whole", options.processes)
+        return
     print_conditions(grid=options.grid, field_px=options.field_px, overlap_px=options.overlap_px)
     if options.picture:
         print("| picture | stage error | rule | PSNR, dB |\n|---|---|---|---|")

@@ -2,10 +2,11 @@
 
 A field is placed for ever before the scan has ended. The rule depends on the plan and the pixels
 alone, never on the order in which tasks end: field (s, f) follows the fields before it in its
-stripe and those up to f + 2 in the stripe above, which are final, and looks ahead to field f + 2 of
+stripe and those up to f + 3 in the stripe above, which are final, and looks ahead to field f + 3 of
 its own stripe and the next. So stripes may be captured one after another or side by side, and no
 field waits for the end of its stripe. Without looking ahead, chains of fields that began apart on
-the stage's word would meet later, and one seam in six of a sparse specimen would be wrong.
+the stage's word would meet later, and one seam in six of a sparse specimen would be wrong. Where
+they meet all the same, the contradiction is shared among the seams around.
 
 Fields are given by (stripe, field), offsets and shifts by (y, x) in pixels. Sums are in a fixed
 order and in float64.
@@ -21,8 +22,8 @@ from scan.plan import Place
 
 Floats = NDArray[np.float64]
 
-AHEAD = 2  # fields that are measured before a field is placed; 4 are no better
-BACK = 8  # fields before it that have a say; with 4 half as many again of the seams are wrong
+AHEAD = 3  # fields that are measured before a field is placed; with 2 twice as many seams are bad
+BACK = 8  # fields before it that have a say
 STRIPES_BACK = 4  # from whose fields the usual offset is taken
 NEAREST = 12  # of these, the nearest: their median is expected of the next
 USUAL_ERROR_PX = 5.0  # of a stage, until matches tell
@@ -30,8 +31,10 @@ MIN_ERROR_PX = 1.0
 FEW = 4  # matches from which the stage error is not estimated
 GATE = 4.5  # stage errors: what lies farther from the stage's word is no match
 FLOOR_PX = 0.05  # of the accuracy of a match
-KERNELS_PX = (16.0, 8.0, 4.0, 2.0, 1.0, 0.7, 0.7)  # residuals at which matches lose their weight
-AGREES = 0.25  # of its weight left: the match is within a kernel of the offsets
+# residuals at which matches lose their weight. Down to 1 px a contradiction would be one bad seam,
+# and not shared; with 6 px wrong matches move fields
+KERNELS_PX = (16.0, 8.0, 4.0, 3.0, 3.0, 3.0)
+AGREES_PX = 1.5  # residual up to which a match agrees with the offsets
 DECIMALS = 3  # of offsets, in the journal too
 
 
@@ -163,14 +166,17 @@ class _System:
         The kernel begins wide and narrows: else the first guess would decide between matches that
         contradict each other (graduated non-convexity, Blake and Zisserman 1987).
         """
-        offsets, kept = self._least_squares(np.ones(len(self.pairs))), np.ones(len(self.pairs))
+        offsets = self._least_squares(np.ones(len(self.pairs)))
         for width_px in KERNELS_PX:
-            ends = np.vstack([offsets, np.zeros(2)])
-            apart = ends[self._second] - ends[self._first]
-            residual = np.linalg.norm(apart - self._shifts, axis=1)
-            kept = 1 / (1 + (residual / width_px) ** 2) ** 2
+            kept = 1 / (1 + (self._residuals(offsets) / width_px) ** 2) ** 2
             offsets = self._least_squares(kept)
-        return offsets, kept > AGREES
+        return offsets, self._residuals(offsets) <= AGREES_PX
+
+    def _residuals(self, offsets: Floats) -> Floats:
+        """By how many pixels each match contradicts the offsets."""
+        ends = np.vstack([offsets, np.zeros(2)])
+        apart = ends[self._second] - ends[self._first]
+        return np.asarray(np.linalg.norm(apart - self._shifts, axis=1))
 
     def _least_squares(self, kept: Floats) -> Floats:
         n, one, two = self._count, self._first, self._second
