@@ -146,7 +146,8 @@ class Charts:
         return plot
 
     def registration(self) -> Any:
-        """Return where fields lie: arrows from the word of the stage, crosses without a match."""
+        """Return where fields lie: arrows from the word of the stage, with their scale; crosses
+        without a match."""
         plot = _chart("x, µm", "y, µm", 300, match_aspect=True)
         plot.y_range.flipped = True
         plot.quad(
@@ -157,6 +158,7 @@ class Charts:
             line_color=Colorblind8[0],
         )  # fmt: skip
         plot.scatter(x="to_x", y="to_y", source=self["offsets"], size=6, color=Colorblind8[0])
+        self._arrow_scale(plot)
         crosses = plot.scatter(
             x="x_um", y="y_um", source=self["by_stage"], marker="x", size=11,
             line_color="#d55e00", line_width=3,
@@ -164,6 +166,18 @@ class Charts:
         tooltips = [("", "@name"), ("right, down", "@text")]
         plot.add_tools(HoverTool(renderers=[arrows, crosses], tooltips=tooltips))
         return plot
+
+    def _arrow_scale(self, plot: Any) -> None:
+        """An arrow of a round length, and what it stands for."""
+        scale, color = self["arrow_scale"], Colorblind8[0]
+        plot.segment(
+            x0="x_um", y0="y_um", x1="to_x", y1="to_y", source=scale, line_width=2, line_color=color
+        )
+        plot.scatter(x="to_x", y="to_y", source=scale, size=6, color=color)
+        plot.text(
+            x="to_x", y="to_y", text="text", source=scale, x_offset=8, text_baseline="middle",
+            text_font_size="12px", text_color=color,
+        )  # fmt: skip
 
     def profile(self) -> Any:
         """Return the focus surface from the side, one line per stripe, with the samples."""

@@ -48,7 +48,7 @@ class Geometry:
     """The positions of fields in the mosaic, in µm, from the journal's first line."""
 
     def __init__(self, begun: Begun) -> None:
-        pixel_um = begun.pixel_size_um
+        self.pixel_um = pixel_um = begun.pixel_size_um
         self.counts, self._absent = begun.stripes, set(begun.absent)
         self.rows_um = np.multiply(begun.row_cuts, pixel_um) - pixel_um / 2  # borders of pixels
         self.columns_um = np.multiply(begun.column_cuts, pixel_um) - pixel_um / 2
@@ -181,8 +181,9 @@ def focus(geometry: Geometry, focused: Focused | None) -> dict[str, Columns]:
 
 
 def registration(geometry: Geometry, events: Sequence[Event]) -> dict[str, Columns]:
-    """Return arrows from where fields should lie to where they do, enlarged so that they are seen;
-    fields without a match, which lie by the word of the stage; errors of seams before and after."""
+    """Return arrows from where fields should lie to where they do, enlarged so that they are seen,
+    and one of a round length as a scale; fields without a match, which lie by the word of the
+    stage; errors of seams before and after."""
     placed = {event.place: event for event in events if isinstance(event, Placed)}
     longest_px = max((float(np.hypot(*e.offset_px)) for e in placed.values()), default=0.0)
     narrowest_um = min(
@@ -205,9 +206,26 @@ def registration(geometry: Geometry, events: Sequence[Event]) -> dict[str, Colum
     return {
         "offsets": _table(_some(sure), ARROWS),
         "by_stage": _table(_some(others), ARROWS),
+        "arrow_scale": _table(_arrow_scale(geometry, longest_px, enlarged_um), ARROWS),
         "seam_before": histogram([before for before, _ in found]),
         "seam_after": histogram([after for _, after in found]),
     }
+
+
+def _arrow_scale(geometry: Geometry, longest_px: float, enlarged_um: float) -> Iterator[Columns]:
+    """An arrow of 1, 2 or 5 times a power of ten pixels above the mosaic, if there are arrows."""
+    if not longest_px:
+        return
+    decade = 10.0 ** np.floor(np.log10(longest_px))
+    length_px = float(max(k * decade for k in (1, 2, 5) if k * decade <= longest_px))
+    above_um = geometry.height_um / len(geometry.counts) / 5
+    x, y = geometry.left_um, geometry.top_um - above_um
+    times = enlarged_um / geometry.pixel_um
+    text = (
+        f"{length_px:g} px = {length_px * geometry.pixel_um:.3g} µm (arrows {times:.3g} x longer)"
+    )
+    ends = {"x_um": x, "y_um": y, "to_x": x + length_px * enlarged_um, "to_y": y}
+    yield ends | {"name": "scale", "text": text}
 
 
 def faults(events: Iterable[Event]) -> list[Columns]:

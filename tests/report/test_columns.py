@@ -380,3 +380,23 @@ def test_arrows_show_where_fields_lie() -> None:
     assert length_um == pytest.approx(-2 * shorter_um)
     assert 0.5 < length_um / (96 * 0.5) <= 1
     assert found["offsets"]["text"] == ["+4.0, +0.0 px, 2 matches"]
+
+
+@pytest.mark.parametrize(("longest_px", "round_px"), [(4.0, 2), (0.7, 0.5), (12.0, 10), (5.0, 5)])
+def test_arrows_have_a_scale(longest_px: float, round_px: float) -> None:
+    """An arrow of a round length stands for as many pixels as its text says."""
+    plan = make_plan((3, 3), (128, 128), 32, 0.5, steered=True)
+    begun = Begun.of(plan, process_began_s=0.0, versions={}, identity={})
+    work = {"began_s": 1.0, "ended_s": 2.0, "cpu_s": 0.1}
+    offset = {"offset_px": (0.0, longest_px), "written_px": (0, 0), "agreeing": 1}
+    placed = Placed.of(plan.fields[0], 0, **offset, **work)
+    found = columns.registration(columns.Geometry(begun), [begun, placed])
+    (arrow_um,) = np.subtract(found["offsets"]["to_x"], found["offsets"]["x_um"])
+    (scale_um,) = np.subtract(found["arrow_scale"]["to_x"], found["arrow_scale"]["x_um"])
+    times = arrow_um / (longest_px * 0.5)
+
+    assert scale_um / arrow_um == pytest.approx(round_px / longest_px)
+    assert found["arrow_scale"]["text"] == [
+        f"{round_px:g} px = {round_px * 0.5:.3g} µm (arrows {times:.3g} x longer)"
+    ]
+    assert columns.registration(columns.Geometry(begun), [begun])["arrow_scale"]["text"] == []
