@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def setup_of(folder: Path) -> Setup:
     return prepare(validate(read_toml(folder / "scan.toml")))
 
 
+def offsets_of(folder: Path) -> dict[tuple[int, int], list[float]]:
+    """Where the fields of a run were placed."""
+    return {(e["stripe"], e["field"]): e["offset_px"] for e in events_in(folder, "placed")}
+
+
 def seam_errors(folder: Path) -> np.ndarray:
     """How far neighbours side by side are displaced against each other, in pixels."""
     setup = setup_of(folder)
@@ -72,10 +78,8 @@ def seam_errors(folder: Path) -> np.ndarray:
         field.place: np.array(errors.at(field.x_um, field.y_um))[::-1] / pixel_um
         for field in setup.plan.fields
     }
-    found = {
-        (e["stripe"], e["field"]): np.array(e["offset_px"]) for e in events_in(folder, "placed")
-    }
-    wrong = {place: found[place] - true[place] for place in true}
+    found = offsets_of(folder)
+    wrong = {place: np.subtract(found[place], true[place]) for place in true}
     return np.array(
         [
             np.hypot(*(wrong[other] - wrong[s, f]))
@@ -130,6 +134,27 @@ def test_a_run_that_was_killed_is_resumed(done: Path, tmp_path: Path, seed: int)
     assert summary_of(folder)["fields"]["resumed"] == written
     captured = sum(event["event"] == "captured" for event in whole)
     assert len(events_in(folder, "captured")) - captured == COUNT - written
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """A Ray of which one CPU is left."""
+    more = int(ray.cluster_resources()["CPU"]) - 1
+    occupied = ray.util.placement_group([{"CPU": 1}] * more)
+    ray.get(occupied.ready())
+    yield
+    ray.util.remove_placement_group(occupied)
+
+
+def test_one_cpu_and_one_camera_give_the_same_digest(
+    done: Path, one_cpu: None, tmp_path: Path
+) -> None:
+    """One stripe after the other on one CPU, or three side by side on two: fields lie at the same
+    places."""
+    assert scan(tmp_path / "run", cameras=1) == 0
+
+    assert digest_of(tmp_path / "run") == digest_of(done)
+    assert offsets_of(tmp_path / "run") == offsets_of(done)
 
 
 def killed_at_first(mark: Path) -> None:
