@@ -155,14 +155,14 @@ class Registration:
         for place in self._again:
             yield place, self.placed[place]
         self._again.clear()
-        stripes = set(range(len(self._lengths)))
-        while stripes:
-            stripe = min(stripes)
-            stripes.discard(stripe)
-            yield from self._decide_in(stripe, stripes)
+        for stripe, length in enumerate(self._lengths):  # each follows those above it only
+            if self._decided[stripe] < length:
+                yield from self._decide_in(stripe)
+                if not self._decided[stripe]:
+                    return  # nor can any below have begun
 
-    def _decide_in(self, stripe: int, changed: set[int]) -> Iterator[tuple[Place, Placement]]:
-        """Go on along a stripe as far as possible; adds the stripes where that changes anything."""
+    def _decide_in(self, stripe: int) -> Iterator[tuple[Place, Placement]]:
+        """Go on along a stripe as far as possible."""
         while self._decided[stripe] < self._lengths[stripe]:
             place = stripe, self._decided[stripe]
             if not self._follows_decided(place):
@@ -174,8 +174,6 @@ class Registration:
                 self.placed[place] = found
                 yield place, found
             self._decided[stripe] += 1
-            if stripe + 1 < len(self._lengths):
-                changed.add(stripe + 1)
 
     def _neighbours(self, place: Place) -> list[Place]:
         s, f = place
