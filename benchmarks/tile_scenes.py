@@ -134,7 +134,7 @@ def cut_tiles(
     images = np.empty((*grid, field_px, field_px), np.uint16)
     for place in np.ndindex(grid):
         clean = _seen(light, origins[place] + offsets[place] + BORDER_PX, field_px)
-        images[place] = _photographed(generator, clean)
+        images[place] = photographed(generator, clean)
     return Tiles(images, origins, offsets, OFFSET + GAIN * light)
 
 
@@ -160,7 +160,7 @@ def _seen(light: Floats, first: NDArray[np.float64], size: int) -> Floats:
     return np.asarray(cv2.warpAffine(part, move, (size, size), flags=flags))
 
 
-def _photographed(generator: np.random.Generator, light: Floats) -> NDArray[np.uint16]:
+def photographed(generator: np.random.Generator, light: Floats) -> NDArray[np.uint16]:
     spread = np.sqrt(np.maximum(light, 0) + READ_NOISE**2)
     electrons = light + generator.standard_normal(light.shape, np.float32) * spread
     return np.clip(np.rint(OFFSET + GAIN * electrons), 0, 65535).astype(np.uint16)
