@@ -159,28 +159,25 @@ def compare(case: str, options: argparse.Namespace, seed: int) -> None:
         "causal": lambda: placed(plan, matches, 0),
         "all at once": lambda: at_once(plan, matches),
     }
+    row = f"| {case}, seed {seed} |"
     for name, rule in rules.items():
         began_s = time.process_time()
         offsets = rule()
         spent_s = time.process_time() - began_s + cpu_s * (name != "stage's word")
-        print(
-            f"| {case}, seed {seed} | {name} | {scores(tiles, offsets, seams)} | {spent_s:.1f} |",
-            flush=True,
-        )
-    for name, offsets, spent_s in peers(options.peers, tiles) if options.peers else ():
-        print(
-            f"| {case}, seed {seed} | {name} | {scores(tiles, offsets, seams)} | {spent_s:.1f} |",
-            flush=True,
-        )
+        print(f"{row} {name} | {scores(tiles, offsets, seams)} | {spent_s:.1f} | | |", flush=True)
+    for name, offsets, costs in peers(options.peers, tiles) if options.peers else ():
+        numbers = f"{costs['seconds']:.1f} | {costs['after']:.2f} | {costs['peak']:.0f}"
+        print(f"{row} {name} | {scores(tiles, offsets, seams)} | {numbers} |", flush=True)
 
 
-def peers(python: str, tiles: Tiles) -> Iterator[tuple[str, Offsets, float]]:
-    """What the peers find, each in a process of its own; those that are not there are left out."""
+def peers(python: str, tiles: Tiles) -> Iterator[tuple[str, Offsets, Mapping[str, float]]]:
+    """What our rule and the peers find, each in a process of its own, and what that costs; those
+    that are not there are left out."""
     script = Path(__file__).with_name("registration_peers.py")
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/tiles.npz", images=tiles.images, origins=tiles.origins)
-        for name in ("ashlar", "ashlar-1", "ashlar-3", "m2stitch", "multiview-stitcher"):
-            command = [python, str(script), name, folder]
+        for name in ("ours", "ashlar", "ashlar-1", "ashlar-3", "m2stitch", "multiview-stitcher"):
+            command = [sys.executable if name == "ours" else python, str(script), name, folder]
             try:
                 ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
             except subprocess.TimeoutExpired:
@@ -192,7 +189,8 @@ def peers(python: str, tiles: Tiles) -> Iterator[tuple[str, Offsets, float]]:
             found = np.load(f"{folder}/{name}.npz")
             offsets = found["positions"] - tiles.origins
             places = np.ndindex(*tiles.origins.shape[:2])
-            yield name, {place: tuple(offsets[place]) for place in places}, float(found["seconds"])
+            costs = {key: float(found[key]) for key in ("seconds", "after", "peak")}
+            yield f"{name}, a process", {place: tuple(offsets[place]) for place in places}, costs
 
 
 @dataclass(frozen=True)
@@ -349,7 +347,16 @@ def main() -> None:
             for error_px in (0.0, 3.0, 6.0, 10.0):
                 picture(options.picture, error_px, whole, 1)
         return
-    print("| slide | rule | seams: median, px | 95 % | bad | s |\n|---|---|---|---|---|---|")
+    heads = (
+        "slide",
+        "rule",
+        "seams: median, px",
+        "95 %",
+        "bad",
+        "CPU, s",
+        "after the last stack, s",
+    )
+    print(f"| {' | '.join(heads)} | peak memory, MiB |\n{'|---' * 8}|")
     for case in options.cases:
         for seed in range(1, options.seeds + 1):
             compare(case, options, seed)

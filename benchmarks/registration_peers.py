@@ -1,5 +1,9 @@
-"""One peer of benchmarks/registration.py, run by a Python that has it: NAME FOLDER."""
+"""One peer of benchmarks/registration.py, or our rule, run by a Python that has it: NAME FOLDER.
 
+Peers begin after the last stack; of our rule only what its last field needs comes after it.
+"""
+
+import resource
 import sys
 import time
 from pathlib import Path
@@ -68,7 +72,29 @@ def multiview_stitcher(images, origins):
     return origins + np.array(shifts).reshape(origins.shape)
 
 
+def ours(images, origins):
+    """Our rule, field by field as in a scan; also the seconds from the last field on."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from imaging.registration import Registration, match_overlap
+    from scan.layout import make_plan
+
+    (stripes, fields), size = images.shape[:2], images.shape[2]
+    overlap_px = size - int(origins[0, 1, 1] - origins[0, 0, 1])
+    plan = make_plan((fields,) * stripes, (size, size), overlap_px, 1.0, steered=False)
+    state, placed = Registration(plan, {}, {}), {}
+    for field in plan.fields:
+        began_s = time.perf_counter()
+        others = state.add(field.place)
+        pairs = ((plan.at(each), (images[field.place], images[each])) for each in others)
+        state.add_matches(field.place, others, [match_overlap(field, *pair) for pair in pairs])
+        placed |= dict(state.decide())
+    after_s = time.perf_counter() - began_s
+    offsets = [[placed[s, f].offset_px for f in range(fields)] for s in range(stripes)]
+    return origins + np.array(offsets), after_s
+
+
 PEERS = {
+    "ours": ours,
     "ashlar": lambda *tiles: ashlar(*tiles, 0.0),
     "ashlar-1": lambda *tiles: ashlar(*tiles, 1.0),
     "ashlar-3": lambda *tiles: ashlar(*tiles, 3.0),
@@ -81,7 +107,11 @@ if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
     tiles = np.load(folder / "tiles.npz")
     images, origins = tiles["images"], tiles["origins"]
-    began_s = time.process_time()
-    positions = PEERS[name](images, origins)
-    seconds = time.process_time() - began_s
-    np.savez(folder / f"{name}.npz", positions=positions, seconds=seconds)
+    cpu_s, began_s = time.process_time(), time.perf_counter()
+    found = PEERS[name](images, origins)
+    cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - began_s
+    positions, after_s = found if isinstance(found, tuple) else (found, wall_s)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    np.savez(
+        folder / f"{name}.npz", positions=positions, seconds=cpu_s, after=after_s, peak=peak_mib
+    )
