@@ -8,6 +8,7 @@ true shift is below 0.3 px. It is bad if two fields lie wrong against each other
 --table quick or --table whole says instead how exact our rule is by slide, size of the scan,
 stage error and geometry; "alone" are fields without any match, which lie as their neighbours do.
 
+--live scans a grid with the program: from the last stack to the complete mosaic.
 --picture FILE cuts an image at whole pixels and says how true the mosaic is. --peers PYTHON runs
 ASHLAR, m2stitch and multiview-stitcher in an environment of their own, as far as they are there.
 """
@@ -34,6 +35,8 @@ from benchmarks.conditions import print_conditions
 from benchmarks.tile_scenes import Stage, Tiles, cut_tiles, slide, slide_shape
 from imaging import matching, placement
 from imaging.registration import core_at, match_overlap, whole_offset
+from results.journal import JOURNAL, EventIndex, read_journal
+from scan.events import Captured, Placed, Stacked
 from scan.layout import make_plan
 from scan.matches import Match, Offset, Pair, Placement
 from scan.plan import Place, ScanPlan
@@ -279,6 +282,33 @@ def format_row(row: Row, scans: list[Scan]) -> str:
     return f"{kind} | {size} | {p50:.2f} | {p95:.2f} | {share:.1f} ({bad}) | {alone:.0f} %"
 
 
+LIVE = """field_px = 416
+overlap_px = 42
+stage_error_um = 1.0
+planes = 5
+exposure_ms = 100.0
+register_fields = true
+"""  # CPUs keep up with a few cameras
+
+
+def live(grid: tuple[int, int], cameras: int) -> None:
+    """Scan with the program, and say when the mosaic was complete after the last stack."""
+    root = Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        settings = folder.with_suffix(".toml")
+        settings.write_text(f"{LIVE}cameras = {cameras}\nstripes = {grid[0]}\nfields = {grid[1]}\n")
+        command = [sys.executable, str(root / "main.py"), "--plain", "--config", str(settings)]
+        subprocess.run([*command, "--out", str(folder)], check=True, capture_output=True)
+        found = EventIndex(read_journal(folder / JOURNAL))
+    last = {kind: max(event.ended_s for event in found.of(kind)) for kind in (Stacked, Placed)}
+    captured_s = max(event.ended_s for event in found.of(Captured))
+    late = sum(event.ended_s > last[Stacked] for event in found.of(Placed))
+    after_s = last[Placed] - last[Stacked]
+    print(f"| last exposure to last stack, s | {last[Stacked] - captured_s:.2f} |")
+    print(f"| last stack to complete mosaic, s | {after_s:.2f} |\n| fields written then | {late} |")
+
+
 def picture(file: Path, error_px: float, whole: bool, seed: int) -> None:
     """Cut a picture into fields, register them, and compare the mosaic with the picture."""
     grey = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
@@ -333,6 +363,8 @@ def main() -> None:
     parser.add_argument("--peers", metavar="PYTHON", help="of an environment that has the peers")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="cut this, and nothing else")
     parser.add_argument("--table", choices=("quick", "whole"), help="of our rule alone")
+    parser.add_argument("--live", action="store_true", help="a scan of the grid, nothing else")
+    parser.add_argument("--cameras", type=int, default=1, help="of this scan")
     parser.add_argument("--processes", type=int, default=2, help="for the table")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -341,6 +373,9 @@ def main() -> None:
         table(options.table == "whole", options.cases, options.processes)
         return
     print_conditions(grid=options.grid, field_px=options.field_px, overlap_px=options.overlap_px)
+    if options.live:
+        live(options.grid, options.cameras)
+        return
     if options.picture:
         print("| picture | stage error | rule | PSNR, dB |\n|---|---|---|---|")
         for whole in (True, False):
