@@ -4,7 +4,8 @@
 
 Each scan is the program as users start it, with 16 simulated cameras, fields of 64 x 64 pixels, two
 planes and no autofocus; then the report is made again, the complete run is resumed (which reads all
-results back) and verified, each by a process of its own whose start is included.
+results back) and verified, each by a process of its own whose start is included. With
+--register-fields they are matched and placed.
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ def run(*options: str) -> float:
     return time.perf_counter() - began_s
 
 
-def scan(fields: int, folder: Path) -> None:
+def scan(fields: int, folder: Path, more: str) -> None:
     """Scan so many fields, in a square."""
     settings = folder.with_suffix(".toml")
     stripes = math.isqrt(fields)
-    settings.write_text(f"{SETTINGS}stripes = {stripes}\nfields = {fields // stripes}\n")
+    settings.write_text(f"{SETTINGS}{more}stripes = {stripes}\nfields = {fields // stripes}\n")
     run("--plain", "--config", str(settings), "--out", str(folder))
 
 
-def costs(fields: int, folder: Path) -> list[float]:
+def costs(fields: int, folder: Path, more: str) -> list[float]:
     """Return a number for each row."""
-    scan(fields, folder)
+    scan(fields, folder, more)
     began_s = time.perf_counter()
     events = read_journal(folder / JOURNAL)
     read_s = time.perf_counter() - began_s
@@ -86,10 +87,12 @@ def run_from_command_line() -> int:
     """Print conditions and a column for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fields", type=int, nargs="+", default=[100, 1_000, 10_000])
+    parser.add_argument("--register-fields", action="store_true")
     given = parser.parse_args()
-    print_conditions(cameras=CAMERAS)
+    more = "register_fields = true\nstage_error_um = 1.0\n" if given.register_fields else ""
+    print_conditions(cameras=CAMERAS, register_fields=given.register_fields)
     with tempfile.TemporaryDirectory() as name:
-        columns = [costs(count, Path(name) / f"run{count}") for count in given.fields]
+        columns = [costs(count, Path(name) / f"run{count}", more) for count in given.fields]
     print("| | " + " | ".join(f"{count:,} fields" for count in given.fields) + " |")
     print("|---" * (1 + len(columns)) + "|")
     for row, values in zip(ROWS, zip(*columns, strict=True), strict=True):
