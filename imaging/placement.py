@@ -2,7 +2,7 @@
 
 A field is placed for ever before the scan has ended. The rule depends on the plan and the pixels
 alone, never on the order in which tasks end: field (s, f) follows the fields before it in its
-stripe and those up to f + 3 in the stripe above, which are final, and looks ahead to field f + 3 of
+stripe and those up to f + 2 in the stripe above, which are final, and looks ahead to field f + 2 of
 its own stripe and the next. So stripes may be captured one after another or side by side, and no
 field waits for the end of its stripe. Without looking ahead, chains of fields that began apart on
 the stage's word would meet later, and one seam in six of a sparse specimen would be wrong. Where
@@ -22,7 +22,9 @@ from scan.plan import Place
 
 Floats = NDArray[np.float64]
 
-AHEAD = 3  # fields that are measured before a field is placed; with 2 twice as many seams are bad
+# fields that are measured before a field is placed. With 3 bad seams of sparse slides fall from 0.5
+# to 0.3 %, but where many stripes are captured side by side, half as many again wait for the end
+AHEAD = 2
 BACK = 8  # fields before it that have a say
 STRIPES_BACK = 4  # from whose fields the usual offset is taken
 NEAREST = 12  # of these, the nearest: their median is expected of the next
