@@ -2,7 +2,7 @@
 
 1. search   normalised correlation (NCC) of the smoothed overlaps at all whole shifts: five peaks
 2. judge    the same from the pixels themselves at each peak, climbed to its summit
-3. accept   if the summit is high, stands alone, and its predicted scatter is small
+3. accept   if the summit is high, is within reach, stands alone, and its predicted scatter is small
 
 The NCC of what both show, at each shift, also finds what lies at the border of an overlap, which a
 phase correlation under a window does not see (Lewis 1995, "Fast normalized cross-correlation").
@@ -119,6 +119,8 @@ def match(
         return None
     pair = _Pair(a, b, reach)
     (ncc, best), *rivals = pair.summits()
+    if max(map(abs, best)) >= reach:  # it may rise beyond
+        return None
     if ncc < MIN_NCC or not all(_leads(ncc, rival) for rival, _ in rivals):
         return None
     covariance = bins**2 * pair.covariance(best, _sigma(bins))

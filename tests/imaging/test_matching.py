@@ -94,6 +94,17 @@ def test_noise_shows_no_shift(seed: int) -> None:
     assert match(*strips, (0, 214), (256, 256)) is None
 
 
+@pytest.mark.parametrize("beyond", [1, 2, 4])
+def test_a_shift_beyond_reach_is_not_taken_for_one_within(beyond: int) -> None:
+    """Where the NCC rises up to the last shift that is tried, the true one lies beyond it."""
+    slide = cv2.GaussianBlur(np.random.default_rng(1).normal(0, 1, (256, 512)), (0, 0), 4.0)
+    slide = (1000 + 4000 * slide).clip(0).astype(np.uint16)
+    shift = reach_of(42) + beyond
+    strips = cut(slide[:, :256], (0, 214)), cut(slide[:, 214 + shift :][:, :256], (0, -214))
+
+    assert match(*strips, (0, 214), (256, 256)) is None
+
+
 def test_flat_fields_show_no_shift() -> None:
     """Pixels that are all equal do not match."""
     frame = np.full((256, 256), 100, np.uint16)
