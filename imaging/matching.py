@@ -233,8 +233,9 @@ class _Pair:
     def _bounds(self, axis: int, apart: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Where in each view, along an axis, begins and ends what both show."""
         first, second = (view.pixels.shape[axis] for view in self._views)
-        start = max(apart, 0)
-        stop = max(min(first, second + apart), start)
+        start, stop = max(apart, 0), min(first, second + apart)
+        if stop <= start:
+            return (0, 0), (0, 0)
         return (start, stop), (start - apart, stop - apart)
 
     def _search(self) -> list[tuple[int, int]]:

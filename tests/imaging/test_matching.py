@@ -105,6 +105,20 @@ def test_a_shift_beyond_reach_is_not_taken_for_one_within(beyond: int) -> None:
     assert match(*strips, (0, 214), (256, 256)) is None
 
 
+@pytest.mark.parametrize("step", [(0, 48), (48, 0), (48, 48), (48, -48), (40, 12), (-44, 46)])
+@pytest.mark.parametrize("size", [64, 70])
+def test_small_fields_match_or_do_not(size: int, step: tuple[int, int]) -> None:
+    """Where views are smaller than what fields may be displaced, what is found is right."""
+    slide = cv2.GaussianBlur(np.random.default_rng(1).normal(0, 1, (256, 256)), (0, 0), 1.5)
+    slide = (1000 + 1000 * slide).clip(0).astype(np.uint16)
+    y, x = 100 + step[0] + 2, 100 + step[1] - 1
+    frames = slide[100 : 100 + size, 100 : 100 + size], slide[y : y + size, x : x + size]
+    strips = cut(frames[0], step), cut(frames[1], (-step[0], -step[1]))
+    found = match(*strips, step, (size, size))
+
+    assert found is None or np.allclose(found.shift_px, (2, -1), atol=0.25)
+
+
 def test_flat_fields_show_no_shift() -> None:
     """Pixels that are all equal do not match."""
     frame = np.full((256, 256), 100, np.uint16)
