@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 
 from microscope import ZStack
+from microscope.blur import REACH, add_blurred, coarseness, coarser
+from microscope.noise import normal_noise
 from microscope.specimen import Specimen
 from microscope.stage_errors import EXACT, StageErrors
 from scan.clock import now_s
@@ -38,10 +41,8 @@ OFFSET_LEVELS = 100.0
 LEVELS_PER_ELECTRON = 2.0
 READ_NOISE_ELECTRONS = 1.6  # usual for a scientific CMOS camera
 Z_LIMIT_UM = 200.0
-BLUR_REACH = 3.5  # standard deviations to which a blur is drawn; beyond lies 0.05 % of the light
-COARSE_BLUR_PX = 8.0  # wider blurs hold no detail and are drawn at reduced resolution
 SEEDS = 2**32  # by which the seeds of channels differ, so that their noise does
-CACHED_OBJECTS = 256  # sharp patches, some 10 kB each: more than a field of 2048 pixels shows
+CACHED_PATCHES = 512  # some 10 kB each; a field of 2048 pixels shows fewer than 256 objects
 
 
 @dataclass(eq=False)
@@ -92,7 +93,7 @@ class SimulatedMicroscope:
         self.dtype = np.dtype(np.uint16)
         self._position_um = np.zeros(3)
         self._closed = False
-        self._sharp = lru_cache(CACHED_OBJECTS)(self._draw_sharp)
+        self._patch = lru_cache(CACHED_PATCHES)(self._draw_coarser)
         long_um = self.specimen.diameter_um * np.sqrt(self.specimen.elongation)
         self._reach_um = long_um / 2 + EDGE_UM
         self._views = [
@@ -126,7 +127,7 @@ class SimulatedMicroscope:
         """Refuse further stacks and release the cached patches."""
         self._closed = True
         for view in self._views:
-            view._sharp.cache_clear()
+            view._patch.cache_clear()
 
     def truth(self, x_um: float, y_um: float, channel: int = 0) -> np.ndarray:
         """Return the noise-free light of a channel with all objects in focus, (y, x) float32
@@ -142,17 +143,32 @@ class SimulatedMicroscope:
         right_um, down_um = self.errors.at(x_um, y_um)
         x_um, y_um = x_um + right_um, y_um + down_um
         light = np.full(self.frame_shape, BACKGROUND_PER_MS * self.exposure_ms, np.float32)
-        middle = (np.array(self.frame_shape) - 1) / 2
-        # Rounded to a thousandth of a pixel, so that fields of one mosaic share cached patches.
-        first_px = np.round(np.array([y_um, x_um]) / self.pixel_size_um - middle, 3)
         defocus_um = self.specimen.height_um - z_um
         sigma_px = np.hypot(FOCUSED_SIGMA_UM, SIGMA_PER_DEFOCUS * defocus_um) / self.pixel_size_um
-        for index in self._in_view(x_um, y_um, sigma_px):
-            patch, corner = self._image_of(int(index), first_px, float(sigma_px[index]))
-            _add(light, patch, corner)
+        seen = self._in_view(x_um, y_um, sigma_px)
+        whole_px, phases = self._pixels(seen, np.array([[y_um], [x_um]]))
+        for index, sigma, at, phase in zip(
+            seen.tolist(), sigma_px[seen].tolist(), whole_px, phases, strict=True
+        ):
+            factor = coarseness(sigma)
+            add_blurred(light, self._patch(index, *phase, factor), at, sigma, factor)
         if self.vignetting:
             light *= vignetted(self.frame_shape, self.vignetting)
         return light
+
+    def _pixels(self, objects: np.ndarray, middle_um: np.ndarray) -> tuple[list[Any], list[Any]]:
+        """Return the pixel (y, x) of the centre of each object and the fractions, by the position
+        of the middle of the frame.
+
+        They are rounded to a thousandth, so that fields of one mosaic share cached patches.
+        """
+        middle_px = (np.array(self.frame_shape) - 1)[:, None] / 2
+        first_px = np.round(middle_um / self.pixel_size_um - middle_px, 3)
+        centre_um = np.array([self.specimen.y_um[objects], self.specimen.x_um[objects]])
+        centre_px = np.round(centre_um / self.pixel_size_um - first_px, 3)
+        whole_px = np.floor(centre_px)
+        phases = np.round(centre_px - whole_px, 3)
+        return whole_px.astype(int).T.tolist(), phases.T.tolist()
 
     def _check(self, x_um: float, y_um: float, z_um: Sequence[float]) -> None:
         if self._closed:
@@ -183,41 +199,31 @@ class SimulatedMicroscope:
 
     def _photograph(self, frame: np.ndarray, x_um: float, y_um: float, z_um: float) -> None:
         """Write one plane: shot and read noise as one normal deviate for each pixel."""
-        light = self.electrons(x_um, y_um, z_um)
-        noise = self._noise(x_um, y_um, z_um)
-        noise *= np.sqrt(light + np.float32(READ_NOISE_ELECTRONS**2))
-        light += noise
-        light *= LEVELS_PER_ELECTRON
-        light += OFFSET_LEVELS + 0.5  # the cast truncates; adding a half rounds
-        np.clip(light, 0, np.iinfo(self.dtype).max, out=light)
-        np.copyto(frame, light, casting="unsafe")
-
-    def _noise(self, *position_um: float) -> np.ndarray:
-        """Standard normal (y, x) float32, drawn from the seed and the position in nm."""
-        position_nm = [round(1000 * value) % 2**64 for value in position_um]
-        generator = np.random.Generator(np.random.SFC64([self.seed, *position_nm]))
-        return generator.standard_normal(self.frame_shape, dtype=np.float32)
+        electrons = self.electrons(x_um, y_um, z_um)
+        position_nm = [round(1000 * value) % 2**64 for value in (x_um, y_um, z_um)]
+        noise = normal_noise([self.seed, *position_nm], self.frame_shape)
+        gain, first = LEVELS_PER_ELECTRON, 0
+        for deviation in noise:
+            rows = slice(first, first := first + len(deviation))
+            light = electrons[rows]
+            deviation *= np.sqrt(light + np.float32(READ_NOISE_ELECTRONS**2))
+            cv2.addWeighted(  # rounded, and limited to what a pixel holds
+                light, gain, deviation, gain, OFFSET_LEVELS, dst=frame[rows], dtype=cv2.CV_16U
+            )
 
     def _in_view(self, x_um: float, y_um: float, sigma_px: np.ndarray) -> np.ndarray:
         """Return the indices of the objects whose light reaches the frame."""
         height_um, width_um = np.array(self.frame_shape) * self.pixel_size_um / 2
-        reach_um = self._reach_um + ((BLUR_REACH + 0.5) * sigma_px + 4) * self.pixel_size_um
+        reach_um = self._reach_um + ((REACH + 0.5) * sigma_px + 4) * self.pixel_size_um
         outside_x = np.abs(self.specimen.x_um - x_um) > width_um + reach_um
         outside_y = np.abs(self.specimen.y_um - y_um) > height_um + reach_um
         return np.flatnonzero(~(outside_x | outside_y))
 
-    def _image_of(
-        self, index: int, first_px: np.ndarray, sigma_px: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the blurred object in photo-electrons, and the frame pixel of its corner."""
-        specimen = self.specimen
-        centre_um = np.array([specimen.y_um[index], specimen.x_um[index]])
-        centre_px = np.round(centre_um / self.pixel_size_um - first_px, 3)
-        whole_px = np.floor(centre_px).astype(int)
-        phase_y, phase_x = np.round(centre_px - whole_px, 3)
-        patch = _blurred(self._sharp(index, float(phase_y), float(phase_x)), sigma_px)
-        patch *= np.float32(self.exposure_ms)
-        return patch, whole_px - np.array(patch.shape) // 2
+    def _draw_coarser(self, index: int, phase_y: float, phase_x: float, factor: int) -> np.ndarray:
+        """Draw one object without blur for a blur at reduced resolution, in photo-electrons."""
+        if factor > 1:
+            return coarser(self._patch(index, phase_y, phase_x, 1), factor)
+        return self._draw_sharp(index, phase_y, phase_x) * np.float32(self.exposure_ms)
 
     def _draw_sharp(self, index: int, phase_y: float, phase_x: float) -> np.ndarray:
         """Draw one object without blur, in photo-electrons per ms, at a subpixel phase."""
@@ -265,37 +271,3 @@ def _texture(y_um: np.ndarray, x_um: np.ndarray, seed: int) -> np.ndarray:
     spots_x = np.exp(-(((x_um - spot_x_um) / width_um) ** 2))
     spots = (spots_y * generator.choice([-0.5, 0.6], (SPOTS, 1))).T @ spots_x
     return np.asarray((1 + WAVE_HEIGHT * speckle + spots).clip(0.2, None))
-
-
-def _blurred(patch: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Blur a patch by a Gaussian and enlarge it to keep all light; its centre is at shape // 2.
-
-    A wide blur is computed at 1 / factor of the resolution. Averaging down and interpolating up
-    add variances of (factor² - 1) / 12 and (2 factor² + 1) / 12, together factor² / 4, so the
-    Gaussian between them is narrower by as much.
-    """
-    factor = 2 ** max(0, math.floor(math.log2(2 * sigma_px / COARSE_BLUR_PX)))
-    sigma = sigma_px if factor == 1 else math.sqrt((sigma_px / factor) ** 2 - 0.25)
-    reach = math.ceil(BLUR_REACH * sigma)
-    middle = patch.shape[0] // 2
-    before = (reach + 1) * factor + -middle % factor
-    rim = (before, before - 1) * 2
-    wide = cv2.copyMakeBorder(patch, *rim, cv2.BORDER_CONSTANT, value=0)
-    if factor > 1:
-        small = (len(wide) // factor,) * 2
-        wide = cv2.resize(wide, small, interpolation=cv2.INTER_AREA)
-    size = (2 * reach + 1,) * 2
-    wide = cv2.GaussianBlur(wide, size, sigma, borderType=cv2.BORDER_CONSTANT)
-    if factor > 1:
-        wide = cv2.resize(wide, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(wide)
-
-
-def _add(light: np.ndarray, patch: np.ndarray, corner: np.ndarray) -> None:
-    """Add a patch to the frame in place, clipped at the borders of the frame."""
-    first = np.maximum(corner, 0)
-    last = np.minimum(corner + patch.shape, light.shape)
-    if (first < last).all():
-        (top, left), (bottom, right) = first, last
-        y, x = corner
-        light[top:bottom, left:right] += patch[top - y : bottom - y, left - x : right - x]
