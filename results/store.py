@@ -239,11 +239,34 @@ def _coarser(span: slice, level: int) -> slice:
 
 def checksum_of(image: Location, rows: slice, columns: slice) -> int | None:
     """Return the checksum of a core on disk; None if it cannot be read."""
+    return checksums_of(image, rows, [columns])[0]
+
+
+def checksums_of(image: Location, rows: slice, columns: Sequence[slice]) -> list[int | None]:
+    """Return the checksums on disk of cores that lie side by side, read at once; None for those
+    that cannot be read.
+
+    One by one, most of the time would be that of the requests: of small cores 20 times that of
+    their pixels.
+    """
+    whole = slice(columns[0].start, columns[-1].stop)
     try:
         wait = storage_at(image).result
-        return crc_of_arrays([wait(w.read()) for w in _windows(image, rows, columns)])
+        levels = [wait(window.read()) for window in _windows(image, rows, whole)]
     except (StorageError, OSError, ValueError, LookupError, TypeError):
-        return None
+        if len(columns) == 1:
+            return [None]
+        return [found for each in columns for found in checksums_of(image, rows, [each])]
+    return [crc_of_arrays(_part(levels, whole.start, each)) for each in columns]
+
+
+def _part(levels: Sequence[Array], start: int, columns: slice) -> list[Array]:
+    """The columns of a core on every level, of pixels that begin at a column of level 0."""
+    spans = [_coarser(columns, level) for level in range(len(levels))]
+    return [
+        pixels[..., span.start - (start >> level) : span.stop - (start >> level)]
+        for level, (pixels, span) in enumerate(zip(levels, spans, strict=True))
+    ]
 
 
 def level_count(image: Location) -> int:

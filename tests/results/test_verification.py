@@ -18,7 +18,8 @@ from results.store import (
     write_core,
 )
 from results.table import TABLE, join_parts, table_checksum, write_part
-from results.verification import differences
+from results.verification import differences, verify
+from scan.checkpoint import Checkpoint
 from scan.events import Begun, Detected, Event, Predicted, Stacked
 from scan.layout import make_plan
 from scan.plan import Field, ScanPlan
@@ -80,6 +81,43 @@ def test_a_changed_core_is_named(tmp_path: Path, run: list[Event], name: str) ->
     write_core(tmp_path / name, *core, [level.astype(kind) for level in levels])
 
     assert differences(tmp_path, run) == [f"stripe 0 field 1 of {name}"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no chunk"], ids=["empty", "torn"])
+def test_a_damaged_chunk_costs_its_own_core_alone(
+    tmp_path: Path, run: list[Event], damage: bytes
+) -> None:
+    """Cores are read many at once; one that cannot be read is named, and no other."""
+    chunk = tmp_path / DEPTH / "0" / "c" / "0" / "1"
+    assert chunk.stat().st_size > len(damage)
+
+    chunk.write_bytes(damage)
+
+    assert differences(tmp_path, run) == [f"stripe 0 field 1 of {DEPTH}"]
+
+
+@pytest.mark.parametrize("limit_px", [1, 3 * 64 * 64, 2**22], ids=["one", "three", "all"])
+@pytest.mark.parametrize("lost", [(), (2,), (0, 3, 4)], ids=str)
+def test_cores_are_read_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit_px: int, lost: tuple[int, ...]
+) -> None:
+    """Whatever fields are there and however many are read at once: the same checksums."""
+    monkeypatch.setattr("results.verification.MAX_READ_PX", limit_px)
+    plan = make_plan((2, 6), (64, 64), 0, 1.0, steered=True)
+    create_mosaics(tmp_path, plan, np.dtype(np.uint16))
+    checkpoint = Checkpoint(plan)
+    for field in plan.fields:
+        if field.field not in lost:
+            sums = wrote(tmp_path, field)
+            checkpoint.stacked[field], checkpoint.detected[field] = sums[:2], sums[2:]
+    before = dict(checkpoint.stacked), dict(checkpoint.detected)
+    changed = next(field for field in checkpoint.stacked if field.stripe == 1)
+
+    verify(tmp_path, checkpoint)
+    assert (checkpoint.stacked, checkpoint.detected) == before
+    wrote(tmp_path, changed, seed=1)
+    verify(tmp_path, checkpoint)
+    assert before[0].keys() - checkpoint.stacked.keys() == {changed}
 
 
 @pytest.mark.parametrize("change", ["edited", "gone"])
