@@ -10,30 +10,41 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from report.trace import ray_events_of, write_trace
+from report.current import is_current, mark_of
+from report.trace import TRACE, ray_events_of, write_trace
+from results.files import readable, require_regular_files
+from results.journal import JOURNAL, read_journal
 from results.storage import location_of
 from results.summary import SUMMARY, save_summary
 from scan.errors import InputError, ScanError, StorageError
+from scan.events import Event
 from scan.text import describe
 
+REPORT = "report.html"
 
-def write_report(folder: Path) -> Path:
-    """Write the report of a run folder; returns its file."""
+
+def write_report(folder: Path, events: Sequence[Event]) -> Path:
+    """Write the report of a run folder, whose journal was read; returns its file."""
     from report import report  # half a second that the first exposure need not wait for
 
-    return report.write_report(folder)
+    return report.write_report(folder, events)
 
 
 def write_again(folder: Path) -> None:
-    """Write report and trace of a run that exists, and its summary if it has none.
+    """Write the report of a run that exists, and trace and summary that are missing or of another
+    state of the run.
 
     InputError if that cannot be done.
     """
     try:
-        write_report(folder)
+        with readable(str(folder)):
+            require_regular_files(folder)
+            events = read_journal(folder / JOURNAL)
+        write_report(folder, events)
         if not (folder / SUMMARY).exists():
-            save_summary(folder)
-        write_trace(folder, ray_events_of(folder))
+            save_summary(folder, events)
+        if not is_current(folder / TRACE, mark_of(folder)):
+            write_trace(folder, events, ray_events_of(folder, events))
     except StorageError as error:
         raise InputError(*error.args) from None
     except ScanError:
@@ -44,17 +55,26 @@ def write_again(folder: Path) -> None:
         raise InputError(location_of(folder), "a run whose files are whole", got, hint) from error
 
 
-def write_views(folder: Path, task_events: Callable[[], Sequence[Any]]) -> list[str]:
-    """Write report and trace; returns why one is missing, as no error here ends the run.
+def write_views(
+    folder: Path, events: Sequence[Event], task_events: Callable[[], Sequence[Any]]
+) -> list[str]:
+    """Write report and trace unless they are as they would be made again; returns why one is
+    missing, as no error here ends the run.
 
     `task_events` gives Ray's own record of its tasks; it is called meanwhile, as it takes a second.
     """
-    reasons = []
+    reasons, mark = [], mark_of(folder)
     with ThreadPoolExecutor() as waiting:
         ray_events = waiting.submit(task_events)
-        for write in (write_report, lambda folder: write_trace(folder, ray_events.result())):
+        views: dict[str, Callable[[], Any]] = {
+            REPORT: lambda: write_report(folder, events),
+            TRACE: lambda: write_trace(folder, events, ray_events.result()),
+        }
+        for name, write in views.items():
+            if is_current(folder / name, mark):
+                continue
             try:
-                write(folder)
+                write()
             except ScanError as error:
                 reasons.append(str(error))
             except Exception as error:

@@ -63,11 +63,12 @@ def end_run(
 
     `task_events` gives Ray's own record of its tasks; by default that of an earlier trace.
     """
+    events = read_journal(folder / JOURNAL)
     try:
-        summary, unwritten = save_summary(folder), []
+        summary, unwritten = save_summary(folder, events), []
     except StorageError as full:
-        summary, unwritten = summarise(read_journal(folder / JOURNAL)), [str(full)]
-    unwritten += write_views(folder, task_events or (lambda: ray_events_of(folder)))
+        summary, unwritten = summarise(events), [str(full)]
+    unwritten += write_views(folder, events, task_events or (lambda: ray_events_of(folder, events)))
     return Ending(summary, location_of(folder), error, unwritten)
 
 

@@ -4,7 +4,7 @@ The live view is the same page; it replaces the data of the charts' named source
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from shlex import quote
@@ -16,9 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 from config import SETTINGS_FILE
-from report import classes, columns
+from report import REPORT, classes, columns
 from report.charts import KINDS, Charts, as_json
 from report.columns import Columns, Geometry
+from report.current import mark_of
 from report.preview import Preview
 from results.cpu_slots import dispatch_waits_ms
 from results.files import readable, require_regular_files, write_atomically
@@ -47,7 +48,6 @@ from scan.events import (
 )
 from scan.plan import Place
 
-REPORT = "report.html"
 MAX_NAMED = 100  # lost fields, faults
 NUMBERS = {  # keys of the summary: name on the page and format
     "fields.detected": ("fields detected", ",d"),
@@ -108,14 +108,19 @@ class Report:
         The run folder.
     running : bool
         Whether the run is still active, so that a missing end is not a failure.
+    events : sequence of Event, optional
+        The journal of a run that has ended, if it was read already.
     """
 
-    def __init__(self, folder: Path, running: bool = False) -> None:
+    def __init__(
+        self, folder: Path, running: bool = False, events: Sequence[Event] | None = None
+    ) -> None:
         self.folder, self.running = folder.resolve(), running
         self.location = location_of(self.folder)
         self._storage = storage_at(self.location)
-        self._tail = Tail(folder / JOURNAL)
-        self._events: list[Event] = []
+        self._tail = Tail(folder / JOURNAL) if events is None else None
+        self._events: list[Event] = list(events or ())
+        self._summary: tuple[int, Summary] | None = None
         self._parts: dict[Place, dict[str, NDArray[np.float64]]] = {}
         self._preview: Preview | None = None
         self._drawn = 0
@@ -123,7 +128,8 @@ class Report:
 
     def update(self) -> None:
         """Read the events that were appended since the last call."""
-        self._events += self._tail.read()
+        if self._tail:
+            self._events += self._tail.read()
 
     @property
     def state_s(self) -> float:
@@ -149,10 +155,12 @@ class Report:
 
     def summary(self) -> Summary:
         """Return the summary as far as the run has come."""
-        summary = summarise(self._events)
-        if self.running and not EventIndex(latest(self._events)).of(Finished):
-            summary["status"] = "running"
-        return summary
+        if not self._summary or self._summary[0] != len(self._events):
+            summary = summarise(self._events)
+            if self.running and not EventIndex(latest(self._events)).of(Finished):
+                summary["status"] = "running"
+            self._summary = len(self._events), summary
+        return self._summary[1]
 
     def texts(self) -> dict[str, Any]:
         """Return the texts and numbers of the page."""
@@ -289,14 +297,15 @@ class Report:
         classified = bool(predicted and predicted.facts)
         return str(hash((str(row_cuts), self._cpus, bool(self._last(Focused)), classified)))
 
-    def page(self) -> str:
-        """Return the page as HTML."""
+    def page(self, mark: str = "") -> str:
+        """Return the page as HTML; `mark` is that of the run it is made of."""
         sources = self.sources()
         charts = self._charts(sources) if sources else {}
         return _template().render(
             **self.texts(),
             **self._fixed(),
             live=self.running,
+            mark=mark,
             shape=self.shape(),
             bokeh=Resources(mode="inline", components=["bokeh"]).render_js(),
             charts=as_json(charts),
@@ -370,13 +379,16 @@ def _template() -> Template:
     return environment.get_template("report.html")
 
 
-def write_report(folder: Path) -> Path:
-    """Write the report of a run folder into it; InputError if no run began there."""
+def write_report(folder: Path, events: Sequence[Event] | None = None) -> Path:
+    """Write the report of a run folder into it; InputError if no run began there.
+
+    `events` are those of its journal, if that was read already.
+    """
     with readable(str(folder)):
         require_regular_files(folder)
-        report = Report(folder)
+        report = Report(folder, events=events)
     if not report.geometry:
         got = "no journal that says where fields and cameras are"
         raise InputError(report.location, "a run folder", got, "name one that a run has left")
-    write_atomically(folder / REPORT, report.page())
+    write_atomically(folder / REPORT, report.page(mark_of(folder)))
     return folder / REPORT

@@ -39,10 +39,10 @@ class Live(Report):
         """Return the URL of a layer of the mosaic in its current state."""
         return f"layer/{layer}?at={self.state_s}"
 
-    def page(self) -> str:
+    def page(self, mark: str = "") -> str:
         """Return the page, rendered once for each shape; server-sent events update it."""
         if self.shape() != self._page_shape:
-            self._page, self._page_shape = super().page(), self.shape()
+            self._page, self._page_shape = super().page(mark), self.shape()
         return self._page
 
     def parts(self) -> dict[tuple[str, str], str]:

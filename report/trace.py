@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from config import is_file
+from report.current import mark_of
 from report.naming import FAULTS, subject_of
 from results.cpu_slots import cpu_tasks, in_slots
 from results.files import write_atomically
-from results.journal import JOURNAL, EventIndex, read_journal
+from results.journal import EventIndex
 from scan.events import (
     Begun,
     Captured,
@@ -39,15 +40,16 @@ SHOWN = ("time", "event", "stripe", "field", "camera", "began_s", "ended_s", "ch
 TraceEvent = dict[str, Any]
 
 
-def write_trace(folder: Path, ray_events: Sequence[TraceEvent]) -> None:
-    """Write the trace of all runs of a folder into it."""
-    trace = {"traceEvents": trace_of(read_journal(folder / JOURNAL), ray_events)}
+def write_trace(folder: Path, events: Sequence[Event], ray_events: Sequence[TraceEvent]) -> None:
+    """Write the trace of all runs of a folder, whose journal was read, into it."""
+    found = trace_of(events, ray_events)
+    trace = {"otherData": {"mark": mark_of(folder)}, "traceEvents": found}
     write_atomically(folder / TRACE, json.dumps(trace) + "\n")
 
 
-def ray_events_of(folder: Path) -> list[TraceEvent]:
+def ray_events_of(folder: Path, events: Sequence[Event]) -> list[TraceEvent]:
     """Return Ray's own events in the trace that a run has left; none if it left no whole one."""
-    begun = EventIndex(read_journal(folder / JOURNAL)).of(Begun)
+    begun = EventIndex(events).of(Begun)
     if not (begun and is_file(folder / TRACE)):
         return []
     try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from results.cpu_slots import cpu_tasks, dispatch_waits_ms
 from results.files import write_atomically
-from results.journal import JOURNAL, EventIndex, latest, read_journal
+from results.journal import EventIndex, latest
 from results.registration import format_registration, registration
 from scan.errors import StorageError
 from scan.events import (
@@ -304,9 +304,9 @@ def write_summary(folder: Path, summary: Summary) -> None:
     write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
-def save_summary(folder: Path) -> Summary:
+def save_summary(folder: Path, events: Sequence[Event]) -> Summary:
     """Write the summary of a run folder, made from its journal, and return it."""
-    summary = summarise(read_journal(folder / JOURNAL))
+    summary = summarise(events)
     try:
         write_summary(folder, summary)
     except StorageError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from report.trace import TRACE, TraceEvent, ray_events_of, trace_of, write_trace
 from results.cpu_slots import in_slots
-from results.journal import JOURNAL, Journal
+from results.journal import JOURNAL, Journal, read_journal
 from scan.events import Begun, Event, Stacked
 from tests.results.scans import events_of_a_scan, resumed_scan
 from tests.scan.samples import sample
@@ -156,7 +156,7 @@ def test_the_trace_of_a_folder_is_written_whole(tmp_path: Path) -> None:
     with (tmp_path / JOURNAL).open("a") as file:
         file.write("torn\n")
 
-    write_trace(tmp_path, RAY)
+    write_trace(tmp_path, read_journal(tmp_path / JOURNAL), RAY)
 
     trace = json.loads((tmp_path / TRACE).read_text())["traceEvents"]
     assert sum(e["name"].startswith("stack") for e in trace) == 3
@@ -168,14 +168,15 @@ def test_a_trace_is_made_again_with_what_ray_recorded(tmp_path: Path) -> None:
     with Journal(tmp_path / JOURNAL) as journal:
         for event in events_of_a_scan():
             journal.write(event)
-    assert ray_events_of(tmp_path) == []
-    write_trace(tmp_path, RAY)
+    events = read_journal(tmp_path / JOURNAL)
+    assert ray_events_of(tmp_path, events) == []
+    write_trace(tmp_path, read_journal(tmp_path / JOURNAL), RAY)
     first = (tmp_path / TRACE).read_text()
 
-    write_trace(tmp_path, ray_events_of(tmp_path))
+    write_trace(tmp_path, events, ray_events_of(tmp_path, events))
     again = (tmp_path / TRACE).read_text()
     (tmp_path / TRACE).write_text(first[: len(first) // 2])
 
     assert again == first
     assert "Ray: node" in first
-    assert ray_events_of(tmp_path) == []
+    assert ray_events_of(tmp_path, events) == []

@@ -11,4 +11,4 @@ from report import ending
 def without_views(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests of what people look at, and of disks that fail, are marked `views`."""
     if not request.node.get_closest_marker("views"):
-        monkeypatch.setattr(ending, "write_views", lambda folder, task_events: [])
+        monkeypatch.setattr(ending, "write_views", lambda folder, events, task_events: [])
