@@ -1,6 +1,7 @@
 """The data of the report's charts as columns of numbers, from the journal and the table."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -246,27 +247,35 @@ def _lane(fault: Fault) -> str:
     return f"camera {fault.camera}"
 
 
-def timeline(events: Sequence[Event], kinds: Iterable[str]) -> dict[str, Columns]:
-    """Return bars of tasks and captures and marks of faults, in seconds since program start."""
+def timeline(
+    events: Sequence[Event], kinds: Sequence[str], found: Sequence[Columns] | None = None
+) -> dict[str, Columns]:
+    """Return bars of tasks and captures and marks of faults, in seconds since program start.
+
+    `found` are the spans of these events, if they were computed already.
+    """
     begun = EventIndex(events).of(Begun)
     zero_s = begun[0].process_began_s if begun else 0.0
     bars = [
         _bar(span["tid"], span["name"], kind, span["ts"] / 1e6 - zero_s, span["dur"] / 1e6)
-        for span in spans(events)
-        for kind in kinds
-        if span["name"].startswith(kind)
+        for span in (spans(events) if found is None else found)
+        if (kind := next((kind for kind in kinds if span["name"].startswith(kind)), None))
     ]
     marks = [_bar(f["lane"], f["text"], "fault", f["at"] - zero_s, 0) for f in faults(events)]
     return {"timeline": _table(_fewer(bars), BAR), "faults": _table(_some(marks), BAR)}
 
 
-def lanes(events: Sequence[Event]) -> list[str]:
-    """Return the lanes of the timeline: one per camera and per CPU slot."""
+def lanes(events: Sequence[Event], found: Sequence[Columns] | None = None) -> list[str]:
+    """Return the lanes of the timeline: one per camera and per CPU slot.
+
+    `found` are the spans of these events, if they were computed already.
+    """
     index = EventIndex(events)
     begun, up = index.last(Begun), index.last(RayStarted)
     known = [f"camera {k}" for k in range(begun.cameras if begun else 0)]
     known += [f"CPU slot {k}" for k in range(up.cpus if up else 0)]
-    return list(dict.fromkeys([*known, *(span["tid"] for span in spans(events))]))
+    found = spans(events) if found is None else found
+    return list(dict.fromkeys([*known, *(span["tid"] for span in found)]))
 
 
 def _bar(lane: str, text: str, kind: str, left: float, seconds: float) -> Columns:
@@ -281,9 +290,24 @@ def _order(bar: Columns) -> tuple[str, str, float]:
 def _fewer(bars: list[Columns]) -> list[Columns]:
     """At most MAX_BARS bars: those that follow closely in a lane are joined."""
     bars, gap_s = sorted(bars, key=_order), 1e-3
-    while len(bars) > MAX_BARS and gap_s < MAX_GAP_S:
-        bars, gap_s = _joined(bars, gap_s), 2 * gap_s
-    return bars
+    if len(bars) <= MAX_BARS:
+        return bars
+    begins, ended = np.array([bar["left"] for bar in bars]), _ended_before(bars)
+    while np.count_nonzero(begins >= ended + gap_s) > MAX_BARS and 2 * gap_s < MAX_GAP_S:
+        gap_s *= 2
+    return _joined(bars, gap_s)
+
+
+def _ended_before(bars: Sequence[Columns]) -> NDArray[np.float64]:
+    """When all bars before each one of its lane and kind had ended; before any time for the first
+    of them, which begins a bar however large the gap."""
+    ended, latest = [], 0.0
+    for last, bar in pairwise([{"lane": None, "kind": None}, *bars]):
+        if (last["lane"], last["kind"]) != (bar["lane"], bar["kind"]):
+            latest = -np.inf
+        ended.append(latest)
+        latest = max(latest, bar["right"])
+    return np.array(ended)
 
 
 def _joined(bars: Iterable[Columns], gap_s: float) -> list[Columns]:

@@ -70,19 +70,26 @@ class Preview:
 
     def _paste(self, canvas: Array, name: str, fields: Sequence[Place]) -> None:
         image, step = f"{self._folder}/{name}", slice(None, None, self._step)
-        whole = None
         if len(fields) >= MANY_FIELDS:
             with suppress(ValueError, OSError):
                 whole = read_region(image, step, step, self._level)
+                np.copyto(canvas, whole, where=self._mask(fields))
+                return
         for field in fields:
             spans = [self._span(cuts, at) for cuts, at in zip(self._cuts, field, strict=True)]
             core = (..., spans[0][0], spans[1][0])
             rows, columns = (slice(k.start * self._step, stop, self._step) for k, stop in spans)
             with suppress(ValueError, OSError):  # damaged chunks are not shown
-                if whole is not None:
-                    canvas[core] = whole[core]
-                else:
-                    canvas[core] = read_region(image, rows, columns, self._level)
+                canvas[core] = read_region(image, rows, columns, self._level)
+
+    def _mask(self, fields: Sequence[Place]) -> NDArray[np.bool_]:
+        """Where the cores of fields lie on the canvas, (y, x) bool."""
+        mask = np.zeros([len(cuts) - 1 for cuts in self._cuts], bool)
+        mask[tuple(np.transpose(fields))] = True
+        for axis, cuts in enumerate(self._cuts):
+            spans = [self._span(cuts, at)[0] for at in range(len(cuts) - 1)]
+            mask = np.repeat(mask, [span.stop - span.start for span in spans], axis)
+        return mask
 
     def _span(self, cuts: Sequence[int], at: int) -> tuple[slice, int]:
         """A core along one axis: as pixels of the canvas, and its end in pixels of the level."""

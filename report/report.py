@@ -21,6 +21,7 @@ from report.charts import KINDS, Charts, as_json
 from report.columns import Columns, Geometry
 from report.current import mark_of
 from report.preview import Preview
+from report.trace import TraceEvent, spans
 from results.cpu_slots import dispatch_waits_ms
 from results.files import readable, require_regular_files, write_atomically
 from results.journal import JOURNAL, EventIndex, Kind, Tail, latest
@@ -120,7 +121,9 @@ class Report:
         self._storage = storage_at(self.location)
         self._tail = Tail(folder / JOURNAL) if events is None else None
         self._events: list[Event] = list(events or ())
+        self._of_kind = {type(event): event for event in self._events}  # the last of each
         self._summary: tuple[int, Summary] | None = None
+        self._spans_of: tuple[int, list[TraceEvent]] = (-1, [])
         self._parts: dict[Place, dict[str, NDArray[np.float64]]] = {}
         self._preview: Preview | None = None
         self._drawn = 0
@@ -128,8 +131,9 @@ class Report:
 
     def update(self) -> None:
         """Read the events that were appended since the last call."""
-        if self._tail:
-            self._events += self._tail.read()
+        new = self._tail.read() if self._tail else []
+        self._events += new
+        self._of_kind |= {type(event): event for event in new}
 
     @property
     def state_s(self) -> float:
@@ -138,7 +142,13 @@ class Report:
 
     def _last(self, kind: type[Kind]) -> Kind | None:
         """The last event of a kind, or None."""
-        return next((event for event in reversed(self._events) if isinstance(event, kind)), None)
+        return self._of_kind.get(kind)  # type: ignore[return-value]
+
+    def _spans(self) -> list[TraceEvent]:
+        """What took time in the last run, as far as it has come."""
+        if self._spans_of[0] != len(self._events):
+            self._spans_of = len(self._events), spans(latest(self._events))
+        return self._spans_of[1]
 
     @property
     def geometry(self) -> Geometry | None:
@@ -213,7 +223,7 @@ class Report:
             **columns.fields(geometry, self._events),
             **columns.focus(geometry, self._last(Focused)),
             **columns.registration(geometry, self._events),
-            **columns.timeline(last, KINDS),
+            **columns.timeline(last, [*KINDS], self._spans()),
             "pictures": self._pictures(geometry),
         }
 
@@ -322,7 +332,7 @@ class Report:
             name: charts.histogram(name, *labels)
             for name, labels in HISTOGRAMS.items()
             if self.running or len(sources[name]["count"])
-        } | {"timeline": charts.timeline(columns.lanes(latest(self._events)))}
+        } | {"timeline": charts.timeline(columns.lanes(latest(self._events), self._spans()))}
         focused = self._last(Focused)
         if focused:
             found |= {"mosaic": charts.mosaic(geometry, self.depth_ends_um())}
@@ -385,7 +395,8 @@ def write_report(folder: Path, events: Sequence[Event] | None = None) -> Path:
     `events` are those of its journal, if that was read already.
     """
     with readable(str(folder)):
-        require_regular_files(folder)
+        if events is None:
+            require_regular_files(folder)
         report = Report(folder, events=events)
     if not report.geometry:
         got = "no journal that says where fields and cameras are"
