@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
 
 from microscope.coordinates import Label, Unclear, named, natural_key
 
@@ -188,7 +187,8 @@ def _rows_of(cells: Sequence[Cell]) -> Rows:
         raise Unclear("one field in each place of a grid", "two in one place", HINT)
     taken = np.zeros(np.max(cells, axis=0) + 1, bool)
     taken[tuple(np.transpose(cells))] = True
-    if (groups := label(taken)[1]) > 1:
+    groups = cv2.connectedComponents(taken.astype(np.uint8), connectivity=4)[0] - 1
+    if groups > 1:
         got = f"{groups} groups that have none in common"
         raise Unclear("fields whose rows or columns are neighbours", got, HINT)
     found: dict[int, dict[int, int]] = {}
