@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import psutil
@@ -168,10 +169,16 @@ class Interrupted:
     rest: str
 
 
+STARTING = Lock()
+
+
 def interrupted(folder: Path, number: int) -> Interrupted:
     """Stop a scan with all its processes once the first batch is there, and wait for its end."""
-    with started(folder) as run:
-        until(run, "captured")
+    with STARTING:  # one Ray after another
+        run = started(folder)
+        said = until(run, "captured")
+    with run:
+        assert said[-1].startswith("captured"), "".join(said)
         os.killpg(run.pid, number)
         until(run, "stopping")
         rest = "".join(until(run, "nothing begins so"))
@@ -180,7 +187,7 @@ def interrupted(folder: Path, number: int) -> Interrupted:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Interrupted]:
-    """A scan stopped by each signal, at the same time: they wait for the most part."""
+    """A scan stopped by each signal; they end side by side, since they wait for the most part."""
     folder = tmp_path_factory.mktemp("stopped")
     with ThreadPoolExecutor() as pool:
         ends = [pool.submit(interrupted, folder / name, SIGNALS[name]) for name in SIGNALS]
