@@ -237,11 +237,6 @@ def _coarser(span: slice, level: int) -> slice:
     return slice(span.start >> level, -(-span.stop >> level))
 
 
-def checksum_of(image: Location, rows: slice, columns: slice) -> int | None:
-    """Return the checksum of a core on disk; None if it cannot be read."""
-    return checksums_of(image, rows, [columns])[0]
-
-
 def checksums_of(image: Location, rows: slice, columns: Sequence[slice]) -> list[int | None]:
     """Return the checksums on disk of cores that lie side by side, read at once; None for those
     that cannot be read.

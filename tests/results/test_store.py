@@ -20,7 +20,7 @@ from results.store import (
     DEPTH,
     LABELS,
     STACKED,
-    checksum_of,
+    checksums_of,
     create_mosaics,
     fit_display_windows,
     level_count,
@@ -212,7 +212,8 @@ def test_equal_pixels_have_equal_checksums(tmp_path: Path, plan: ScanPlan) -> No
         for name, kind in ((STACKED, np.uint16), (DEPTH, np.float32), (LABELS, np.uint32)):
             pixels = rng.integers(0, 2, shape).astype(kind)
             levels = mean_pyramid(pixels, level_count(tmp_path / name))
-            assert write_core(tmp_path / name, *core, levels) == checksum_of(tmp_path / name, *core)
+            written = write_core(tmp_path / name, *core, levels)
+            assert [written] == checksums_of(tmp_path / name, core[0], [core[1]])
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -232,11 +233,11 @@ def test_a_damaged_chunk_is_noticed(
     create(tmp_path, plan)
     fill(tmp_path, plan, list(range(6)))
     cores = [(slice(*field.rows), slice(*field.columns)) for field in plan.fields]
-    before = [checksum_of(tmp_path / DEPTH, *core) for core in cores]
+    before = [checksums_of(tmp_path / DEPTH, rows, [columns]) for rows, columns in cores]
 
     damage(max((tmp_path / DEPTH / level / "c").rglob("*/*")))
 
-    after = [checksum_of(tmp_path / DEPTH, *core) for core in cores]
+    after = [checksums_of(tmp_path / DEPTH, rows, [columns]) for rows, columns in cores]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True] * 5 + [False]
 
 
