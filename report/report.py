@@ -122,8 +122,8 @@ class Report:
         self._tail = Tail(folder / JOURNAL) if events is None else None
         self._events: list[Event] = list(events or ())
         self._of_kind = {type(event): event for event in self._events}  # the last of each
-        self._summary: tuple[int, Summary] | None = None
-        self._spans_of: tuple[int, list[TraceEvent]] = (-1, [])
+        self._summary: Summary | None = None  # of the events so far, as are the spans
+        self._spans: list[TraceEvent] | None = None
         self._parts: dict[Place, dict[str, NDArray[np.float64]]] = {}
         self._preview: Preview | None = None
         self._drawn = 0
@@ -132,8 +132,10 @@ class Report:
     def update(self) -> None:
         """Read the events that were appended since the last call."""
         new = self._tail.read() if self._tail else []
-        self._events += new
-        self._of_kind |= {type(event): event for event in new}
+        if new:
+            self._events += new
+            self._of_kind |= {type(event): event for event in new}
+            self._summary = self._spans = None
 
     @property
     def state_s(self) -> float:
@@ -144,11 +146,11 @@ class Report:
         """The last event of a kind, or None."""
         return self._of_kind.get(kind)  # type: ignore[return-value]
 
-    def _spans(self) -> list[TraceEvent]:
+    def _timed(self) -> list[TraceEvent]:
         """What took time in the last run, as far as it has come."""
-        if self._spans_of[0] != len(self._events):
-            self._spans_of = len(self._events), spans(latest(self._events))
-        return self._spans_of[1]
+        if self._spans is None:
+            self._spans = spans(latest(self._events))
+        return self._spans
 
     @property
     def geometry(self) -> Geometry | None:
@@ -165,12 +167,11 @@ class Report:
 
     def summary(self) -> Summary:
         """Return the summary as far as the run has come."""
-        if not self._summary or self._summary[0] != len(self._events):
-            summary = summarise(self._events)
+        if self._summary is None:
+            self._summary = summarise(self._events)
             if self.running and not EventIndex(latest(self._events)).of(Finished):
-                summary["status"] = "running"
-            self._summary = len(self._events), summary
-        return self._summary[1]
+                self._summary["status"] = "running"
+        return self._summary
 
     def texts(self) -> dict[str, Any]:
         """Return the texts and numbers of the page."""
@@ -223,7 +224,7 @@ class Report:
             **columns.fields(geometry, self._events),
             **columns.focus(geometry, self._last(Focused)),
             **columns.registration(geometry, self._events),
-            **columns.timeline(last, [*KINDS], self._spans()),
+            **columns.timeline(last, [*KINDS], self._timed()),
             "pictures": self._pictures(geometry),
         }
 
@@ -332,7 +333,7 @@ class Report:
             name: charts.histogram(name, *labels)
             for name, labels in HISTOGRAMS.items()
             if self.running or len(sources[name]["count"])
-        } | {"timeline": charts.timeline(columns.lanes(latest(self._events), self._spans()))}
+        } | {"timeline": charts.timeline(columns.lanes(latest(self._events), self._timed()))}
         focused = self._last(Focused)
         if focused:
             found |= {"mosaic": charts.mosaic(geometry, self.depth_ends_um())}
