@@ -22,6 +22,7 @@ from scan.checksums import crc_of_arrays
 from scan.clock import now_s
 from scan.plan import Field
 from scan.records import CaptureRecord, SweepRecord
+from scan.sweeps import is_fine
 
 SWEEP_CROP_PX = 1024  # the centre of the frame says enough about focus; large frames cost time
 
@@ -72,7 +73,7 @@ class CaptureActor:
         batch = self._expose(field, z_um, self._setup.channels.reference)
         rows, columns = (center_slice(edge, SWEEP_CROP_PX) for edge in batch.frames.shape[1:])
         frames = batch.frames[:, rows, columns]
-        curve, noise = sharpness(frames)
+        curve, noise = sharpness(frames, fine=is_fine(z_um))
         record = SweepRecord(z_um, tuple(curve.tolist()), noise, batch.began_s[0], batch.ended_s)
         sharpest = int(np.argmax(curve)) if curve.any() else len(frames) // 2
         return record, (batch.frames if self._setup.whole_samples else frames)[sharpest]

@@ -13,9 +13,10 @@ from imaging.zpositions import given_heights, peak_of
 from results.store import create_mosaics
 from scan import events
 from scan.correction import CorrectionRecord
-from scan.focusing import FocusJob, FocusPeak, FocusResult, Heights, sweeps_of_sample
+from scan.focusing import FocusJob, FocusPeak, FocusResult, Heights
 from scan.plan import Field
 from scan.records import SweepRecord
+from scan.sweeps import after, sweeps_by_stripe
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ class FocusSweeps:
 
     def __init__(self, run: Run, pending: PendingSteps, job: FocusJob) -> None:
         self._run, self._pending, self._job = run, pending, job
-        given = given_heights(job)
-        self._sequences = {field: sweeps_of_sample(job, given.get(field)) for field in job.samples}
+        self._samples, self._sequences = job.samples, sweeps_by_stripe(job, given_heights(job))
         self._waiting: list[deque[Sweep]] = [deque() for _ in range(job.plan.cameras)]
         self._peaks: dict[Field, FocusPeak] = {}
         self._planes: dict[Field, Reference] = {}
@@ -77,9 +77,9 @@ class FocusSweeps:
 
     def run(self) -> None:
         """Sweep until each sample has its last peak."""
-        for field, sequence in self._sequences.items():
-            self._append(field, next(sequence))
-        while len(self._peaks) < len(self._sequences):
+        for sequence in self._sequences.values():
+            self._append(*next(sequence))
+        while len(self._peaks) < len(self._samples):
             self._submit()
             for outcome in self._pending.wait():
                 match outcome:
@@ -97,7 +97,7 @@ class FocusSweeps:
 
     def fit(self) -> FindZPositions:
         """The task that follows; its images are in order, those of accepted peaks first."""
-        peaks = {field: self._peaks[field] for field in self._sequences}
+        peaks = {field: self._peaks[field] for field in self._samples}
         shown = sorted(self._planes, key=lambda f: (peaks[f].reason is not None, f.stripe, f.field))
         planes = [self._planes[field] for field in shown]
         return FindZPositions(self._job, peaks, self._sweeps, planes)
@@ -116,14 +116,15 @@ class FocusSweeps:
         self._waiting[camera].append(Sweep(field, heights, camera))
 
     def _continue(self, sweep: Sweep, peak: FocusPeak) -> None:
-        """Go on with a sample: its next sweep, or its last peak."""
-        try:
-            self._append(sweep.field, self._sequences[sweep.field].send(peak))
-        except StopIteration as last:
-            self._peaks[sweep.field] = last.value
+        """Go on with a stripe; a peak is the last of its sample if that is not swept again."""
+        following = after(self._sequences[sweep.field.stripe], peak)
+        if following is None or following[0] != sweep.field:
+            self._peaks[sweep.field] = peak
+        if following is not None:
+            self._append(*following)
 
     def _journal(self, sweep: Sweep) -> None:
-        counts = {"done": len(self._peaks), "samples": len(self._sequences)}
+        counts = {"done": len(self._peaks), "samples": len(self._samples)}
         event = events.Swept.of(sweep.field, sweep.camera, planes=len(sweep.z_um), **counts)
         self._run.journal.write(event)
 
@@ -135,4 +136,5 @@ class FocusSweeps:
         self._waiting[sweep.camera].appendleft(sweep)
 
     def _give_up(self, sweep: Sweep, reason: str) -> None:
-        self._continue(sweep, FocusPeak(sweep.z_um[0], reason=f"the sweep failed: {reason}"))
+        reason = f"the sweep failed: {reason}"
+        self._continue(sweep, FocusPeak(sweep.z_um[0], failed=True, reason=reason))

@@ -16,28 +16,34 @@ Floats = NDArray[np.float64]
 
 MIN_CONTRAST = 6.0  # of an accepted peak above the sweep's floor, in noise deviations
 PEAK_FLOOR = 0.2  # of the peak: lower planes contribute little to its position
+SHORT_PEAK_FLOOR = 0.05  # of the peak, in a sweep that is too short for two planes
+FAINTEST = 0.01  # of the peak: planes below count as much
 SECONDARY_PEAK_SHARE = 1 / 3  # of the peak: a field with one plane stays below 0.3 elsewhere
 SECONDARY_PEAK_UM = 10.0  # nearer peaks are relief, or contrast that reverses at focus
 VOTING_DEVIATIONS = 8.0  # noise alone gives a vote in fewer than 1 of 1000 sweeps
+FINE_VOTING_POWER = 3  # of 1 to 3 the nearest to the mean height of few cells
 MAX_CROPS = 6
 CROPPED_PIXELS = 2e6  # of all crops together
 TILE_PX = 32  # of binned pixels: the size of a few cells
 
 
-def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
+def sharpness(frames: NDArray[np.generic], *, fine: bool = False) -> tuple[Floats, float]:
     """Measure the sharpness of each plane: every tile with contrast votes for its best plane.
 
     Brenner's gradient (Brenner et al. 1976, J. Histochem. Cytochem. 24:100) of 2x2-binned planes,
     divided by the squared light above the darkest part, which cancels lamp flicker between planes.
     Each tile's curve is divided by its maximum, so one bright object does not outvote the rest of
-    the field. Only the part above the curve's median counts, and votes are weighted by the
-    logarithm of the energy, so tiles that show only the glow of others do not outvote the few with
-    objects.
+    the field. Only the part above the curve's median counts, in a fine sweep above its minimum, as
+    no plane is far from focus. Votes are weighted by the logarithm of the energy, so tiles that
+    show only the glow of others do not outvote the few with objects; in a fine sweep by a power of
+    it, since an object that lies on another plane is not sharp there.
 
     Parameters
     ----------
     frames : (z, y, x) array of any real dtype
         A focus sweep.
+    fine : bool
+        Whether the sweep covers the neighbourhood of the focus alone.
 
     Returns
     -------
@@ -52,9 +58,10 @@ def sharpness(frames: NDArray[np.generic]) -> tuple[Floats, float]:
     if not energy.size:
         return np.zeros(len(frames)), 1.0
     greatest = energy.max(axis=0)
-    weight = np.log(greatest / deviation)
+    weight = np.log(greatest / deviation) ** (FINE_VOTING_POWER if fine else 1)
     weight /= weight.sum()  # each is at least log 8
-    risen = np.maximum(energy - np.median(energy, axis=0), 0)
+    base = energy.min(axis=0) if fine else np.median(energy, axis=0)
+    risen = np.maximum(energy - base, 0)
     curve = risen / greatest @ weight
     noise = float(np.linalg.norm(weight * deviation / greatest))
     return curve, max(noise, 1e-9)
@@ -147,17 +154,19 @@ def _secondary_peak(z_um: Floats, values: Floats, best: int) -> tuple[float, int
 
 
 def _top(z_um: Floats, values: Floats, best: int) -> float:
-    """Return the centre of a Gaussian fitted to the planes around the peak.
+    """Return the lowest point of a parabola through 1 / sqrt(sharpness) around the peak.
 
-    A parabola through logarithms weighted by their values: Guo 2011, IEEE Signal Processing
-    Magazine 28(5):134, equation 9. In a field with relief objects peak at different planes, and
-    three planes would follow only the sharpest object.
+    A point that is blurred by a Gaussian of sigma has a gradient energy of sigma^-4 (its height
+    falls as sigma^-2, its slope by one more, its area grows as sigma^2), and sigma^2 grows as the
+    square of defocus. In a field with relief objects peak at different planes, and three planes
+    would follow only the sharpest object.
     """
-    low = values < PEAK_FLOOR * values[best]
+    short = z_um[-1] - z_um[0] < SECONDARY_PEAK_UM  # dirt on another plane is out of reach
+    low = values < (SHORT_PEAK_FLOOR if short else PEAK_FLOOR) * values[best]
     first = min(best - 1, int(np.flatnonzero(low[:best]).max(initial=-1)) + 1)
     last = max(best + 1, best + int(np.argmax(np.r_[low[best:], True])) - 1)
     part = slice(first, last + 1)
-    floored = np.maximum(values[part], 1e-3 * values[best])  # two of three planes may be at 0
-    bend, slope, _ = np.polyfit(z_um[part] - z_um[best], np.log(floored), 2, w=floored)
-    center_um = z_um[best] - slope / (2 * bend) if bend < 0 else z_um[best]
+    share = np.maximum(values[part] / values[best], FAINTEST)  # two of three planes may be at 0
+    bend, slope, _ = np.polyfit(z_um[part] - z_um[best], share**-0.5, 2, w=share)
+    center_um = z_um[best] - slope / (2 * bend) if bend > 0 else z_um[best]
     return float(np.clip(center_um, z_um[first], z_um[last]))

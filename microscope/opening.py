@@ -29,10 +29,11 @@ from microscope.stains import stained
 from scan.channels import ONE_CHANNEL, Channels, channels_of
 from scan.correction import NO_FIELDS, Correction
 from scan.errors import CaptureError, InputError
-from scan.focusing import WIDENING_FACTOR, FocusJob, Point, surface_limits_um
+from scan.focusing import FocusJob, Point, surface_limits_um
 from scan.layout import make_placed_plan, make_plan
 from scan.matches import MIN_OVERLAP_PX
 from scan.plan import ScanPlan
+from scan.sweeps import greatest_reach_um
 
 log = logging.getLogger(__name__)
 
@@ -282,7 +283,7 @@ def _require_within_limits(setup: Setup, microscope: MicroManagerMicroscope) -> 
 
 
 def _heights_reached(settings: Settings) -> tuple[float, float]:
-    """Return the least and greatest height: a sweep may be widened, a z-stack lie at its end.
+    """Return the least and greatest height: a z-stack may lie at the end of the widest sweep.
 
     Where a device finds the focus, its heights are checked as they are found.
     """
@@ -292,7 +293,7 @@ def _heights_reached(settings: Settings) -> tuple[float, float]:
     if settings.focus_points:
         lowest_um, highest_um = surface_limits_um([z_um for *_, z_um in settings.focus_points])
     if settings.focus == "surface":
-        reach_um += WIDENING_FACTOR * settings.focus_range_um / 2
+        reach_um += greatest_reach_um(settings)
     offsets = [0.0, *(channel.z_offset_um for channel in settings.channels)]
     return lowest_um - reach_um + min(offsets), highest_um + reach_um + max(offsets)
 

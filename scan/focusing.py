@@ -1,6 +1,6 @@
-"""Autofocus as data: sample fields, heights of sweeps and stacks, and the result."""
+"""Autofocus as data: sample fields, heights of stacks, and the result."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from config import ESTIMATE, Settings
@@ -8,12 +8,8 @@ from scan.correction import NO_FIELDS, UNCORRECTED, Correction, CorrectionRecord
 from scan.events import Focused, FocusMode
 from scan.plan import Field, ScanPlan
 
-COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers several steps
-FINE_STEP_UM = 1.0
-FINE_REACH_UM = 5.0  # beyond the coarse step, so that a fine peak lies inside the fine sweep
 MIN_RECORDED_SAMPLES = 9
 RECORDED_SAMPLES = 0.05  # of the fields of a recording: each is read twice
-WIDENING_FACTOR = 2.0  # a sweep that peaks at its edge is repeated once at twice its length
 
 
 Heights = tuple[float, ...]
@@ -24,12 +20,14 @@ Point = tuple[float, float, float]  # x_um, y_um, z_um
 class FocusPeak:
     """The sharpest height of a sweep; `reason` says why it is rejected, if it is.
 
-    `at_edge` marks a sweep that ends where it is sharp: a longer one may find the peak.
+    `at_edge` marks a sweep that ends where it is sharp: a longer one may find the peak. `failed`
+    marks one that was not exposed at all.
     """
 
     z_um: float
     _: KW_ONLY
     at_edge: bool = False
+    failed: bool = False
     reason: str | None = None
 
 
@@ -117,12 +115,6 @@ def evenly_spaced(fields: Sequence[Field], count: int) -> list[Field]:
     return [fields[index] for index in sorted(indices)]
 
 
-def sweep_heights(centre_um: float, reach_um: float, step_um: float) -> tuple[float, ...]:
-    """Return heights from `reach_um` below to `reach_um` above the centre, rounded to nm."""
-    steps = max(1, round(reach_um / step_um))
-    return stack_heights(centre_um, 2 * steps + 1, step_um)
-
-
 def stack_heights(centre_um: float, planes: int, step_um: float) -> tuple[float, ...]:
     """Return the heights of a z-stack around its centre, rounded to nm."""
     return tuple(round(centre_um + (k - (planes - 1) / 2) * step_um, 3) for k in range(planes))
@@ -167,29 +159,3 @@ class FocusJob:
     def planes_at(self, centre_um: float) -> tuple[float, ...]:
         """Return the heights of a z-stack's planes around a field's best height."""
         return self.recorded_z_um or stack_heights(centre_um, self.planes, self.z_step_um)
-
-
-def sweeps_of_sample(
-    job: FocusJob, known_um: float | None = None
-) -> Generator[Heights, FocusPeak, FocusPeak]:
-    """The sweeps of one sample field, each chosen by the peak of the one before; returns the last
-    peak. First coarse, then fine around its peak; recorded planes are swept once, as they are, and
-    so is a z-stack around a height that is known, or that the autofocus device has to find."""
-    settings = job.settings
-    if job.recorded_z_um or known_um is not None or settings.focus == "hardware":
-        return (yield job.planes_at(settings.focus_center_um if known_um is None else known_um))
-    centre_um, reach_um = settings.focus_center_um, settings.focus_range_um / 2
-    peak = yield from _sweep_around(centre_um, reach_um, COARSE_STEP_UM)
-    if peak.reason is None:
-        peak = yield from _sweep_around(peak.z_um, FINE_REACH_UM, FINE_STEP_UM)
-    return peak
-
-
-def _sweep_around(
-    centre_um: float, reach_um: float, step_um: float
-) -> Generator[Heights, FocusPeak, FocusPeak]:
-    """A sweep, and a wider one if its peak lies at an edge."""
-    peak = yield sweep_heights(centre_um, reach_um, step_um)
-    if peak.at_edge:
-        peak = yield sweep_heights(centre_um, WIDENING_FACTOR * reach_um, step_um)
-    return peak

@@ -450,7 +450,7 @@ def test_lost_sweep_images_are_swept_again(tmp_path: Path) -> None:
 
     (retried,) = scan.journal.of(events.Retried)
     assert retried.step == "focus"
-    assert scan.cluster.count(Sweep) == 2 * 4 * 2  # twice, four samples, coarse and fine
+    assert scan.cluster.count(Sweep) == 2 * 2 * 3  # twice, two stripes: coarse and fine, then fine
 
 
 def test_without_autofocus_a_sample_is_one_stack(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from imaging.focus import find_peak, sharpness
 from imaging.surface import FocusSurface, fit_surface
+from scan.focusing import FocusPeak
 
 HEIGHTS = tuple(float(z) for z in range(-6, 7))
 
@@ -117,6 +118,46 @@ def test_dirt_does_not_move_the_peak(
 
         assert peak.reason is None or not accepted
         assert peak.reason is not None or abs(peak.z_um - 0.7) < COARSE_STEP_UM / 2
+
+
+FINE = tuple(1.5 * k - 3.75 for k in range(6))
+
+
+def fine_peak(light: np.ndarray, seed: int) -> FocusPeak:
+    """The peak of a fine sweep."""
+    return find_peak(FINE, *sharpness(camera(light, seed), fine=True))
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.floats(-2, 2), st.integers(0, 100))
+def test_six_planes_find_a_peak_that_was_expected_elsewhere(best_um: float, seed: int) -> None:
+    """A fine sweep finds a peak that is 2 um off its middle, to a tenth of its step."""
+    peak = fine_peak(blobs_at(best_um, FINE, 12, np.random.default_rng(seed), side=256), seed)
+
+    assert peak.reason is None
+    assert abs(peak.z_um - best_um) < 0.15
+
+
+FINE_DIRT = {  # height, light and radius of 8 specks beside 3 cells
+    "as bright": (12.0, 1500, 4),
+    "bright, below": (-16.0, 3000, 4),
+    "as large as cells": (20.0, 1500, 12),
+}
+
+
+@pytest.mark.parametrize(("dirt_um", "light", "radius"), FINE_DIRT.values(), ids=FINE_DIRT)
+def test_dirt_beyond_a_fine_sweep_does_not_reject_it(
+    dirt_um: float, light: float, radius: int
+) -> None:
+    """Where the focus is about known, dirt 12 um away may outnumber the cells."""
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        cells = blobs_at(0.7, FINE, 3, generator, light=1500, radius=12)
+        dirt = blobs_at(dirt_um, FINE, 8, generator, light, radius=radius)
+        peak = fine_peak(cells + dirt, seed)
+
+        assert peak.reason is None
+        assert abs(peak.z_um - 0.7) < 1.2  # half a depth of focus
 
 
 def test_a_peak_of_one_plane_is_found() -> None:
