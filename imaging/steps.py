@@ -2,7 +2,8 @@
 
 At a step each depth is right on its own side only, and an edge spreads its blur over its
 surroundings. There every scale is taken from the plane in which it is strongest (Burt and Adelson
-1983, IEEE Trans. Commun. 31:532). This costs ten times the blend and is done near steps only.
+1983, IEEE Trans. Commun. 31:532). This costs four times the blend and is done near steps only: on
+the finest scale planes compete only in tiles in which they win on the next one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,22 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.depth import BlockDepth, blur_reach, not_haze
-from imaging.detail import keep_detail
+from imaging.detail import fuse_detail, keep_band, mix_clipped, reduce_plane
 from imaging.kernels import BLOCK_PX
 
 MIN_STEP_PLANES = 2.0  # smaller steps are within the depth of focus of two planes
 CLEAR = 0.3  # confidence of blocks that may indicate a step
 BANDS = 5
 WINDOW_PX = 5  # on each scale
+TILE_PX = 64  # smaller ones lose thin things, larger ones time
 MARGIN_BLOCKS = 8  # the reach of five bands
 RADII_BLOCKS = (1, 2, 4, 8)
 RANGE_PX = 25  # window whose range a pixel may not leave
-DEPTH_BAND = 1  # from which depth is read: the finest is mostly noise
 NOT_HAZE = 0.25
 DEPTH_CONTRAST = 2.0  # over the mean of all planes, for a depth to be read there
 
-TILE_ROWS = 32
-DETAIL_MARGIN_PX = 4  # two for the energy's window, two for the interpolation of the coarser level
+FLOATS = np.finfo(np.float32)
 
 Array = NDArray[Any]
 Bands = list[Array]  # of a pyramid, from fine to coarse
@@ -37,49 +37,51 @@ Box = tuple[slice, slice]
 
 
 class Decomposed:
-    """The pyramid of a plane, over that of the last one: fresh memory costs as much as the work.
+    """The coarse pyramid of a part of a plane, over that of the last one: fresh memory is slow.
+
+    Parameters
+    ----------
+    box : two slices
+        The part, first row and column even.
 
     Attributes
     ----------
-    pixels : (y, x)
-        The plane.
-    wide : (y, x) float32
-        Its next level with a margin of one pixel.
-    coarse : of (y, x) float32
-        The bands from there on with, last, the residual.
+    fine : (y, x) float32
+        The second level.
+    coarse : (y, x) float32
+        The third with one element around it.
+    bands : of (y, x) float32
+        The bands from the third level on with, last, the residual.
     energies : of (y, x) float32
         The local energy of each of these; the residual has that of the coarsest.
     """
 
-    def __init__(self, plane: Array) -> None:
-        shapes = [plane.shape]
+    def __init__(self, box: Box) -> None:
+        self._corner = box[0].start // 2, box[1].start // 2
+        shapes = [(_span(box[0]), _span(box[1]))]
         for _ in range(BANDS):
             shapes.append(((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
-        self.wide = np.empty((shapes[1][0] + 2, shapes[1][1] + 2), np.float32)
-        self._smooth, self._scratch, self.coarse, self.energies = (
-            [np.empty(shape, np.float32) for shape in levels]
-            for levels in (shapes, shapes, shapes[1:], shapes[1:])
+        self.fine, *self._smooth = [np.empty(shape, np.float32) for shape in shapes[1:]]
+        self.coarse = np.empty((shapes[2][0] + 2, shapes[2][1] + 2), np.float32)
+        self._scratch, self.bands, self.energies = (
+            [np.empty(shape, np.float32) for shape in shapes[2:]] for _ in range(3)
         )
-        self.decompose(plane)
+        self._inner = (0, shapes[1][0], 0, shapes[1][1])
 
     def decompose(self, plane: Array) -> None:
-        """Compute the pyramid of another plane of this shape."""
-        self.pixels = np.ascontiguousarray(plane).view()
-        self.pixels.setflags(write=False)  # as all kernels get them
-        self._smooth[0][:] = plane
-        for fine, small in pairwise(self._smooth):
+        """Compute the pyramid of a plane, which is read-only and contiguous."""
+        reduce_plane(plane, self._corner, self._inner, self.fine)
+        for fine, small in pairwise([self.fine, *self._smooth]):
             cv2.pyrDown(fine, dst=small)
-        for level in range(BANDS - 1):
-            fine, up = self._smooth[level + 1], self._scratch[level + 1]
-            cv2.pyrUp(self._smooth[level + 2], dst=up, dstsize=fine.shape[::-1])
-            np.subtract(fine, up, out=self.coarse[level])
-        self.coarse[-1][:] = self._smooth[-1]
-        _add_margin(self._smooth[1], self.wide)
-        self._measure()
-
-    def _measure(self) -> None:
+        _add_margin(self._smooth[0], self.coarse)
+        for fine, small, up, band in zip(
+            self._smooth, self._smooth[1:], self._scratch, self.bands, strict=False
+        ):
+            cv2.pyrUp(small, dst=up, dstsize=fine.shape[::-1])
+            np.subtract(fine, up, out=band)
+        self.bands[-1][:] = self._smooth[-1]
         for band, square, energy in zip(
-            self.coarse[:-1], self._scratch[1:], self.energies, strict=False
+            self.bands[:-1], self._scratch, self.energies, strict=False
         ):
             np.multiply(band, band, out=square)
             cv2.boxFilter(square, -1, (WINDOW_PX, WINDOW_PX), dst=energy)
@@ -111,13 +113,16 @@ def fuse_steps(
     planes = planes or [np.arange(len(stacks[0]))] * len(stacks)
     reach = blur_reach(blocks.curvature, len(stacks[0]) - 1)
     for box, weight in _step_boxes(step_blocks(blocks), depth.shape):
-        tiles = _tiles(weight > 0)
-        parts = [stack[:, *box] for stack in stacks]
-        pyramids, sharpest, reliable = _fused(parts, planes, reach, tiles)
-        for image, part, bands in zip(images, parts, pyramids, strict=True):
-            _mix_into(image[box], _collapsed(bands), part, weight, tiles)
+        pyramids, winners, reliable = _fused(stacks, planes, reach, box)
+        runs = tile_runs(_wanted(winners, weight, len(stacks[0])), weight.shape)
+        details = _fused_details(stacks, planes, box, runs)
+        for image, bands, (detail, low, high) in zip(images, pyramids, details, strict=True):
+            fused = _collapsed([detail, *bands])
+            rounding = np.float32(0.5 if np.issubdtype(image.dtype, np.integer) else 0)
+            mix_clipped(fused, low, high, weight, _corner(box), rounding, image)
         read = (weight > 0.5) & (_upsampled(reliable, weight.shape) > 0)
-        depth[box][read] = _upsampled(sharpest, weight.shape)[read]
+        smooth = cv2.medianBlur(winners, WINDOW_PX)
+        depth[box][read] = _upsampled(smooth, weight.shape)[read]
 
 
 def step_blocks(blocks: BlockDepth) -> NDArray[np.bool_]:
@@ -167,126 +172,123 @@ def _feathered(mask: NDArray[np.bool_], box: Box) -> Array:
     return np.asarray(wide[:rows, :columns])
 
 
-def _mix_into(
-    image: Array, fused: Array, stack: Array, weight: Array, tiles: Sequence[Box]
-) -> None:
-    """Mix a fused image into the blend in place, clipped to the range of planes nearby."""
-    window = np.ones((RANGE_PX, RANGE_PX), np.uint8)
-    for tile in tiles:
-        wide, inner = _widened(tile, RANGE_PX // 2, weight.shape)
-        part, blend = stack[:, *wide], image[tile]
-        low = cv2.erode(part.min(axis=0), window)[inner]
-        high = cv2.dilate(part.max(axis=0), window)[inner]
-        mixed = blend + weight[tile] * (np.clip(fused[tile], low, high) - blend)
-        blend[:] = np.rint(mixed) if np.issubdtype(image.dtype, np.integer) else mixed
-
-
 def _fused(
-    stacks: Sequence[Array],
-    planes: Sequence[NDArray[np.intp]],
-    reach: float,
-    tiles: Sequence[Box],
+    stacks: Sequence[Array], planes: Sequence[NDArray[np.intp]], reach: float, box: Box
 ) -> tuple[list[Bands], Array, Array]:
-    """Fuse Laplacian pyramids plane by plane; the first stack selects for all.
+    """Fuse Laplacian pyramids plane by plane from their second level on; the first stack selects.
 
-    A plane that stands for several of the first stack is decomposed once. The finest band is made
-    in the tiles alone, and 0 elsewhere.
+    A plane that stands for several of the first stack is decomposed once. Only one plane's bands
+    are in memory at a time.
 
     Returns
     -------
     pyramids : of each stack
         Each coefficient is that of the plane in which it is strongest.
-    sharpest : (y, x) float32
-        This plane, on the band from which depth is read.
+    winners : (y, x) int16
+        This plane, on the second level: of the finest the depth is mostly noise.
     reliable : (y, x) uint8
         Where this plane exceeds the other planes and the haze of its surroundings.
     """
-    last = [Decomposed(stack[like[0]]) for stack, like in zip(stacks, planes, strict=True)]
-    shape, measured = stacks[0].shape[1:], last[0]
-    kept = [[np.zeros(shape, np.float32), *map(np.copy, each.coarse)] for each in last]
-    best = [np.full(shape, -1, np.float32), *map(np.copy, measured.energies)]
-    _keep_stronger_detail(kept, best[0], last, tiles)
-    sharpest, total = np.zeros_like(best[DEPTH_BAND]), best[DEPTH_BAND].copy()
-    for plane in range(1, len(stacks[0])):
+    last = [Decomposed(box) for _ in stacks]
+    kept = [[np.zeros_like(band) for band in (each.fine, *each.bands)] for each in last]
+    best = [np.full_like(band, -1) for band in kept[0]]
+    winners, total = np.zeros(best[0].shape, np.int16), np.zeros(best[0].shape, np.float32)
+    whole = (0, winners.shape[0], 0, winners.shape[1])
+    for plane in range(len(stacks[0])):
         for each, stack, like in zip(last, stacks, planes, strict=True):
-            if like[plane] != like[plane - 1]:
+            if plane == 0 or like[plane] != like[plane - 1]:
                 each.decompose(stack[like[plane]])
-        _keep_stronger_detail(kept, best[0], last, tiles)
-        stronger = _keep_stronger(kept, best, last)
-        total += measured.energies[DEPTH_BAND - 1]
-        sharpest[stronger] = plane
-    reliable = best[DEPTH_BAND] > DEPTH_CONTRAST * (total / len(stacks[0]))
-    reliable &= not_haze(best[DEPTH_BAND], reach, step=BLOCK_PX >> DEPTH_BAND) > NOT_HAZE
+        for each, ours in zip(last, kept, strict=True):
+            follow, results = np.bool_(each is not last[0]), (best[0], ours[0], winners)
+            keep_band(each.fine, each.coarse, whole, (0, 0), plane, follow, results, total)
+        _keep_stronger([ours[1:] for ours in kept], best[1:], last)
+    reliable = best[0] > DEPTH_CONTRAST * (total / len(stacks[0]))
+    reliable &= not_haze(best[0], reach, step=BLOCK_PX // 2) > NOT_HAZE
     specks = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)  # no larger than the window of the energy
     without_specks = cv2.morphologyEx(reliable.astype(np.uint8), cv2.MORPH_OPEN, specks)
-    return kept, cv2.medianBlur(sharpest, WINDOW_PX), without_specks
+    return kept, winners, without_specks
 
 
-def _keep_stronger(kept: list[Bands], best: Bands, plane: list[Decomposed]) -> NDArray[np.bool_]:
-    """Keep the coarse coefficients of a plane that are stronger than in all previous planes.
-
-    Returns where they are, on the band from which depth is read. Only one plane's bands are in
-    memory at a time.
-    """
-    masks = []
-    for level, energy in enumerate(plane[0].energies, 1):
-        masks.append(cv2.compare(energy, best[level], cv2.CMP_GT))
+def _keep_stronger(kept: list[Bands], best: Bands, plane: list[Decomposed]) -> None:
+    """Keep the coefficients of a plane that are stronger than in all previous planes."""
+    for level, energy in enumerate(plane[0].energies):
+        mask = cv2.compare(energy, best[level], cv2.CMP_GT)
         cv2.max(energy, best[level], dst=best[level])
-        for ours, bands in zip(kept, plane, strict=True):
-            cv2.copyTo(bands.coarse[level - 1], masks[-1], ours[level])
-    return masks[DEPTH_BAND - 1] > 0
+        for ours, each in zip(kept, plane, strict=True):
+            cv2.copyTo(each.bands[level], mask, ours[level])
 
 
-def _keep_stronger_detail(
-    kept: list[Bands], best: Array, plane: list[Decomposed], tiles: Sequence[Box]
-) -> None:
-    """Do the same with the finest band, tile by tile: what one needs stays in the cache."""
-    first, *others = plane
-    stronger = np.empty(best.shape, np.uint8)
-    for tile in tiles:
-        ends = (tile[0].start, tile[0].stop, tile[1].start, tile[1].stop)
-        keep_detail(first.pixels, first.wide, ends, best, kept[0][0], stronger)
-        for ours, other in zip(kept[1:], others, strict=True):
-            wide, inner = _widened(tile, DETAIL_MARGIN_PX, best.shape)
-            cv2.copyTo(_finest(other, wide)[inner], stronger[tile], ours[0][tile])
+def _wanted(winners: Array, weight: Array, planes: int) -> NDArray[np.bool_]:
+    """Return which planes (z, tile rows, tile columns) can win in which tiles of the finest band.
 
-
-def _finest(plane: Decomposed, box: Box) -> Array:
-    """Return the finest band of a box that begins at even pixels."""
-    rows, columns = (slice(span.start // 2, (span.stop + 1) // 2) for span in box)
-    pixels, small = plane.pixels[box].astype(np.float32), plane.wide[1:-1, 1:-1][rows, columns]
-    return np.asarray(pixels - cv2.pyrUp(small, dstsize=pixels.shape[::-1]))
-
-
-def _tiles(wanted: NDArray[np.bool_]) -> list[Box]:
-    """Return strips that hold all wanted pixels (y, x), each from the first to the last one.
-
-    A strip with all that is computed in it stays in a processor's cache.
+    These are those that win anywhere in the tile on the next level, 1 or 2 of 15 in the mean; none
+    where there is no weight.
     """
-    found = []
-    for start in range(0, wanted.shape[0], TILE_ROWS):
-        rows = slice(start, min(start + TILE_ROWS, wanted.shape[0]))
-        columns = np.flatnonzero(wanted[rows].any(axis=0))
-        if columns.size:
-            found.append((rows, slice(int(columns[0]) // 4 * 4, int(columns[-1]) + 1)))
-    return found
+    rows, columns = (-(-size // TILE_PX) for size in weight.shape)
+    wanted = np.zeros((planes, rows, columns), np.bool_)
+    tile_rows, tile_columns = (2 * np.arange(size) // TILE_PX for size in winners.shape)
+    wanted[winners, tile_rows[:, None], tile_columns] = True
+    pixels = ((0, rows * TILE_PX - weight.shape[0]), (0, columns * TILE_PX - weight.shape[1]))
+    weighed = np.pad(weight > 0, pixels).reshape(rows, TILE_PX, columns, TILE_PX)
+    return np.asarray(wanted & weighed.any(axis=(1, 3)))
 
 
-def _widened(box: Box, margin: int, shape: tuple[int, ...]) -> tuple[Box, Box]:
-    """Return a box with a margin, as far as there are pixels, and where the box is within that."""
-    spans = [
-        slice(max(span.start - margin, 0), min(span.stop + margin, size))
-        for span, size in zip(box, shape, strict=True)
-    ]
-    inner = [
-        slice(span.start - wide.start, span.stop - wide.start)
-        for span, wide in zip(box, spans, strict=True)
-    ]
-    return (spans[0], spans[1]), (inner[0], inner[1])
+def tile_runs(wanted: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Return runs of tiles side by side, by rows of tiles.
+
+    Parameters
+    ----------
+    wanted : (z, tile rows, tile columns) bool
+        Which planes are wanted in which tiles.
+    shape : tuple of int
+        Rows and columns of pixels; the last tiles may be smaller.
+
+    Returns
+    -------
+    (n, 5) int
+        Plane, first and last row, first and last column of pixels.
+    """
+    beside = np.pad(wanted.transpose(1, 0, 2), ((0, 0), (0, 0), (1, 1))).astype(np.int8)
+    change = np.diff(beside, axis=2)
+    row, plane, first = np.nonzero(change > 0)
+    last = np.nonzero(change < 0)[2]
+    rows = np.minimum((row * TILE_PX, (row + 1) * TILE_PX), shape[0])
+    columns = np.minimum((first * TILE_PX, last * TILE_PX), shape[1])
+    return np.column_stack([plane, *rows, *columns])
+
+
+def _fused_details(
+    stacks: Sequence[Array],
+    planes: Sequence[NDArray[np.intp]],
+    box: Box,
+    runs: NDArray[np.intp],
+) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield the fused finest band of each stack, and the least and most of what is near it.
+
+    Only the runs of planes in tiles are read; elsewhere the band is 0.
+    """
+    shape, window = (_span(box[0]), _span(box[1])), np.ones((RANGE_PX, RANGE_PX), np.uint8)
+    best, winners = np.full(shape, -1, np.float32), np.zeros(shape, np.int16)
+    for number, (stack, like) in enumerate(zip(stacks, planes, strict=True)):
+        kept = np.zeros(shape, np.float32)
+        limits = np.iinfo(stack.dtype) if np.issubdtype(stack.dtype, np.integer) else FLOATS
+        low, high = np.full(shape, limits.max, stack.dtype), np.full(shape, limits.min, stack.dtype)
+        follow = np.bool_(number > 0)
+        results = (best, kept, winners)
+        fuse_detail(stack, like, runs, _corner(box), follow, results, low, high)
+        yield kept, cv2.erode(low, window), cv2.dilate(high, window)
 
 
 def _upsampled(level: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(cv2.resize(level, shape[::-1], interpolation=cv2.INTER_NEAREST))
+
+
+def _span(span: slice) -> int:
+    return int(span.stop - span.start)
+
+
+def _corner(box: Box) -> tuple[int, int]:
+    return int(box[0].start), int(box[1].start)
 
 
 def _add_margin(image: Array, wide: Array) -> None:
