@@ -43,6 +43,7 @@ MODE_SHARE = 0.2  # of all pixels: less is noisy, more may include objects
 LIKELY_LIGHT = 0.4  # of the typical brightness: fainter objects are ignored for the diameter
 MEDIAN_OF_NORMAL = 0.6745  # median of |x| for x of deviation 1
 STABILISER = 10.0  # in noise: log light is flat below it
+FAINTEST, BRIGHTEST = 0.01, 0.9999  # likewise below this share of the light of this quantile
 
 
 # Nuclei have an asymmetry of -0.9 and less, dark objects on a bright ground 1.0.
@@ -154,13 +155,22 @@ def initial_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
     smooth = [scipy.ndimage.gaussian_filter(image.astype(np.float64), 1.0) for image in images]
     background = _mode(np.concatenate([image.ravel() for image in smooth]))
     noise = _noise(np.concatenate([image.ravel() for image in images]), background)
-    unit = STABILISER * noise
+    unit = _flat_below(smooth, background, noise)
     light = [np.log1p(np.maximum(image - background, 0) / unit) for image in smooth]
     found = [_blobs(image.astype(np.float32)) for image in light]
     diameters, values, weights = np.concatenate(found, axis=1)
     contrast, likely = typical_light(np.expm1(values) * unit, diameters**2)
     diameter = weighted_median(diameters[likely], weights[likely], DEFAULT_DIAMETER * BLOB_EXCESS)
     return DetectionStatistics(background, noise, contrast, diameter / BLOB_EXCESS)
+
+
+def _flat_below(smooth: Sequence[np.ndarray], background: float, noise: float) -> float:
+    """Return the light up to which log light is flat, in grey levels.
+
+    Images that were cleaned have hardly any noise: faint haze would outweigh the objects.
+    """
+    bright = float(np.quantile(np.concatenate([image.ravel() for image in smooth]), BRIGHTEST))
+    return max(STABILISER * noise, FAINTEST * (bright - background))
 
 
 def polarity_of(images: Sequence[np.ndarray]) -> str:

@@ -244,3 +244,19 @@ def test_field_borders_leave_no_trace(
 
     assert sum(map(len, found)) == len(whole)
     assert {key: row for part in found for key, row in part.items()} == whole
+
+
+@pytest.mark.parametrize("haze", [8, 16, 32])
+def test_faint_haze_in_a_clean_image_is_no_object(haze: float) -> None:
+    """Without noise, as in numbers that a program made of an image, objects are found as well."""
+    rng = np.random.default_rng(1)
+    places = [(60 + 40 * k + 8 * rng.random(), 60 + 40 * m + 8 * rng.random())
+              for k in range(5) for m in range(4)]  # fmt: skip
+    light = discs((320, 320), *((row, column, 20, 200) for row, column in places))
+    wide = ndimage.gaussian_filter(light, 30)
+    image = (np.rint(16 * (light + haze * wide / wide.max())) / 16).astype(np.float32)
+
+    statistics = estimate_statistics([image])
+
+    assert statistics.diameter_px == pytest.approx(21, abs=2)
+    assert detect(image, statistics).max() == len(places)
