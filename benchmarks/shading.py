@@ -4,6 +4,9 @@ Light falls by 45 % to the corner farthest from its top, which is 10 % off the c
 x 512 pixels from random places, with shot and read noise above a known dark. Error of the flat
 relative to the truth, both of mean 1: root mean square and 99th percentile in percent, median of
 the seeds. "refused" is in how many of them no flat is given.
+
+Then z-stacks whose sharp image is known, thinned to such light, focus-stacked as they are and
+corrected: PSNR after the best common light.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import scenes
 from benchmarks.conditions import print_conditions
 from imaging.correction import correct
 from imaging.shading import estimate_flat
+from imaging.stacking import focus_stack
 from scan.correction import Correction
 from scan.errors import ShadingError
 
@@ -130,6 +135,46 @@ def cell(make: Callable[[Sequence[Image]], Image], stacks: Sequence[Sequence[Ima
     return f"{said} ({refused} of {len(stacks)} refused)" if refused else said
 
 
+STACKS: dict[str, tuple[Callable[..., scenes.Scene], float, str]] = {
+    "brightfield": (scenes.brightfield, 10_000, "brightfield"),  # electrons, what the flat is from
+    "fluorescence": (scenes.fluorescence, 800, "sparse nuclei"),
+    "steps": (scenes.steps, 3_000, "brightfield"),
+}
+
+
+def compare_stacks(places: int, seeds: Sequence[int]) -> None:
+    """Print the PSNR of focus-stacked images: even light, uneven, corrected by both flats."""
+    print(f"\n| z-stack | even light | uneven | corrected | by a flat from {places} places |")
+    print("|---|---|---|---|---|")
+    for kind, (make, electrons, specimen) in STACKS.items():
+        found = []
+        for seed in seeds:
+            scene = make(seed, SIZE, 15, 1.2, electrons)
+            uneven = thinned(scene.frames, flat(), seed)
+            flats = flat(), ours(frames_of(specimen, places, seed))
+            raw = [psnr(frames, DARK, scene) for frames in (scene.frames, uneven)]
+            corrected = [psnr(correct(uneven, correction(each)), 0.0, scene) for each in flats]
+            found.append(raw + corrected)
+        print(f"| {kind} | " + " | ".join(f"{value:.2f}" for value in np.mean(found, axis=0)))
+
+
+def correction(light: Image) -> Correction:
+    return Correction(light.astype(np.float32), np.full(light.shape, DARK, np.float32))
+
+
+def thinned(frames: NDArray[np.uint16], light: Image, seed: int) -> NDArray[np.uint16]:
+    """Frames of which each photo-electron is kept with the probability of its place."""
+    electrons = np.maximum((frames - scenes.OFFSET) / scenes.GAIN, 0).round().astype(np.int64)
+    kept = np.random.default_rng(seed).binomial(electrons, light / light.max())
+    return np.asarray(scenes.OFFSET + scenes.GAIN * kept, np.uint16)
+
+
+def psnr(frames: NDArray[np.uint16], dark: float, scene: scenes.Scene) -> float:
+    light, truth = focus_stack(frames).image - dark, scene.sharp - scenes.OFFSET
+    fitted = light * ((light * truth).sum() / np.square(light).sum())
+    return float(10 * np.log10(np.ptp(truth) ** 2 / np.square(fitted - truth).mean()))
+
+
 def time_correction(rounds: int) -> None:
     """Print how long dark and flat take, for each megapixel of each plane."""
     frames = np.random.default_rng(0).integers(0, 5000, (15, 1024, 1024)).astype(np.uint16)
@@ -153,6 +198,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     print_conditions(seeds=call.seeds, opencv=cv2.__version__, threads=1)
     compare(call.places, call.seeds)
+    compare_stacks(18, call.seeds)
     time_correction(15)
 
 
