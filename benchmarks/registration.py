@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.conditions import print_conditions
 from benchmarks.tile_scenes import Stage, Tiles, cut_tiles, slide, slide_shape
 from imaging import matching, placement
-from imaging.registration import core_at, match_overlap, whole_offset
+from imaging.registration import Registration, core_at, match_overlap, whole_offset
 from results.journal import JOURNAL, EventIndex, read_journal
 from scan.events import Captured, Placed, Stacked
 from scan.layout import make_plan
@@ -43,6 +43,7 @@ from scan.plan import Place, ScanPlan
 
 Matches = dict[Pair, Match | None]
 Offsets = Mapping[Place, Offset]
+CAUSAL = {"AHEAD": 0, "MAX_BELOW": 1}
 BAD_PX = 1.5
 SEEN_PX = 0.3  # scatter at the true shift, from which a seam shows too little
 CASES: dict[str, Stage] = {
@@ -99,21 +100,22 @@ def shows_enough(plan: ScanPlan, tiles: Tiles, one: Place, other: Place) -> bool
     return bool(np.linalg.eigvalsh(spread)[-1] < SEEN_PX**2)
 
 
-def placed(plan: ScanPlan, matches: Matches, ahead: int) -> Offsets:
-    """Where our rule places the fields if it looks so many fields ahead."""
-    return {place: each.offset_px for place, each in placements(plan, matches, ahead).items()}
+def placed(plan: ScanPlan, matches: Matches, **rule: int) -> Offsets:
+    """Where our rule places the fields, or another one: constants of `imaging.placement`."""
+    return {place: each.offset_px for place, each in placements(plan, matches, **rule).items()}
 
 
-def placements(plan: ScanPlan, matches: Matches, ahead: int) -> dict[Place, Placement]:
-    """What our rule finds."""
-    places, found = {field.place for field in plan.fields}, dict[Place, Placement]()
-    before, placement.AHEAD = placement.AHEAD, ahead
+def placements(plan: ScanPlan, matches: Matches, **rule: int) -> dict[Place, Placement]:
+    """What a rule finds."""
+    before = {name: getattr(placement, name) for name in rule}
+    state = Registration(plan, {}, matches)
+    for field in plan.fields:
+        state.add(field.place)
     try:
-        for place in sorted(places, key=lambda p: (p[0] * (ahead + 1) + p[1], p)):
-            found[place] = placement.place_field(place, places, found, matches)
+        vars(placement).update(rule)
+        return dict(state.decide())
     finally:
-        placement.AHEAD = before
-    return found
+        vars(placement).update(before)
 
 
 def at_once(plan: ScanPlan, matches: Matches) -> Offsets:
@@ -158,8 +160,8 @@ def compare(case: str, options: argparse.Namespace, seed: int) -> None:
     seams = [pair for pair in edges if shows_enough(plan, tiles, *pair)]
     rules: dict[str, Callable[[], Offsets]] = {
         "stage's word": lambda: {field.place: (0.0, 0.0) for field in plan.fields},
-        "ours": lambda: placed(plan, matches, placement.AHEAD),
-        "causal": lambda: placed(plan, matches, 0),
+        "ours": lambda: placed(plan, matches),
+        "causal": lambda: placed(plan, matches, **CAUSAL),
         "all at once": lambda: at_once(plan, matches),
     }
     row = f"| {case}, seed {seed} |"
@@ -238,7 +240,7 @@ def scan_group(group: Group) -> dict[Row, Scan]:
             matches, _ = all_matches(plan, tiles)
             edges = [(a, b) for a, b in neighbours(plan) if a[0] == b[0] or a[1] == b[1]]
             seams = [pair for pair in edges if shows_enough(plan, tiles, *pair)]
-            places = placements(plan, matches, placement.AHEAD)
+            places = placements(plan, matches)
             offsets = {place: each.offset_px for place, each in places.items()}
             alone = sum(not each.agreeing for each in places.values())
             row = (group.kind, grid, overlap_px, error_px, name)
@@ -331,7 +333,7 @@ def picture(file: Path, error_px: float, whole: bool, seed: int) -> None:
     matches, _ = all_matches(plan, tiles)
     for name, found in (
         ("stage's word", {field.place: (0.0, 0.0) for field in plan.fields}),
-        ("ours", placed(plan, matches, placement.AHEAD)),
+        ("ours", placed(plan, matches)),
         ("the truth, in whole pixels", {f.place: tuple(offsets[f.place]) for f in plan.fields}),
     ):
         mosaic = np.empty(plan.mosaic_shape, np.float32)

@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.conditions import print_conditions
 from benchmarks.registration import all_matches, placed
 from benchmarks.tile_scenes import BORDER_PX, Stage, Tiles, cut_tiles, photographed, slide_shape
-from imaging import placement
 from imaging.detection import detect, estimate_statistics, measure
 from imaging.registration import core_at, whole_offset
 from scan.layout import make_placed_plan
@@ -121,7 +120,7 @@ def compare(seed: int, stage: Stage, grid: tuple[int, int] = GRID) -> dict[tuple
     matches, _ = all_matches(plan, tiles)
     rules = {
         "stage's word": {field.place: (0.0, 0.0) for field in plan.fields},
-        "registered": placed(plan, matches, placement.AHEAD),
+        "registered": placed(plan, matches),
     }
     errors = {}
     for name, offsets in rules.items():

@@ -2,17 +2,24 @@
 
 A field is placed for ever before the scan has ended. The rule depends on the plan and the pixels
 alone, never on the order in which tasks end: field (s, f) follows the fields before it in its
-stripe and those up to f + 2 in the stripe above, which are final, and looks ahead to field f + 2 of
-its own stripe and the next. So stripes may be captured one after another or side by side, and no
-field waits for the end of its stripe. Without looking ahead, chains of fields that began apart on
-the stage's word would meet later, and one seam in six of a sparse specimen would be wrong. Where
-they meet all the same, the contradiction is shared among the seams around.
+stripe and those up to f + 1 in the stripe above, which are final, and looks ahead to the next
+stripe. So stripes may be captured one after another or side by side, and no field waits for the end
+of its stripe.
+
+Chains of fields that begin apart on the stage's word and meet later are the danger: once they are
+final, each stripe below has a bad seam where they meet. So a field that is not yet joined to final
+ones, by matches that are seen, waits for a second and a third stripe if they may join it. Where a
+specimen is dense no field waits; in a sparse one about one in a hundred does. What is contradictory
+all the same is shared among the seams around.
 
 Fields are given by (stripe, field), offsets and shifts by (y, x) in pixels. Sums are in a fixed
 order and in float64.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +29,12 @@ from scan.plan import Place
 
 Floats = NDArray[np.float64]
 
-# fields that are measured before a field is placed. With 3 bad seams of sparse slides fall from 0.5
-# to 0.3 %, but where many stripes are captured side by side, half as many again wait for the end
-AHEAD = 2
-BACK = 8  # fields before it that have a say
-STRIPES_BACK = 4  # from whose fields the usual offset is taken
+AHEAD = 2  # fields beyond it that a field sees in the last stripe of those below
+SKEW = 1  # and so many more in each stripe above; up to so many beyond it are final there
+MAX_BELOW = 3  # stripes for which a field waits; images of so many are kept then
+ABOVE = 2  # stripes that have a say
+BACK = 6  # fields before it in each of them
+STRIPES_BACK, FIELDS_BACK = 4, 8  # of which the usual offset is taken
 NEAREST = 12  # of these, the nearest: their median is expected of the next
 USUAL_ERROR_PX = 5.0  # of a stage, until matches tell
 MIN_ERROR_PX = 1.0
@@ -49,36 +57,30 @@ def neighbours_before(place: Place) -> tuple[Place, ...]:
 def predecessors(place: Place) -> tuple[Place, Place]:
     """Return the two fields that must be placed before a field; all others follow from these."""
     s, f = place
-    return (s, f - 1), (s - 1, f + AHEAD)
+    return (s, f - 1), (s - 1, f + SKEW)
 
 
-def window(place: Place) -> Iterator[Place]:
-    """Yield the fields whose matches with each other decide where a field lies, in raster order."""
+def window(place: Place, below: int = 1) -> Iterator[Place]:
+    """Yield the fields whose matches with each other decide where a field lies, in raster order,
+    if it sees so many stripes below its own."""
     s, f = place
-    for stripe in (s - 1, s, s + 1):
-        last = f + AHEAD * (2 if stripe < s else 1)
+    for stripe in range(s - ABOVE, s + below + 1):
+        last = f + AHEAD + SKEW * (s + below - stripe)
         yield from ((stripe, field) for field in range(f - BACK, last + 1))
 
 
 def follows(place: Place, other: Place) -> bool:
     """Return whether a field is placed after another, so that the other is final."""
     s, f = place
-    return (
-        other[1] < f if other[0] == s else other[0] < s and other[1] <= f + AHEAD * (s - other[0])
-    )
+    return other[1] < f if other[0] == s else other[0] < s and other[1] <= f + SKEW * (s - other[0])
 
 
-def place_field(
-    place: Place,
-    measured: Collection[Place],
-    placed: Mapping[Place, Placement],
-    matches: Mapping[Pair, Match | None],
-) -> Placement:
-    """Return the offset of a field.
+@dataclass(frozen=True)
+class Known:
+    """What a decision knows.
 
-    Parameters
+    Attributes
     ----------
-    place : (stripe, field)
     measured : collection of (stripe, field)
         Fields whose pixels are known: lost ones are missing.
     placed : mapping of (stripe, field) to Placement
@@ -86,26 +88,76 @@ def place_field(
     matches : mapping of pairs to Match or None
         Between neighbours; None, or missing, where they do not show enough.
     """
-    seen = [each for each in window(place) if each in measured]
-    final = [each for each in seen if each in placed and follows(place, each)]
-    fixed = {each: placed[each].offset_px for each in final}
-    free = [each for each in seen if each not in fixed]
-    known = set(seen)
-    pairs = [(one, two) for two in seen for one in neighbours_before(two) if one in known]
-    found = {pair: m for pair in pairs if (m := matches.get(pair))}
-    error_px = stage_error_px(list(found.values()))
-    gate_px = GATE * np.sqrt(2) * error_px
-    near = {pair: m for pair, m in found.items() if max(map(abs, m.shift_px)) <= gate_px}
-    usual, count = _usual_offset(place, placed)
-    prior = 1 / (error_px**2 * (1 + 1.5 / max(count, 1)))
-    system = _System(free, fixed, near, prior, usual)
+
+    measured: Collection[Place]
+    placed: Mapping[Place, Placement]
+    matches: Mapping[Pair, Match | None]
+
+
+def place_field(place: Place, known: Known, below: int = 1) -> Placement:
+    """Return the offset of a field that sees so many stripes below its own."""
+    seen = _Seen(place, known, below)
+    usual, count = _usual_offset(place, known.placed)
+    prior = 1 / (seen.error_px**2 * (1 + 1.5 / max(count, 1)))
+    system = _System(seen.free, seen.fixed, seen.matches, prior, usual)
     offsets, agree = system.solve()
-    own_offset = offsets[free.index(place)]
+    own_offset = offsets[seen.free.index(place)]
     if not count:  # the first field of all: others lie by its fraction of a pixel, so it has none
         own_offset = np.rint(own_offset)
     y, x = own_offset.tolist()
     own = sum(place in pair for good, pair in zip(agree, system.pairs, strict=True) if good)
     return Placement((round(y, DECIMALS), round(x, DECIMALS)), own)
+
+
+def may_be_joined(place: Place, known: Known, below: int, beyond: Collection[Place]) -> bool:
+    """Return whether a field is apart from all final ones, but those `beyond` may join it to them.
+
+    It is apart if no chain of matches leads from it to a field that is final, as far as it sees. If
+    the chain ends before the border of what it sees, or nothing is final, waiting is of no use.
+    """
+    if below >= MAX_BELOW or not _usual_offset(place, known.placed)[1]:
+        return False
+    seen = _Seen(place, known, below)
+    island = seen.island(place)
+    return not island & seen.fixed.keys() and any(_adjacent(a, b) for a in island for b in beyond)
+
+
+def _adjacent(one: Place, other: Place) -> bool:
+    return abs(one[0] - other[0]) <= 1 and abs(one[1] - other[1]) <= 1
+
+
+class _Seen:
+    """Fields that a field sees, and their matches with each other that are within reach.
+
+    `fixed` are the offsets of those that are final, `free` are the others; `error_px` is the
+    stage's, by these matches.
+    """
+
+    def __init__(self, place: Place, known: Known, below: int) -> None:
+        placed = known.placed
+        seen = [each for each in window(place, below) if each in known.measured]
+        final = [each for each in seen if each in placed and follows(place, each)]
+        self.fixed = {each: placed[each].offset_px for each in final}
+        self.free = [each for each in seen if each not in self.fixed]
+        among = set(seen)
+        pairs = [(one, two) for two in seen for one in neighbours_before(two) if one in among]
+        found = {pair: match for pair in pairs if (match := known.matches.get(pair))}
+        self.error_px = stage_error_px(list(found.values()))
+        gate_px = GATE * math.sqrt(2) * self.error_px
+        self.matches = {p: m for p, m in found.items() if max(map(abs, m.shift_px)) <= gate_px}
+
+    def island(self, place: Place) -> set[Place]:
+        """The fields to which chains of matches lead that pass no fixed field."""
+        joined = defaultdict[Place, list[Place]](list)
+        for one, two in self.matches:
+            joined[one].append(two)
+            joined[two].append(one)
+        island, todo = {place}, [place]
+        while todo:
+            new = set(joined[todo.pop()]) - island
+            island |= new
+            todo += new - self.fixed.keys()
+        return island
 
 
 def stage_error_px(matches: Collection[Match]) -> float:
@@ -129,7 +181,7 @@ def _usual_offset(place: Place, placed: Mapping[Place, Placement]) -> tuple[Floa
     near = [
         ((s - stripe) ** 2 + (f - field) ** 2, stripe, field)
         for stripe in range(s - STRIPES_BACK, s + 1)
-        for field in range(f - BACK, f + AHEAD * (s - stripe) + 1)
+        for field in range(f - FIELDS_BACK, f + SKEW * (s - stripe) + 1)
         if (stripe, field) in placed and follows(place, (stripe, field))
     ]
     found = [placed[stripe, field].offset_px for _, stripe, field in sorted(near)[:NEAREST]]

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.placement import neighbours_before, place_field, predecessors, window
+from imaging.placement import (
+    Known,
+    may_be_joined,
+    neighbours_before,
+    place_field,
+    predecessors,
+    window,
+)
 from scan.matches import MIN_OVERLAP_PX, Match, Offset, Pair, Placement, pair_of
 from scan.plan import Field, Place, ScanPlan, Span
 from scan.registration import MatchJob
@@ -109,6 +116,7 @@ class Registration:
         self._lengths = plan.counts
         self._measured, self._written, self._lost = set(stacked), set(stacked), set(plan.absent)
         self._decided = [0] * len(plan.stripes)  # fields of each stripe, from the first on
+        self._known = Known(self._measured, self.placed, self.matches)
         self._begun = set(matches)
         self._again: list[Place] = []
 
@@ -168,9 +176,10 @@ class Registration:
             if not self._follows_decided(place):
                 return
             if place not in self.placed and place not in self._lost:
-                if not self._surrounded(place):
+                below = self._sight(place)
+                if not below:
                     return
-                found = place_field(place, self._measured, self.placed, self.matches)
+                found = place_field(place, self._known, below)
                 self.placed[place] = found
                 yield place, found
             self._decided[stripe] += 1
@@ -188,9 +197,21 @@ class Registration:
         before = [(s, min(f, self._lengths[s] - 1)) for s, f in predecessors(place) if s >= 0]
         return all(self._decided[s] > f for s, f in before)
 
-    def _surrounded(self, place: Place) -> bool:
-        """Whether all around a field is measured and matched, or lost."""
-        seen = [each for each in reversed(list(window(place))) if self._exists(each)]
+    def _sight(self, place: Place) -> int:
+        """How many stripes below its own decide where a field lies; 0 as long as they are not all
+        measured."""
+        below = 1
+        while self._surrounded(place, below):
+            beyond = set(window(place, below + 1)) - set(window(place, below))
+            there = [each for each in beyond if self._exists(each)]
+            if not may_be_joined(place, self._known, below, there):
+                return below
+            below += 1
+        return 0
+
+    def _surrounded(self, place: Place, below: int) -> bool:
+        """Whether all that a field sees is measured and matched, or lost."""
+        seen = [each for each in reversed(list(window(place, below))) if self._exists(each)]
         if not all(each in self._measured or each in self._lost for each in seen):
             return False
         known = {each for each in seen if each in self._measured}
