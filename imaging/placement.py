@@ -39,7 +39,9 @@ NEAREST = 12  # of these, the nearest: their median is expected of the next
 USUAL_ERROR_PX = 5.0  # of a stage, until matches tell
 MIN_ERROR_PX = 1.0
 FEW = 4  # matches from which the stage error is not estimated
-GATE = 4.5  # stage errors: what lies farther from the stage's word is no match
+# stage errors, as large as two standard errors of their estimate allow: what lies farther from the
+# stage's word is no match
+GATE = 4.5
 FLOOR_PX = 0.05  # of the accuracy of a match
 # residuals at which matches lose their weight. Down to 1 px a contradiction would be one bad seam,
 # and not shared; with 6 px wrong matches move fields
@@ -143,7 +145,7 @@ class _Seen:
         pairs = [(one, two) for two in seen for one in neighbours_before(two) if one in among]
         found = {pair: match for pair in pairs if (match := known.matches.get(pair))}
         self.error_px = stage_error_px(list(found.values()))
-        gate_px = GATE * math.sqrt(2) * self.error_px
+        gate_px = GATE * math.sqrt(2) * self.error_px * (1 + 2 / math.sqrt(max(len(found), FEW)))
         self.matches = {p: m for p, m in found.items() if max(map(abs, m.shift_px)) <= gate_px}
 
     def island(self, place: Place) -> set[Place]:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.tile_scenes import Stage, Tiles, cut_tiles, slide, slide_shape
 from imaging.registration import Registration, core_at, match_overlap, whole_offset
 from scan.layout import make_plan
-from scan.matches import Match, Pair, Placement, pair_of
+from scan.matches import Match, Offset, Pair, Placement, pair_of
 from scan.plan import Place, ScanPlan
 
 GRID = (3, 6)
@@ -172,6 +172,48 @@ def test_a_field_that_is_captured_again_keeps_its_place() -> None:
 
     assert state.add((1, 2)) == []
     assert list(state.decide()) == [((1, 2), whole[1, 2])]
+
+
+def matches_at(offsets: dict[Place, Offset], apart: set[Pair]) -> dict[Pair, Match | None]:
+    """Exact matches of fields that lie at offsets, but for some pairs that show nothing."""
+    shown = [pair for pair in neighbouring() if pair not in apart]
+    shifts = [np.subtract(offsets[two], offsets[one]).tolist() for one, two in shown]
+    matches = (Match((y, x), (1e-3, 1e-3, 0.0), 0.9) for y, x in shifts)
+    return dict.fromkeys(apart) | dict(zip(shown, matches, strict=True))
+
+
+def test_chains_that_begin_apart_wait_for_the_stripe_that_joins_them() -> None:
+    """Two halves of a slide that only the third stripe joins lie right in the first one, too."""
+    offsets = {(s, f): (0.0, 6.0 * (f > 2) + s) for s, f in PLACES}
+    gap = {(one, two) for one, two in neighbouring() if (one[1] > 2) != (two[1] > 2)}
+    joined = ((2, 2), (2, 3))
+    placed = registered(matches_at(offsets, gap - {joined}), PLACES)
+
+    across = {place: placed[place].offset_px[1] - placed[0, 0].offset_px[1] for place in PLACES}
+    assert across == pytest.approx({place: x for place, (_, x) in offsets.items()}, abs=0.5)
+
+
+def test_a_field_that_is_joined_waits_for_one_stripe_only() -> None:
+    """In a dense slide, a field is final two fields after the one below it."""
+    state = Registration(PLAN, {}, matches_at(dict.fromkeys(PLACES, (0.0, 0.0)), set()))
+    when = {}
+    for last in PLACES:
+        state.add(last)
+        when |= dict.fromkeys((place for place, _ in state.decide()), last)
+
+    assert [when[0, f] for f in range(6)] == [(1, min(f + 2, 5)) for f in range(6)]
+
+
+def test_a_field_far_off_is_believed_where_few_matches_tell_the_stages_error() -> None:
+    """Its only match is more than 4.5 of the usual stage errors off, and no contradiction."""
+    generator = np.random.default_rng(1)
+    offsets = {place: tuple(generator.normal(0, 1.0, 2).tolist()) for place in PLACES}
+    offsets[0, 5] = (0.0, 9.0)
+    alone = {pair for pair in neighbouring() if (0, 5) in pair} - {((0, 5), (1, 5))}
+    placed = registered(matches_at(offsets, alone), PLACES)
+
+    apart = np.subtract(placed[0, 5].offset_px, placed[1, 5].offset_px)
+    assert apart == pytest.approx(np.subtract(offsets[0, 5], offsets[1, 5]), abs=0.1)
 
 
 def test_one_wrong_match_is_outvoted() -> None:
