@@ -46,6 +46,7 @@ FLOOR_PX = 0.05  # of the accuracy of a match
 # residuals at which matches lose their weight. Down to 1 px a contradiction would be one bad seam,
 # and not shared; with 6 px wrong matches move fields
 KERNELS_PX = (16.0, 8.0, 4.0, 3.0, 3.0, 3.0)
+AT_ONE_PX = 0.5  # residual up to which no match contradicts another
 AGREES_PX = 1.5  # residual up to which a match agrees with the offsets
 DECIMALS = 3  # of offsets, in the journal too
 
@@ -96,10 +97,19 @@ class Known:
     matches: Mapping[Pair, Match | None]
 
 
-def place_field(place: Place, known: Known, below: int = 1) -> Placement:
-    """Return the offset of a field that sees so many stripes below its own."""
+def place_field(
+    place: Place, known: Known, below: int, beyond: Collection[Place]
+) -> Placement | None:
+    """Return the offset of a field that sees so many stripes below its own; None if one stripe
+    more may join it, by fields `beyond`, to final ones from which it is apart.
+
+    It is apart if no chain of matches leads from it to a field that is final, as far as it sees. If
+    the chain ends before the border of what it sees, or nothing is final, waiting is of no use.
+    """
     seen = _Seen(place, known, below)
     usual, count = _usual_offset(place, known.placed)
+    if count and below < MAX_BELOW and seen.may_be_joined(place, beyond):
+        return None
     prior = 1 / (seen.error_px**2 * (1 + 1.5 / max(count, 1)))
     system = _System(seen.free, seen.fixed, seen.matches, prior, usual)
     offsets, agree = system.solve()
@@ -109,19 +119,6 @@ def place_field(place: Place, known: Known, below: int = 1) -> Placement:
     y, x = own_offset.tolist()
     own = sum(place in pair for good, pair in zip(agree, system.pairs, strict=True) if good)
     return Placement((round(y, DECIMALS), round(x, DECIMALS)), own)
-
-
-def may_be_joined(place: Place, known: Known, below: int, beyond: Collection[Place]) -> bool:
-    """Return whether a field is apart from all final ones, but those `beyond` may join it to them.
-
-    It is apart if no chain of matches leads from it to a field that is final, as far as it sees. If
-    the chain ends before the border of what it sees, or nothing is final, waiting is of no use.
-    """
-    if below >= MAX_BELOW or not _usual_offset(place, known.placed)[1]:
-        return False
-    seen = _Seen(place, known, below)
-    island = seen.island(place)
-    return not island & seen.fixed.keys() and any(_adjacent(a, b) for a in island for b in beyond)
 
 
 def _adjacent(one: Place, other: Place) -> bool:
@@ -148,8 +145,9 @@ class _Seen:
         gate_px = GATE * math.sqrt(2) * self.error_px * (1 + 2 / math.sqrt(max(len(found), FEW)))
         self.matches = {p: m for p, m in found.items() if max(map(abs, m.shift_px)) <= gate_px}
 
-    def island(self, place: Place) -> set[Place]:
-        """The fields to which chains of matches lead that pass no fixed field."""
+    def may_be_joined(self, place: Place, beyond: Collection[Place]) -> bool:
+        """Whether chains of matches lead from a field to no fixed one, but to the border of what is
+        seen."""
         joined = defaultdict[Place, list[Place]](list)
         for one, two in self.matches:
             joined[one].append(two)
@@ -157,9 +155,11 @@ class _Seen:
         island, todo = {place}, [place]
         while todo:
             new = set(joined[todo.pop()]) - island
+            if new & self.fixed.keys():
+                return False
             island |= new
-            todo += new - self.fixed.keys()
-        return island
+            todo += new
+        return any(_adjacent(one, other) for one in island for other in beyond)
 
 
 def stage_error_px(matches: Collection[Match]) -> float:
@@ -224,7 +224,10 @@ class _System:
         """
         offsets = self._least_squares(np.ones(len(self.pairs)))
         for width_px in KERNELS_PX:
-            kept = 1 / (1 + (self._residuals(offsets) / width_px) ** 2) ** 2
+            residuals = self._residuals(offsets)
+            if residuals.max(initial=0) <= AT_ONE_PX:
+                break
+            kept = 1 / (1 + (residuals / width_px) ** 2) ** 2
             offsets = self._least_squares(kept)
         return offsets, self._residuals(offsets) <= AGREES_PX
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from imaging.placement import (
     Known,
-    may_be_joined,
     neighbours_before,
     place_field,
     predecessors,
@@ -176,10 +175,9 @@ class Registration:
             if not self._follows_decided(place):
                 return
             if place not in self.placed and place not in self._lost:
-                below = self._sight(place)
-                if not below:
+                found = self._found(place)
+                if not found:
                     return
-                found = place_field(place, self._known, below)
                 self.placed[place] = found
                 yield place, found
             self._decided[stripe] += 1
@@ -197,17 +195,16 @@ class Registration:
         before = [(s, min(f, self._lengths[s] - 1)) for s, f in predecessors(place) if s >= 0]
         return all(self._decided[s] > f for s, f in before)
 
-    def _sight(self, place: Place) -> int:
-        """How many stripes below its own decide where a field lies; 0 as long as they are not all
-        measured."""
+    def _found(self, place: Place) -> Placement | None:
+        """Where a field lies; None as long as not all stripes that decide it are measured."""
         below = 1
         while self._surrounded(place, below):
             beyond = set(window(place, below + 1)) - set(window(place, below))
             there = [each for each in beyond if self._exists(each)]
-            if not may_be_joined(place, self._known, below, there):
-                return below
+            if found := place_field(place, self._known, below, there):
+                return found
             below += 1
-        return 0
+        return None
 
     def _surrounded(self, place: Place, below: int) -> bool:
         """Whether all that a field sees is measured and matched, or lost."""
