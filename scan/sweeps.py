@@ -19,8 +19,6 @@ COARSE_STEP_UM = 4.4  # under two depths of focus at NA 0.5: the peak covers sev
 FINE_STEP_UM = 1.5
 FINE_PLANES = 6
 FINE_SPAN_UM = (FINE_PLANES - 1) * FINE_STEP_UM
-# A fine sweep that is sharpest at its edge is followed by one beyond that edge, at most so often.
-FOLLOWED = 2
 WIDENING_FACTOR = 2.0  # a coarse sweep that peaks at its edge is repeated once at twice its length
 KNOWN = 3  # samples that tell what to expect: a slide sags, so those far away mislead
 # Of a ridge regression: samples scatter by 0.5 um, slides are tilted by 10 um per mm at most.
@@ -29,7 +27,6 @@ SLOPE_PRIOR_UM2 = (0.5 / 10e-3) ** 2
 Request = tuple[Field, Heights]  # a sample, and the heights to expose there
 Sweeps = Generator[Request, FocusPeak, None]
 OfSample = Generator[Request, FocusPeak, tuple[FocusPeak, bool]]
-OfPeak = Generator[Request, FocusPeak, FocusPeak]
 Known = tuple[float, float]  # x_um and z_um of a sample
 
 
@@ -78,7 +75,7 @@ def _adaptive(settings: Settings, samples: Sequence[Field]) -> Sweeps:
 def sweeps_of_sample(settings: Settings, field: Field, expected_um: float | None) -> OfSample:
     """The sweeps of one sample; returns its peak, and whether that is where it was expected."""
     if expected_um is not None:
-        peak = yield from _fine(settings, field, expected_um)
+        peak = yield field, fine_heights(settings, expected_um)
         if peak.failed or not peak.reason:
             return peak, True
     peak = yield from _search(settings, field)
@@ -104,7 +101,7 @@ def greatest_reach_um(settings: Settings) -> float:
     return max(WIDENING_FACTOR * half, half + FINE_SPAN_UM)
 
 
-def _search(settings: Settings, field: Field) -> OfPeak:
+def _search(settings: Settings, field: Field) -> Generator[Request, FocusPeak, FocusPeak]:
     """A coarse sweep, twice as long if its peak lies at an edge, and a fine one around the peak."""
     length_um = settings.focus_range_um
     peak = yield field, coarse_heights(settings.focus_center_um, length_um)
@@ -112,7 +109,9 @@ def _search(settings: Settings, field: Field) -> OfPeak:
         wide = coarse_heights(settings.focus_center_um, WIDENING_FACTOR * length_um)
         peak = yield field, wide
     if peak.reason is None:
-        peak = yield from _fine(settings, field, peak.z_um)
+        peak = yield field, fine_heights(settings, peak.z_um)
+        if peak.at_edge:
+            peak = yield field, fine_heights(settings, peak.z_um)
     return peak
 
 
@@ -127,15 +126,8 @@ def coarse_heights(centre_um: float, length_um: float) -> Heights:
     return stack_heights(centre_um, planes, length_um / (planes - 1))
 
 
-def _fine(settings: Settings, field: Field, centre_um: float) -> OfPeak:
-    """A fine sweep around a height, followed beyond its edge while it is sharpest there."""
+def fine_heights(settings: Settings, centre_um: float) -> Heights:
+    """Return the heights of a fine sweep around a height, within the reach of sweeps."""
     free_um = greatest_reach_um(settings) - FINE_SPAN_UM / 2
-    for _ in range(1 + FOLLOWED):
-        off_um = min(max(centre_um - settings.focus_center_um, -free_um), free_um)
-        heights = stack_heights(settings.focus_center_um + off_um, FINE_PLANES, FINE_STEP_UM)
-        peak = yield field, heights
-        if not peak.at_edge:
-            break
-        beyond_um = (FINE_PLANES - 3) * FINE_STEP_UM / 2  # the edge is the second plane of the next
-        centre_um = peak.z_um + math.copysign(beyond_um, peak.z_um - fmean(heights))
-    return peak
+    off_um = min(max(centre_um - settings.focus_center_um, -free_um), free_um)
+    return stack_heights(settings.focus_center_um + off_um, FINE_PLANES, FINE_STEP_UM)
