@@ -1,6 +1,6 @@
 """Where fields lie: offsets from the stage's word that agree with the matches of neighbours.
 
-A field is placed for ever before the scan has ended. The rule depends on the plan and the pixels
+The place of a field is final before the scan has ended. The rule depends on the plan and the pixels
 alone, never on the order in which tasks end: field (s, f) follows the fields before it in its
 stripe and those up to f + 1 in the stripe above, which are final, and looks ahead to the next
 stripe. So stripes may be captured one after another or side by side, and no field waits for the end

@@ -1,6 +1,6 @@
 """What is checked of a file before a decoder gets it: its kind, its structure, and what it claims.
 
-Decoders believe a file: they wait for the end of a pipe, follow a chain of pages for ever, and
+Decoders believe a file: they wait for the end of a pipe, follow a chain of pages without end, and
 allocate what a header claims. Checks raise InputError if the file cannot be read at all, and
 ValueError if its content is wrong.
 """

@@ -160,7 +160,7 @@ def test_a_camera_that_cannot_start_again_loses_its_stripe(tmp_path: Path) -> No
 
 
 def test_a_camera_that_never_answers_is_dropped(tmp_path: Path) -> None:
-    """One that hangs while it starts again is ended for ever; the scan does not wait for it."""
+    """One that hangs while it starts again is not used again; the scan does not wait for it."""
     cluster = FakeCluster({("capture", 0, 0): [HANG]})
     with fake_scan(tmp_path, cluster, {"camera_start_s": 5.0}) as scan:
         start = cluster._result

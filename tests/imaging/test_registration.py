@@ -1,4 +1,4 @@
-"""Where fields are placed: against the truth, in any order, and for ever."""
+"""Where fields are placed: against the truth, in any order, and permanently."""
 
 from __future__ import annotations
 
