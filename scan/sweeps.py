@@ -15,10 +15,14 @@ from config import Settings
 from scan.focusing import FocusJob, FocusPeak, Heights, stack_heights
 from scan.plan import Field
 
-COARSE_STEP_UM = 4.4  # under two depths of focus at NA 0.5: the peak covers several steps
+COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers several steps
 FINE_STEP_UM = 1.5
-FINE_PLANES = 6
-FINE_SPAN_UM = (FINE_PLANES - 1) * FINE_STEP_UM
+FINE_PLANES = 5  # around a peak that a coarse sweep found
+EXPECTED_PLANES = 6  # around a height that is only expected
+# Of the middle of these off what is expected: at equal distances from focus, above and below, a
+# camera without noise gives equal frames, and those are refused.
+EXPECTED_OFF_UM = FINE_STEP_UM / 4
+FINE_SPAN_UM = (EXPECTED_PLANES - 1) * FINE_STEP_UM
 WIDENING_FACTOR = 2.0  # a coarse sweep that peaks at its edge is repeated once at twice its length
 KNOWN = 3  # samples that tell what to expect: a slide sags, so those far away mislead
 # Of a ridge regression: samples scatter by 0.5 um, slides are tilted by 10 um per mm at most.
@@ -75,7 +79,8 @@ def _adaptive(settings: Settings, samples: Sequence[Field]) -> Sweeps:
 def sweeps_of_sample(settings: Settings, field: Field, expected_um: float | None) -> OfSample:
     """The sweeps of one sample; returns its peak, and whether that is where it was expected."""
     if expected_um is not None:
-        peak = yield field, fine_heights(settings, expected_um)
+        centre_um = expected_um + EXPECTED_OFF_UM
+        peak = yield field, fine_heights(settings, centre_um, EXPECTED_PLANES)
         if peak.failed or not peak.reason:
             return peak, True
     peak = yield from _search(settings, field)
@@ -109,9 +114,9 @@ def _search(settings: Settings, field: Field) -> Generator[Request, FocusPeak, F
         wide = coarse_heights(settings.focus_center_um, WIDENING_FACTOR * length_um)
         peak = yield field, wide
     if peak.reason is None:
-        peak = yield field, fine_heights(settings, peak.z_um)
+        peak = yield field, fine_heights(settings, peak.z_um, FINE_PLANES)
         if peak.at_edge:
-            peak = yield field, fine_heights(settings, peak.z_um)
+            peak = yield field, fine_heights(settings, peak.z_um, FINE_PLANES)
     return peak
 
 
@@ -121,13 +126,16 @@ def is_fine(z_um: Heights) -> bool:
 
 
 def coarse_heights(centre_um: float, length_um: float) -> Heights:
-    """Return heights from end to end of a range, at least three, at most a coarse step apart."""
-    planes = max(3, math.ceil(round(length_um / COARSE_STEP_UM, 6)) + 1)
+    """Return heights from end to end of a range, at most a coarse step apart.
+
+    They are an odd number, so that none lie at equal distances from the middle without one there.
+    """
+    planes = 2 * max(1, math.ceil(round(length_um / COARSE_STEP_UM / 2, 6))) + 1
     return stack_heights(centre_um, planes, length_um / (planes - 1))
 
 
-def fine_heights(settings: Settings, centre_um: float) -> Heights:
+def fine_heights(settings: Settings, centre_um: float, planes: int) -> Heights:
     """Return the heights of a fine sweep around a height, within the reach of sweeps."""
     free_um = greatest_reach_um(settings) - FINE_SPAN_UM / 2
     off_um = min(max(centre_um - settings.focus_center_um, -free_um), free_um)
-    return stack_heights(settings.focus_center_um + off_um, FINE_PLANES, FINE_STEP_UM)
+    return stack_heights(settings.focus_center_um + off_um, planes, FINE_STEP_UM)
