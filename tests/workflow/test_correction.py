@@ -22,9 +22,13 @@ SIZE, SHARE = 192, 0.45
 
 
 def scan(folder: Path, **settings: Any) -> tuple[int, dict[str, Any]]:
-    """Run the program in this process; returns exit code and summary."""
+    """Run the program in this process; returns exit code and summary.
+
+    Fields have one plane: in empty ground depth is a guess, and the haze of another plane would be
+    compared in the place of the light.
+    """
     file = folder.with_suffix(".toml")
-    values = {"field_px": SIZE, "planes": 5, "stripes": 2, "fields": 4, "vignetting": SHARE}
+    values = {"field_px": SIZE, "planes": 1, "stripes": 2, "fields": 4, "vignetting": SHARE}
     lines = (f"{key} = {value!r}" for key, value in (values | settings).items())
     file.write_text("\n".join(lines))
     code = main.main(
