@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 BEGIN = """
 import os, signal, sys, time
 from cluster import watchdog
+signal.signal(1, signal.SIG_DFL)  # nohup, from which tests may run, ignores it
 watchdog.fork_driver()
 if watchdog.death:
     death = watchdog.death
