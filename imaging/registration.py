@@ -6,19 +6,14 @@ fields around it are measured. Where it is placed does not depend on that order:
 lie there: whole pixels of one field, neither smoothed nor blended.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.placement import (
-    Known,
-    neighbours_before,
-    place_field,
-    predecessors,
-    window,
-)
+from imaging.placement import Known, neighbours_before, place_field, predecessors, window
 from scan.matches import MIN_OVERLAP_PX, Match, Offset, Pair, Placement, pair_of
 from scan.plan import Field, Place, ScanPlan, Span
 from scan.registration import MatchJob
@@ -116,6 +111,7 @@ class Registration:
         self._measured, self._written, self._lost = set(stacked), set(stacked), set(plan.absent)
         self._decided = [0] * len(plan.stripes)  # fields of each stripe, from the first on
         self._known = Known(self._measured, self.placed, self.matches)
+        self._below = defaultdict[Place, int](lambda: 1)  # stripes below that a field has to see
         self._begun = set(matches)
         self._again: list[Place] = []
 
@@ -197,13 +193,12 @@ class Registration:
 
     def _found(self, place: Place) -> Placement | None:
         """Where a field lies; None as long as not all stripes that decide it are measured."""
-        below = 1
-        while self._surrounded(place, below):
+        while self._surrounded(place, below := self._below[place]):
             beyond = set(window(place, below + 1)) - set(window(place, below))
             there = [each for each in beyond if self._exists(each)]
             if found := place_field(place, self._known, below, there):
                 return found
-            below += 1
+            self._below[place] += 1  # what it saw so far does not change
         return None
 
     def _surrounded(self, place: Place, below: int) -> bool:
