@@ -50,7 +50,7 @@ Range = tuple[float, float]
 SIDE_PX, PIXEL_UM = 512, 0.325  # of a field, as a scan has it by default
 MARGIN_PX = 128  # drawn around a field, whose light comes in from outside
 HIGHEST_UM = 12.0  # best focus lies within so much of the middle of the first sweep
-EXPECTED_OFF_UM = 1.4  # of the stage's samples: relief, and a slide that sags
+EXPECTED_OFF_UM = 1.4  # deviation of what is expected: relief, and a slide that sags
 DEPTH_OF_FOCUS_UM = 2.4
 LAMP_ELECTRONS = 2000.0
 SECTION_DENSITY = 0.15  # optical density of the fine structure of a stained section
@@ -200,10 +200,10 @@ KINDS: dict[str, Callable[[np.random.Generator, float], Scene]] = {
 
 
 def focus_on(
-    scene: Scene, generator: np.random.Generator, expected_um: float | None
+    scene: Scene, generator: np.random.Generator, near_um: float | None
 ) -> tuple[FocusPeak, int]:
     """The peak that a scan would take for this field, and how many planes it exposed."""
-    sweeps = sweeps_of_sample(SETTINGS, FIELD, expected_um)
+    sweeps = sweeps_of_sample(SETTINGS, FIELD, near_um)
     exposed, heights = 0, next(sweeps)[1]
     while True:
         frames = np.stack([scene.photograph(z, generator) for z in heights])

@@ -153,9 +153,10 @@ class DetectionStatistics:
 def initial_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
     """Estimate the statistics; the diameter is a first guess."""
     smooth = [scipy.ndimage.gaussian_filter(image.astype(np.float64), 1.0) for image in images]
-    background = _mode(np.concatenate([image.ravel() for image in smooth]))
+    ordered = np.sort(np.concatenate([image.ravel() for image in smooth]))
+    background = _shortest(ordered)[0]
     noise = _noise(np.concatenate([image.ravel() for image in images]), background)
-    unit = _flat_below(smooth, background, noise)
+    unit = _flat_below(ordered, background, noise)
     light = [np.log1p(np.maximum(image - background, 0) / unit) for image in smooth]
     found = [_blobs(image.astype(np.float32)) for image in light]
     diameters, values, weights = np.concatenate(found, axis=1)
@@ -164,12 +165,12 @@ def initial_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
     return DetectionStatistics(background, noise, contrast, diameter / BLOB_EXCESS)
 
 
-def _flat_below(smooth: Sequence[np.ndarray], background: float, noise: float) -> float:
+def _flat_below(pixels: np.ndarray, background: float, noise: float) -> float:
     """Return the light up to which log light is flat, in grey levels.
 
     Images that were cleaned have hardly any noise: faint haze would outweigh the objects.
     """
-    bright = float(np.quantile(np.concatenate([image.ravel() for image in smooth]), BRIGHTEST))
+    bright = float(np.quantile(pixels, BRIGHTEST))
     return max(STABILISER * noise, FAINTEST * (bright - background))
 
 
@@ -192,11 +193,6 @@ def polarity_of(images: Sequence[np.ndarray]) -> str:
     if asymmetry < -CLEAR_ASYMMETRY:
         return BRIGHT
     return DARK if asymmetry > CLEAR_ASYMMETRY and 2 * ground > low + high else UNCLEAR
-
-
-def _mode(values: np.ndarray) -> float:
-    """Return the centre of the shortest interval that contains `MODE_SHARE` of the values."""
-    return _shortest(np.sort(values))[0]
 
 
 def _shortest(ordered: np.ndarray) -> tuple[float, float]:

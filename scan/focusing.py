@@ -11,7 +11,6 @@ from scan.plan import Field, ScanPlan
 MIN_RECORDED_SAMPLES = 9
 RECORDED_SAMPLES = 0.05  # of the fields of a recording: each is read twice
 
-
 Heights = tuple[float, ...]
 Point = tuple[float, float, float]  # x_um, y_um, z_um
 

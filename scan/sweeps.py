@@ -19,9 +19,9 @@ COARSE_STEP_UM = 4.0  # under two depths of focus at NA 0.5: the peak covers sev
 FINE_STEP_UM = 1.5
 FINE_PLANES = 5  # around a peak that a coarse sweep found
 EXPECTED_PLANES = 6  # around a height that is only expected
-# Of the middle of these off what is expected: at equal distances from focus, above and below, a
+# Their middle lies so much above what is expected: at equal distances above and below focus a
 # camera without noise gives equal frames, and those are refused.
-EXPECTED_OFF_UM = FINE_STEP_UM / 4
+SHIFT_UM = FINE_STEP_UM / 4
 FINE_SPAN_UM = (EXPECTED_PLANES - 1) * FINE_STEP_UM
 WIDENING_FACTOR = 2.0  # a coarse sweep that peaks at its edge is repeated once at twice its length
 KNOWN = 3  # samples that tell what to expect: a slide sags, so those far away mislead
@@ -67,8 +67,8 @@ def _adaptive(settings: Settings, samples: Sequence[Field]) -> Sweeps:
     """A search at the first sample, then fine sweeps; one that disagrees begins again."""
     known: list[Known] = []
     for field in samples:
-        expected = expected_um(known, field.x_um) if known else None
-        peak, agrees = yield from sweeps_of_sample(settings, field, expected)
+        near_um = expected_um(known, field.x_um) if known else None
+        peak, agrees = yield from sweeps_of_sample(settings, field, near_um)
         if peak.reason:
             continue
         if not agrees:
@@ -76,10 +76,10 @@ def _adaptive(settings: Settings, samples: Sequence[Field]) -> Sweeps:
         known.append((field.x_um, peak.z_um))
 
 
-def sweeps_of_sample(settings: Settings, field: Field, expected_um: float | None) -> OfSample:
+def sweeps_of_sample(settings: Settings, field: Field, near_um: float | None) -> OfSample:
     """The sweeps of one sample; returns its peak, and whether that is where it was expected."""
-    if expected_um is not None:
-        centre_um = expected_um + EXPECTED_OFF_UM
+    if near_um is not None:
+        centre_um = near_um + SHIFT_UM
         peak = yield field, fine_heights(settings, centre_um, EXPECTED_PLANES)
         if peak.failed or not peak.reason:
             return peak, True
