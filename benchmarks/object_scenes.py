@@ -77,10 +77,23 @@ class Canvas:
 
         self.draw(centre, length / 2, shape)
 
-    def ring(self, centre: tuple[float, float], diameter: float, wall: float) -> None:
+    def ring(
+        self,
+        centre: tuple[float, float],
+        diameter: float,
+        wall: float,
+        *,
+        inside: float = 0.0,
+        opening: float = 0.0,
+    ) -> None:
+        """Draw a circle with this light inside of its wall, and an opening of so many radians."""
+        turn = self.rng.uniform(0, 2 * np.pi) if opening else 0.0
+
         def shape(y: Points, x: Points) -> tuple[Points, Points]:
             far = np.hypot(y, x)
-            return diameter / 2 - far, np.clip(far - diameter / 2 + wall + 0.5, 0, 1)
+            light = np.clip(far - diameter / 2 + wall + 0.5, inside, 1)
+            open_here = (np.arctan2(y, x) + turn) % (2 * np.pi) < opening
+            return diameter / 2 - far, np.where(open_here, 0.0, light)
 
         self.draw(centre, diameter / 2, shape)
 
@@ -130,12 +143,14 @@ def rods(seed: int, aspect: float, width: float, side: int = 512, *, textured: b
     return canvas.photograph(0.8, textured=textured)
 
 
-def rings(seed: int, diameter: float, wall: float, side: int = 448) -> Scene:
-    """Isolated circles of which only the wall shines."""
+def rings(
+    seed: int, diameter: float, wall: float, side: int = 448, *, inside: float = 0.0
+) -> Scene:
+    """Isolated circles whose walls shine, and whose middles have this part of their light."""
     rng = np.random.default_rng(seed)
     canvas = Canvas(rng, side)
     for place in cells(rng, side, 1.5 * diameter + 8):
-        canvas.ring(place, diameter, wall)
+        canvas.ring(place, diameter, wall, inside=inside)
     return canvas.photograph(1.0)
 
 

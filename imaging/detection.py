@@ -111,6 +111,7 @@ MIN_REGIONS = 8  # fewer say nothing about the others
 EQUAL_WIDTHS, EQUAL_DISCS = 1.15, 1.08  # typical over small diameter; nuclei are at 1.1 and more
 ROUND = 1.1  # diameter by area over width
 CLUMP = 0.89  # solidity of what is not round, below which it is a clump: rods are above
+RAGGED = 0.7  # median solidity of what is neither discs nor rods, but arcs or networks of one width
 SINGLE = 0.1  # of the regions, so many that are no clumps tell the size
 BETWEEN = (1.25, 1.65)  # diameters of what is solid and too large for one disc, too small for three
 USUAL = (0.8, 1.5)  # typical diameter over the one from detection, where the latter stands
@@ -336,7 +337,7 @@ def _sizes(images: Sequence[np.ndarray], guess: DetectionStatistics) -> Sizes:
     limit = EQUAL_DISCS if discs else EQUAL_WIDTHS
     between = whole & (by_area > BETWEEN[0] * typical) & (by_area < BETWEEN[1] * typical)
     alike = len(size) >= MIN_REGIONS and typical < limit * small
-    alike &= not (discs and between.mean() > SINGLE)
+    alike &= not between.mean() > SINGLE if discs else bool(np.median(solidity) > RAGGED)
     ends = wide.bin_factor * np.array([typical, large, length[near].max()])
     low, high = DIAMETER_RANGE
     return Sizes(

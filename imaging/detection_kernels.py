@@ -542,9 +542,35 @@ def fill_rings(levels, regions, boxes, areas, least, rules):  # type: ignore[no-
             hole = pixels[first[k] : first[k + 1]]
             if is_ring(hole, mask, depth, rules):
                 for at in hole:
-                    y, x = divmod(at, mask.shape[1])
-                    window[y, x] = number
-                    levels[top + y, left + x] = bright
+                    window[at // mask.shape[1], at % mask.shape[1]] = number
+                fill_basin(levels[top:bottom, left:right], hole, bright)
+
+
+@compiled
+def fill_basin(levels, hole, light):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Raise a hole to a level in place, and what rises around it up to the crest of its wall.
+
+    The inner slope of the wall would be a moat around a plateau, which would be an object apart.
+    """
+    rows, columns = levels.shape
+    found, size = np.empty(levels.size, np.int32), hole.size
+    reached = np.zeros(levels.size, np.bool_)
+    for k in range(hole.size):
+        found[k], reached[hole[k]] = hole[k], True
+    done = 0
+    while done < size:
+        at = found[done]
+        done += 1
+        for side in range(4):
+            to = neighbour(at, side, rows, columns)
+            if to < 0 or reached[to]:
+                continue
+            height = levels[to // columns, to % columns]
+            if levels[at // columns, at % columns] <= height < light:
+                found[size], reached[to] = to, True
+                size += 1
+    for at in found[:size]:
+        levels[at // columns, at % columns] = light
 
 
 @compiled
