@@ -44,7 +44,8 @@ stage_error_um = 2.6
 """
 ROWS = (
     "driver's CPU, ms a field", "scan, ms a field", "last objects to answer, s",
-    "journal, s per 10,000 lines", "report, s", "resume of the complete run, s", "verify, s", "fields placed by overlaps",
+    "journal, s per 10,000 lines", "report, s", "resume of the complete run, s", "verify, s",
+    "fields placed by overlaps",
 )  # fmt: skip
 
 

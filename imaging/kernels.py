@@ -13,6 +13,7 @@ from imaging.code_cache import compiler
 
 BLOCK_PX = 8  # small enough for cell-sized relief, large enough to average shot noise
 BAND_REACH_PX = 3  # of the box of seven pixels that splits off fine detail
+NEARLY = np.float32(1e-3)  # planes: rounding of interpolated depths is less
 FOUR, HALF, EIGHTH = np.float32(4), np.float32(0.5), np.float32(1 / BLOCK_PX)
 # A Gaussian of one block, and how many times its own energy a block may get from a neighbour.
 TAPS = tuple(np.float32(tap) for tap in (0.40262, 0.24420, 0.05449))
@@ -192,61 +193,72 @@ def spread_cells(grid, cell_row, above, below, depth):  # type: ignore[no-untype
 
 @compiled
 def lower_planes(above, below, last, lower):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Find the plane below each cell's depth, or -1 where it changes within the cell."""
+    """Find the plane below each cell's depth, or -1 where it changes, or nearly, in the cell."""
     for cell in range(lower.size):
         first, end = cell * BLOCK_PX, cell * BLOCK_PX + BLOCK_PX - 1
         least = min(min(above[first], above[end]), min(below[first], below[end]))
         most = max(max(above[first], above[end]), max(below[first], below[end]))
-        plane = min(int(least), last - 1)
-        lower[cell] = plane if plane == min(int(most), last - 1) else -1
+        plane = min(int(least - NEARLY), last - 1)
+        lower[cell] = plane if plane == min(int(most + NEARLY), last - 1) else -1
 
 
 @compiled
-def mix_run(below, above, depth, plane, rounding, out):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Blend a run of pixels whose depth lies between the same two planes."""
+def take_crossing(frames, y, start, stop, depth, below, above):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Take a few pixels of a row that lie between different pairs of planes."""
+    highest = frames.shape[0] - 2
+    for x in range(start, stop):
+        plane = np.uint32(min(np.int32(depth[x]), highest))
+        below[x], above[x] = frames[plane, y, x], frames[plane + np.uint32(1), y, x]
+
+
+@compiled
+def take_row(frames, y, lower, depth, below, above):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Take each pixel of a row from the plane below its depth, and from the one above."""
+    width, cell = below.size, 0
+    while cell < lower.size:
+        plane, end = lower[cell], cell + 1
+        while end < lower.size and lower[end] == plane:
+            end += 1
+        first, stop = max(cell * BLOCK_PX - 4, 0), min(end * BLOCK_PX - 4, width)
+        if plane < 0:
+            take_crossing(frames, y, first, stop, depth, below, above)
+        elif stop > first:
+            copy_row(frames[plane, y, first:stop], below[first:stop])
+            copy_row(frames[plane + 1, y, first:stop], above[first:stop])
+        cell = end
+
+
+@compiled
+def mix_row(below, above, depth, last, rounding, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Blend a row of pixels from the planes below and above their depth."""
+    highest = np.int32(last - 1)
     for x in range(out.size):
+        plane = np.int32(depth[x])
+        part = depth[x] - np.float32(plane if plane < highest else highest)
         value = np.float32(below[x])
-        value += (depth[x] - plane) * (np.float32(above[x]) - value)
+        value += part * (np.float32(above[x]) - value)
         out[x] = value + rounding
 
 
 @compiled
-def mix_crossing(frames, y, start, stop, depth, rounding, image):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Blend a few pixels of a row that lie between different pairs of planes."""
-    last = frames.shape[0] - 1
-    for x in range(start, stop):
-        plane = min(np.int32(depth[y, x]), last - 1)
-        value = np.float32(frames[plane, y, x])
-        value += (depth[y, x] - np.float32(plane)) * (np.float32(frames[plane + 1, y, x]) - value)
-        image[y, x] = value + rounding
-
-
-@compiled
 def blend(frames, grid, rounding, image, depth):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Interpolate the depth grid to pixels and blend the two planes around it."""
-    height, width = image.shape
+    """Interpolate the depth grid to pixels and blend the two planes around it.
+
+    Runs of pixels are copied before whole rows are mixed: short runs would not fill the registers.
+    """
+    (height, width), last = image.shape, frames.shape[0] - 1
     rows, columns = grid.shape
     upper = np.empty((columns + 1) * BLOCK_PX, np.float32)
     under = np.empty((columns + 1) * BLOCK_PX, np.float32)
     lower = np.empty(columns + 1, np.int32)
+    below, above = np.empty(width, image.dtype), np.empty(width, image.dtype)
     for cell_row in range(rows + 1):
         spread_cells(grid, cell_row, upper, under, depth)
-        lower_planes(upper, under, frames.shape[0] - 1, lower)
+        lower_planes(upper, under, last, lower)
         top = cell_row * BLOCK_PX - BLOCK_PX // 2
         for y in range(max(top, 0), min(top + BLOCK_PX, height)):
-            cell = 0
-            while cell <= columns:
-                plane, end = lower[cell], cell + 1
-                while end <= columns and lower[end] == plane:
-                    end += 1
-                first, stop = max(cell * BLOCK_PX - 4, 0), min(end * BLOCK_PX - 4, width)
-                if plane < 0:
-                    mix_crossing(frames, y, first, stop, depth, rounding, image)
-                elif stop > first:
-                    below, above = frames[plane, y, first:stop], frames[plane + 1, y, first:stop]
-                    z, out = depth[y, first:stop], image[y, first:stop]
-                    mix_run(below, above, z, np.float32(plane), rounding, out)
-                cell = end
+            take_row(frames, y, lower, depth[y], below, above)
+            mix_row(below, above, depth[y], last, rounding, image[y])
 
 
 @compiled

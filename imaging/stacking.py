@@ -110,13 +110,13 @@ def _focus_channel(frames: Frames) -> Frames:
 
 def _fuse(stacks: list[Frames]) -> tuple[list[Frames], Depth, float]:
     """Fuse several stacks (z, y, x) by the depth of the first; all with its flicker."""
-    depth = np.zeros(stacks[0].shape[1:], np.float32)
+    shape = stacks[0].shape[1:]
     if len(stacks[0]) == 1:
-        return [stack[0].copy() for stack in stacks], depth, 0.0
+        return [stack[0].copy() for stack in stacks], np.zeros(shape, np.float32), 0.0
     blocks, flicker = measured_depth(stacks[0])
     if flicker:
         stacks = [read_only_contiguous(even_out(stack, flicker)) for stack in stacks]
-    images = [np.empty(stack.shape[1:], stack.dtype) for stack in stacks]
+    images, depth = [np.empty(shape, stack.dtype) for stack in stacks], np.empty(shape, np.float32)
     for stack, image in zip(stacks, images, strict=True):
         kernels.blend(stack, blocks.depth, rounding(stack), image, depth)
         sharpen(image, blocks, depth)

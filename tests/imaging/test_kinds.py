@@ -202,7 +202,7 @@ def test_samples_that_are_no_separate_objects_are_told(code: str) -> None:
 
 
 def test_arcs_of_one_width_are_told() -> None:
-    """Rings that are not closed fall into pieces as if they were rods; their counts are doubtful."""
+    """Open rings fall into pieces that have one width, as rods do; their counts are doubtful."""
     assert "textured" in estimate_statistics([open_rings()]).findings
 
 
