@@ -71,6 +71,7 @@ BRIDGE = 0.75  # light of a saddle over that of the darker neighbour, likewise
 SOLIDITY = 0.95  # from which such a pair is one object
 ROD_SOLIDITY = 0.85  # the same for several in a row that are no wider than one of them
 ROD_WIDTH = 1.3  # minor axis of such a row, in widths of its widest member
+HOLLOW = 0.03  # area of holes over that of the walls of rings: touching nuclei have smaller gaps
 WALL = 0.6  # least over greatest width of a ring's wall
 OPENING = 0.6  # radius of a ring's hole over half the width of its wall: not a gap between discs
 LARGEST_RING = 1.5  # area of a hole in areas of a large object
@@ -474,6 +475,7 @@ def rules_of(statistics: DetectionStatistics, diameter_px: float | None = None) 
         rod_members=2 if alike else 3,
         largest_hole=np.pi / 4 * diameter**2,
         largest_ring=LARGEST_RING * np.pi / 4 * max(large, diameter) ** 2,
+        hollow=HOLLOW,
         wall=WALL,
         opening=OPENING,
     )

@@ -48,6 +48,7 @@ class Rules(NamedTuple):
     rod_members: int  # of such a row
     largest_hole: float  # area
     largest_ring: float  # area of a hole whose wall has one width
+    hollow: float  # least area of the holes of rings over that of their walls
     wall: float  # least width of a ring's wall over its greatest
     opening: float  # radius of a ring's hole over half the width of its wall
 
@@ -531,7 +532,7 @@ def fill_rings(levels, regions, boxes, areas, least, rules):  # type: ignore[no-
             for x in range(window.shape[1]):
                 others[y, x] = not mask[y, x] and areas[window[y, x]] >= least and window[y, x]
         pixels, first = holes_of(mask, others)
-        if first.size == 1:
+        if first.size == 1 or first[-1] < rules.hollow * np.count_nonzero(mask):
             continue
         filled = mask.copy()
         for at in pixels[: first[-1]]:
