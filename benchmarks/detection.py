@@ -53,7 +53,9 @@ CORES = (128, 192, 256)  # pixels
 PLANES = (9, 15)  # of the z-stacks
 DIAMETERS = (8, 12, 16, 22, 30, 45, 60)
 RODS = ((1, 10), (2, 9), (3, 16), (4, 12), (5, 9), (6, 10))  # aspect, width
-RINGS = ((24, 4), (34, 1.5), (34, 6), (50, 10), (80, 8))  # diameter, wall
+CURVED = ((4, 1.0), (5, 1.5), (6, 2.5), (8, 4.0))  # aspect, radians from end to end
+# Diameter, wall.
+RINGS = ((12, 2), (16, 2), (20, 3), (24, 4), (34, 1.5), (34, 6), (50, 4), (50, 10), (80, 8))
 RATIOS = (2, 3, 4, 5, 6)
 
 
@@ -187,8 +189,19 @@ def kinds(seed: int) -> Iterator[tuple[str, list[Scene]]]:
                 for k, ratio in enumerate(RATIOS)
             ],
         )
+        yield (
+            f"{name} curved rods of 1:4 to 1:8",
+            [
+                object_scenes.rods(seed + k, aspect, 10, textured=textured, bend=bend)
+                for k, (aspect, bend) in enumerate(CURVED)
+            ],
+        )
     yield from stacked_kinds(seed)
     yield "rings", [object_scenes.rings(seed + k, *ring) for k, ring in enumerate(RINGS)]
+    yield (
+        "rings with a third of their light inside",
+        [object_scenes.rings(seed + k, *ring, inside=0.33) for k, ring in enumerate(RINGS)],
+    )
     yield "dark discs", [object_scenes.dark_discs(seed + k, d) for k, d in enumerate(DIAMETERS)]
 
 

@@ -66,11 +66,16 @@ class Canvas:
 
         self.draw(centre, diameter / 2, shape)
 
-    def rod(self, centre: tuple[float, float], width: float, length: float) -> None:
+    def rod(
+        self, centre: tuple[float, float], width: float, length: float, *, bend: float = 0.0
+    ) -> None:
+        """Draw a rod with round ends whose direction turns by so many radians along it."""
         turn = self.rng.uniform(0, np.pi)
 
         def shape(y: Points, x: Points) -> tuple[Points, Points]:
             along, across = y * np.sin(turn) + x * np.cos(turn), x * np.sin(turn) - y * np.cos(turn)
+            if bend:
+                along, across = along_arc(along, across, length - width, bend)
             beyond = np.maximum(np.abs(along) - (length - width) / 2, 0)
             depth = width / 2 - np.hypot(beyond, across)
             return depth, np.ones_like(depth)
@@ -109,6 +114,13 @@ class Canvas:
         return np.clip(np.rint(noisy), 0, 65535).astype(np.uint16), self.labels
 
 
+def along_arc(along: Points, across: Points, length: float, bend: float) -> tuple[Points, Points]:
+    """Return places along and across an arc around the origin, as if it were straight."""
+    radius = length / bend
+    outwards = across + radius * (1 + np.cos(bend / 2)) / 2
+    return np.arctan2(along, outwards) * radius, np.hypot(along, outwards) - radius
+
+
 def cells(rng: np.random.Generator, side: int, pitch: float) -> Iterator[tuple[float, float]]:
     """Centres of a grid's cells, shaken by a tenth of the pitch."""
     number = int(side / pitch)
@@ -134,12 +146,14 @@ def clumps(
     return canvas.photograph(max(1.0, 0.05 * diameter))
 
 
-def rods(seed: int, aspect: float, width: float, side: int = 512, *, textured: bool) -> Scene:
-    """Isolated rods with round ends."""
+def rods(
+    seed: int, aspect: float, width: float, side: int = 512, *, textured: bool, bend: float = 0.0
+) -> Scene:
+    """Isolated rods with round ends, straight or turning by so many radians from end to end."""
     rng = np.random.default_rng(seed)
     canvas = Canvas(rng, side)
     for place in cells(rng, side, 1.25 * aspect * width + 8):
-        canvas.rod(place, width, aspect * width)
+        canvas.rod(place, width, aspect * width, bend=bend)
     return canvas.photograph(0.8, textured=textured)
 
 

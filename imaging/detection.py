@@ -72,6 +72,9 @@ SOLIDITY = 0.95  # from which such a pair is one object
 ROD_SOLIDITY = 0.85  # the same for several in a row that are no wider than one of them
 ROD_WIDTH = 1.3  # minor axis of such a row, in widths of its widest member
 HOLLOW = 0.03  # area of holes over that of the walls of rings: touching nuclei have smaller gaps
+EVEN_DEPTH = (
+    0.42  # mean over greatest depth of such a row, if curved: half in bands, a third in discs
+)
 WALL = 0.6  # least over greatest width of a ring's wall
 OPENING = 0.6  # radius of a ring's hole over half the width of its wall: not a gap between discs
 LARGEST_RING = 1.5  # area of a hole in areas of a large object
@@ -84,7 +87,8 @@ DISC_FACTOR = 1.5  # in areas of a disc: larger objects are tried to be split in
 # covered to more than 0.36.
 FEW = 8  # objects in all samples
 CONFLUENT = 0.5  # of the samples that is covered
-TEXTURED = 0.925  # median solidity of objects that are not alike
+TEXTURED = 0.925  # median solidity of objects that are not alike, or that touch others
+PIECES = 2.0  # objects in a group that touches: rods are apart, pieces of arcs are not
 SATURATED = 0.02  # of the pixels of objects
 
 # Objects below the threshold that are clear all the same. In none of 120 images of nuclei are eight
@@ -112,7 +116,6 @@ MIN_REGIONS = 8  # fewer say nothing about the others
 EQUAL_WIDTHS, EQUAL_DISCS = 1.15, 1.08  # typical over small diameter; nuclei are at 1.1 and more
 ROUND = 1.1  # diameter by area over width
 CLUMP = 0.89  # solidity of what is not round, below which it is a clump: rods are above
-RAGGED = 0.7  # median solidity of what is neither discs nor rods, but arcs or networks of one width
 SINGLE = 0.1  # of the regions, so many that are no clumps tell the size
 BETWEEN = (1.25, 1.65)  # diameters of what is solid and too large for one disc, too small for three
 USUAL = (0.8, 1.5)  # typical diameter over the one from detection, where the latter stands
@@ -291,10 +294,16 @@ def _findings(
         UNCLEAR: polarity == UNCLEAR,
         "few": solidity.size < FEW,
         "confluent": covered > CONFLUENT,
-        "textured": ragged and not statistics.alike,
+        "textured": ragged and (not statistics.alike or _pieces(labels) > PIECES),
         "saturated": _saturated(levels, statistics.sign) > SATURATED,
     }
     return tuple(code for code, doubtful in doubts.items() if doubtful)
+
+
+def _pieces(labels: Sequence[Labels]) -> float:
+    """Return the mean number of objects in what is connected."""
+    parts = sum(cv2.connectedComponents((found > 0).astype(np.uint8))[0] - 1 for found in labels)
+    return sum(int(found.max()) for found in labels) / max(parts, 1)
 
 
 def _saturated(levels: np.ndarray, sign: int) -> float:
@@ -338,7 +347,7 @@ def _sizes(images: Sequence[np.ndarray], guess: DetectionStatistics) -> Sizes:
     limit = EQUAL_DISCS if discs else EQUAL_WIDTHS
     between = whole & (by_area > BETWEEN[0] * typical) & (by_area < BETWEEN[1] * typical)
     alike = len(size) >= MIN_REGIONS and typical < limit * small
-    alike &= not between.mean() > SINGLE if discs else bool(np.median(solidity) > RAGGED)
+    alike &= not (discs and between.mean() > SINGLE)
     ends = wide.bin_factor * np.array([typical, large, length[near].max()])
     low, high = DIAMETER_RANGE
     return Sizes(
@@ -473,6 +482,7 @@ def rules_of(statistics: DetectionStatistics, diameter_px: float | None = None) 
         rod_solidity=ROD_SOLIDITY,
         rod_width=ROD_WIDTH,
         rod_members=2 if alike else 3,
+        curved=np.inf if statistics.alike == "discs" else EVEN_DEPTH,
         largest_hole=np.pi / 4 * diameter**2,
         largest_ring=LARGEST_RING * np.pi / 4 * max(large, diameter) ** 2,
         hollow=HOLLOW,

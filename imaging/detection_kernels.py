@@ -46,6 +46,7 @@ class Rules(NamedTuple):
     rod_solidity: float  # of several in a row
     rod_width: float  # of such a row, in widths of its widest member
     rod_members: int  # of such a row
+    curved: float  # mean over greatest depth, from which such a row may be curved
     largest_hole: float  # area
     largest_ring: float  # area of a hole whose wall has one width
     hollow: float  # least area of the holes of rings over that of their walls
@@ -691,9 +692,9 @@ def candidates(edges, peak, bright, rules):  # type: ignore[no-untyped-def] # pr
 
 
 @compiled
-def merge_whole(labels, edges, likely, peak, group, rules):  # type: ignore[no-untyped-def] # pragma: no cover
+def merge_whole(labels, depth, edges, likely, peak, group, rules):  # type: ignore[no-untyped-def] # pragma: no cover
     """Unite all labels that likely pairs connect if they form a rod: convex, and nowhere wider
-    than the widest of them."""
+    than the widest of them; or a curved one, which is as deep all along."""
     left, right = np.empty(labels.shape[0], np.int64), np.empty(labels.shape[0], np.int64)
     linked = np.arange(group.size)
     for k in range(edges.shape[0]):
@@ -705,14 +706,34 @@ def merge_whole(labels, edges, likely, peak, group, rules):  # type: ignore[no-u
         linked[label] = root_of(linked, label)
         members[linked[label]] += 1
         widest[linked[label]] = max(widest[linked[label]], 2 * sqrt(peak[label]))
+    even = evenness_of(labels, depth, linked)
     for label in range(1, group.size):
         keep = members[label] >= rules.rod_members
-        keep = keep and width_of(labels, linked, label) <= rules.rod_width * widest[label]
-        if not keep or solidity_of(labels, linked, label, left, right) < rules.rod_solidity:
+        if keep and even[label] < rules.curved:
+            keep = width_of(labels, linked, label) <= rules.rod_width * widest[label]
+            keep &= solidity_of(labels, linked, label, left, right) >= rules.rod_solidity
+        if not keep:
             members[label] = 0
     for label in range(1, group.size):
         if members[linked[label]] > 1:
             group[label] = linked[label]
+
+
+@compiled
+def evenness_of(labels, depth, group):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return the mean depth of each group over its greatest; `depth` is squared.
+
+    From its outline the centre of a pixel is half a pixel nearer than from the next centre outside.
+    """
+    size, most = np.zeros(group.size, np.int64), np.zeros(group.size, np.int32)
+    total = np.zeros(group.size)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            one = group[labels[y, x]]
+            size[one] += 1
+            total[one] += sqrt(depth[y, x])
+            most[one] = max(most[one], depth[y, x])
+    return (total / np.maximum(size, 1) - 0.5) / (np.sqrt(np.maximum(most, 1)) - 0.5)
 
 
 @compiled
@@ -730,7 +751,8 @@ def merge_window(labels, levels, corner, number, rules):  # type: ignore[no-unty
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             peak[labels[y, x]] = max(peak[labels[y, x]], depth[y, x])
-    merge_whole(labels, edges, candidates(edges, peak, bright, rules), peak, group, rules)
+    likely = candidates(edges, peak, bright, rules)
+    merge_whole(labels, depth, edges, likely, peak, group, rules)
     regroup(labels, edges, group, peak, bright)
     solid = np.full(edges.shape[0], -1.0)  # -1: not known
     while True:

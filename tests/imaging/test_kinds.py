@@ -22,6 +22,9 @@ KINDS: dict[str, Callable[[], scenes.Scene]] = {
     "rods of 1:4": lambda: scenes.rods(7, 4, 9, 256, textured=False),
     "rods of 1:6": lambda: scenes.rods(7, 6, 9, 320, textured=False),
     "textured rods of 1:5": lambda: scenes.rods(7, 5, 12, 320, textured=True),
+    "curved rods": lambda: scenes.rods(7, 5, 10, 300, textured=False, bend=1.5),
+    "textured curved rods": lambda: scenes.rods(7, 5, 12, 320, textured=True, bend=1.5),
+    "horseshoes": lambda: scenes.rods(7, 6, 10, 300, textured=True, bend=4.0),
     "pairs of balls": lambda: scenes.clumps(7, "pair", "ball", 20, 300),
     "flat triangles": lambda: scenes.clumps(7, "triangle", "flat", 14, 300),
     "flat chains of 4": lambda: scenes.clumps(7, "chain of 4", "flat", 16, 360),
@@ -112,8 +115,8 @@ def objects_in(
 
 @pytest.mark.parametrize(
     "kind",
-    ["rods of 1:6", "textured rods of 1:5", "flat rosettes", "rimmed triangles", "sizes of 1:4",
-     "rings", "small rings", "a tenth 60 times as bright"],
+    ["rods of 1:6", "textured rods of 1:5", "horseshoes", "flat rosettes", "rimmed triangles",
+     "sizes of 1:4", "rings", "small rings", "a tenth 60 times as bright"],
 )  # fmt: skip
 def test_field_borders_leave_no_trace_on_any_kind(kind: str) -> None:
     """Fields with a halo give the objects of the mosaic in one piece, each once, to the bit."""
