@@ -173,11 +173,11 @@ def _with_findings(
 def _estimate(samples: Sequence[np.ndarray], diameter_px: float | None) -> DetectionStatistics:
     """Estimate the statistics of bright objects."""
     first = initial_statistics(samples)
-    statistics = first if diameter_px is None else replace(first, diameter_px=float(diameter_px))
-    for _ in range(ROUNDS):
-        contrast, diameter = _found(samples, statistics)
-        statistics = replace(statistics, contrast=contrast, diameter_px=diameter_px or diameter)
-    if not contrast:
+    statistics = _measured(samples, first, diameter_px)
+    if statistics.noisy and diameter_px is None:  # what was found may be noise, or single peaks
+        first = initial_statistics(samples, averaged=True)
+        statistics = _measured(samples, first, diameter_px)
+    if not statistics.contrast:
         return statistics
     statistics = _with_sizes(samples, statistics, first, diameter_px)
     statistics = replace(statistics, contrast=_found(samples, statistics)[0])
@@ -188,6 +188,17 @@ def _estimate(samples: Sequence[np.ndarray], diameter_px: float | None) -> Detec
         statistics = _with_sizes(samples, statistics, first, diameter_px)
         dim = _dim_objects(samples, statistics)
     return replace(statistics, findings=("uneven",) if dim.number else ())
+
+
+def _measured(
+    samples: Sequence[np.ndarray], first: DetectionStatistics, diameter_px: float | None
+) -> DetectionStatistics:
+    """Correct contrast and diameter, if none is given, by the objects that are detected."""
+    statistics = first if diameter_px is None else replace(first, diameter_px=float(diameter_px))
+    for _ in range(ROUNDS):
+        contrast, diameter = _found(samples, statistics)
+        statistics = replace(statistics, contrast=contrast, diameter_px=diameter_px or diameter)
+    return statistics
 
 
 def _with_sizes(

@@ -115,9 +115,17 @@ class DetectionStatistics:
     @property
     def threshold(self) -> float:
         """Minimum grey levels of an object above the local background."""
+        return max(THRESHOLD_FRACTION * self.contrast, self._noise_threshold)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether noise sets the threshold, not what is faint among objects."""
+        return self._noise_threshold > THRESHOLD_FRACTION * self.contrast
+
+    @property
+    def _noise_threshold(self) -> float:
         sigma = SMOOTHING_SIGMA * self.diameter_px
-        smoothed = self.noise / sqrt(max(1.0, 4 * pi * sigma**2))  # white noise through a Gaussian
-        return max(THRESHOLD_FRACTION * self.contrast, THRESHOLD_SNR * smoothed)
+        return THRESHOLD_SNR * self.noise / sqrt(max(1.0, 4 * pi * sigma**2))  # after a Gaussian
 
     @property
     def halo_px(self) -> int:
@@ -150,17 +158,24 @@ class DetectionStatistics:
         return steps - cv2.morphologyEx(steps, cv2.MORPH_OPEN, window)
 
 
-def initial_statistics(images: Sequence[np.ndarray]) -> DetectionStatistics:
-    """Estimate the statistics; the diameter is a first guess."""
+def initial_statistics(
+    images: Sequence[np.ndarray], *, averaged: bool = False
+) -> DetectionStatistics:
+    """Estimate the statistics; the diameter is a first guess.
+
+    With `averaged`, large objects may be fainter: in these more pixels tell them from the noise.
+    """
     smooth = [scipy.ndimage.gaussian_filter(image.astype(np.float64), 1.0) for image in images]
     ordered = np.sort(np.concatenate([image.ravel() for image in smooth]))
     background = _shortest(ordered)[0]
     noise = _noise(np.concatenate([image.ravel() for image in images]), background)
-    unit = _flat_below(ordered, background, noise)
-    light = [np.log1p(np.maximum(image - background, 0) / unit) for image in smooth]
-    found = [_blobs(image.astype(np.float32)) for image in light]
+    units = [
+        _flat_below(ordered, background, noise / 2**power if averaged else noise)
+        for power in range(OCTAVES)
+    ]
+    found = [_blobs(np.maximum(image - background, 0), units) for image in smooth]
     diameters, values, weights = np.concatenate(found, axis=1)
-    contrast, likely = typical_light(np.expm1(values) * unit, diameters**2)
+    contrast, likely = typical_light(values, diameters**2)
     diameter = weighted_median(diameters[likely], weights[likely], DEFAULT_DIAMETER * BLOB_EXCESS)
     return DetectionStatistics(background, noise, contrast, diameter / BLOB_EXCESS)
 
@@ -216,14 +231,22 @@ def noise_floor(values: np.ndarray) -> float:
     return FLOOR_OF_INTEGERS if whole else FLOOR_OF_FLOATS * float(np.abs(values).max())
 
 
-def _blobs(image: np.ndarray) -> np.ndarray:
-    """Return diameters, values and weights of the blobs of a scale space.
+def _blobs(image: np.ndarray, units: Sequence[float]) -> np.ndarray:
+    """Return diameters, light and weights of the blobs of a scale space of log light.
+
+    `units` are those below which log light is flat, of each octave.
 
     The scale-normalised Laplacian of a Gaussian is maximal for a disc at sigma = diameter / sqrt 8.
     Lindeberg 1998, Int. J. Computer Vision 30:79.
     """
-    octaves = enumerate(mean_pyramid(image, OCTAVES))
-    found = [_octave_blobs(octave) * [[2**power], [1], [2**power]] for power, octave in octaves]
+    pyramids = {
+        unit: mean_pyramid(np.log1p(image / unit).astype(np.float32), OCTAVES)
+        for unit in dict.fromkeys(units)
+    }
+    found = []
+    for power, unit in enumerate(units):
+        diameters, values, weights = _octave_blobs(pyramids[unit][power])
+        found.append([diameters * 2**power, np.expm1(values) * unit, weights * 2**power])
     return np.concatenate(found, axis=1)
 
 
