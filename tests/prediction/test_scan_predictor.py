@@ -118,6 +118,24 @@ def test_the_unit_of_area_makes_no_difference() -> None:
     assert fine.facts == classify(scan).facts
 
 
+@pytest.mark.parametrize(
+    ("area", "solidity"),
+    [
+        pytest.param([100.0] * 40 + [1600.0] * 8, [0.96] * 48, id="sizes of 1:4"),
+        pytest.param([300.0] * 48, [0.55] * 48, id="curved rods"),
+        pytest.param([100.0] * 48, [0.96] * 48, id="discs"),
+    ],
+)
+def test_what_is_usual_in_a_scan_is_no_clump(area: list[float], solidity: list[float]) -> None:
+    """Where sizes are mixed, or all outlines are ragged, the count is that of the objects."""
+    scan = scan_of(48, 0, 0, 0) | {"area": np.array(area), "solidity": np.array(solidity)}
+
+    found = classify(scan)
+
+    assert set(found.columns["class"]) == {"single"}
+    assert abs(found.facts["count"] - 48) <= 0.021 * 48
+
+
 @pytest.mark.parametrize("objects", [0, 1, 2])
 def test_few_objects_are_no_error(objects: int) -> None:
     """A scan with hardly an object has a count of about as many."""
