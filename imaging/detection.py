@@ -72,9 +72,7 @@ SOLIDITY = 0.95  # from which such a pair is one object
 ROD_SOLIDITY = 0.85  # the same for several in a row that are no wider than one of them
 ROD_WIDTH = 1.3  # minor axis of such a row, in widths of its widest member
 HOLLOW = 0.03  # area of holes over that of the walls of rings: touching nuclei have smaller gaps
-EVEN_DEPTH = (
-    0.42  # mean over greatest depth of such a row, if curved: half in bands, a third in discs
-)
+EVEN_DEPTH = 0.42  # mean over greatest depth of a curved one: a band has 1/2, touching discs 1/3
 WALL = 0.6  # least over greatest width of a ring's wall
 OPENING = 0.6  # radius of a ring's hole over half the width of its wall: not a gap between discs
 LARGEST_RING = 1.5  # area of a hole in areas of a large object

@@ -126,7 +126,7 @@ def members(area: Array, solidity: Array) -> Array:
 def count_of(share: Array, several: Array) -> tuple[float, float]:
     """Return the expected number of objects, and how far it may be off.
 
-    Chance adds up as the root of variances; that a model is wrong of a scan, object by object.
+    Chance adds up as the root of variances; errors of the model itself add up object by object.
     """
     mean = share[0] + share[1] * several
     variance = (share[0] + share[1] * several**2 - mean**2).sum()
