@@ -93,6 +93,8 @@ SATURATED = 0.02  # of the pixels of objects
 # or more of them more than 0.4 of what is seen there.
 CLEAR_SOLIDITY, CLEAR_SIZE = 0.9, 0.5  # at least; the latter in typical diameters
 CLEAR_SHARE = 0.7  # of what is seen below the threshold: where fewer are clear it is haze, texture
+WIDER = (1.0, 2.0, 4.0)  # diameters of which dim objects are looked for, in that of what was found
+HIDING = 0.02  # of the contrast, below which noise hides nothing that matters
 DIM_SHARE = 0.2  # of the number of objects detected: fewer are debris
 
 AUTO = "auto"  # polarity: decided by the samples
@@ -179,12 +181,17 @@ def _estimate(samples: Sequence[np.ndarray], diameter_px: float | None) -> Detec
         return statistics
     statistics = _with_sizes(samples, statistics, first, diameter_px)
     statistics = replace(statistics, contrast=_found(samples, statistics)[0])
-    dim = _dim_objects(samples, statistics)
+    hidden = diameter_px is None and statistics.noise_threshold > HIDING * statistics.contrast
+    for factor in WIDER if hidden else WIDER[:1]:  # larger ones may be hidden at the own scale
+        dim = _dim_objects(samples, statistics, factor * statistics.diameter_px)
+        if dim.number:
+            first = replace(first, diameter_px=factor * first.diameter_px)
+            break
     if dim.number > dim.detected:  # then they are the typical ones, not the few that are brighter
         diameter = diameter_px or dim.diameter_px
         statistics = replace(statistics, contrast=dim.contrast, diameter_px=diameter)
         statistics = _with_sizes(samples, statistics, first, diameter_px)
-        dim = _dim_objects(samples, statistics)
+        dim = _dim_objects(samples, statistics, statistics.diameter_px)
     return replace(statistics, findings=("uneven",) if dim.number else ())
 
 
@@ -231,16 +238,18 @@ class Dim(NamedTuple):
     diameter_px: float
 
 
-def _dim_objects(images: Sequence[np.ndarray], statistics: DetectionStatistics) -> Dim:
-    """Look for clear objects below the threshold, where only the noise sets a lower one.
+def _dim_objects(
+    images: Sequence[np.ndarray], statistics: DetectionStatistics, diameter_px: float
+) -> Dim:
+    """Look for clear objects of about a diameter below the threshold; the noise sets a lower one.
 
     They are clear if they are solid and not small, and if most of what is seen there is.
     """
-    low = replace(statistics, contrast=0.0)
+    low = replace(statistics, contrast=0.0, diameter_px=diameter_px)
     seen = [_below_threshold(image, statistics, low) for image in images]
     detected, (light, area, solidity) = sum(n for n, _ in seen), np.hstack([d for _, d in seen])
-    size = statistics.bin_factor * np.sqrt(area * 4 / np.pi)
-    clear = (solidity > CLEAR_SOLIDITY) & (size > CLEAR_SIZE * statistics.diameter_px)
+    size = low.bin_factor * np.sqrt(area * 4 / np.pi)
+    clear = (solidity > CLEAR_SOLIDITY) & (size > CLEAR_SIZE * diameter_px)
     number = int(clear.sum())
     if number < max(FEW, CLEAR_SHARE * clear.size, DIM_SHARE * detected):
         return Dim(0, detected, 0.0, statistics.diameter_px)
@@ -257,6 +266,7 @@ def _below_threshold(
     """
     (_, bright), (levels, labels) = (_objects(image, each) for each in (statistics, low))
     near = cv2.dilate((bright > 0).astype(np.uint8), _disc(rules_of(statistics).radius))
+    near = cv2.resize(near, labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
     far = np.ones(int(labels.max()) + 1, bool)
     far[labels[near > 0]] = False
     shapes = measure_shapes(labels, boxes_of(labels, int(labels.max())))

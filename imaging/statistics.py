@@ -115,15 +115,16 @@ class DetectionStatistics:
     @property
     def threshold(self) -> float:
         """Minimum grey levels of an object above the local background."""
-        return max(THRESHOLD_FRACTION * self.contrast, self._noise_threshold)
+        return max(THRESHOLD_FRACTION * self.contrast, self.noise_threshold)
 
     @property
     def noisy(self) -> bool:
         """Whether noise sets the threshold, not what is faint among objects."""
-        return self._noise_threshold > THRESHOLD_FRACTION * self.contrast
+        return self.noise_threshold > THRESHOLD_FRACTION * self.contrast
 
     @property
-    def _noise_threshold(self) -> float:
+    def noise_threshold(self) -> float:
+        """Minimum grey levels of what noise alone does not show."""
         sigma = SMOOTHING_SIGMA * self.diameter_px
         return THRESHOLD_SNR * self.noise / sqrt(max(1.0, 4 * pi * sigma**2))  # after a Gaussian
 

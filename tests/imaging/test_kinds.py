@@ -233,20 +233,22 @@ def test_most_objects_decide_what_is_typical(polarity: str) -> None:
     assert matched(truth, detect(seen, statistics)) == len(np.unique(truth)) - 1
 
 
-def test_noise_does_not_hide_large_dim_objects() -> None:
+@pytest.mark.parametrize("brighter", [4, 10, 30])
+@pytest.mark.parametrize("few", [4, 12])
+def test_noise_does_not_hide_large_dim_objects(few: int, brighter: float) -> None:
     """Wide discs whose light is four times the noise are counted beside a few small bright ones."""
     dim, bright = (scenes.Canvas(np.random.default_rng(seed), 400) for seed in (3, 4))
     places = list(scenes.cells(dim.rng, 400, 48))
     for row, column in places:
         dim.disc((row, column), 28, "ball")
-    for row, column in places[3:64:16]:
+    for row, column in places[3 : 5 * few : 5]:
         bright.disc((row + 20, column + 20), 8, "ball")
     noise = dim.rng.normal(0, 8, dim.light.shape)
-    image = np.rint(100 + 30 * dim.light + 120 * bright.light + noise).astype(np.uint16)
+    image = np.rint(100 + 30 * (dim.light + brighter * bright.light) + noise).astype(np.uint16)
 
     labels = detect(image, estimate_statistics([image]))
 
-    assert labels.max() == 64 + 4
+    assert labels.max() == len(places) + few
 
 
 def test_a_few_dim_things_are_debris() -> None:
