@@ -19,21 +19,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detection import Scene, f1_and_count_error, ours, real_scenes
+from detection import Scene, f1_and_count_error, ours, real_scenes, resized
 
 from benchmarks.conditions import print_conditions
 
 SEED = 7  # of the noise
 HALVES = (slice(None), slice(0, None, 2), slice(1, None, 2))
-
-
-def resized(scene: Scene, factor: float) -> Scene:
-    """Image and labels so many times as large."""
-    image, labels = scene
-    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    same = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    return cv2.resize(image, size, interpolation=how), same
 
 
 def curved(scene: Scene, gamma: float) -> Scene:

@@ -77,11 +77,16 @@ def scikit_image(image: np.ndarray) -> np.ndarray:
 FINDERS: dict[str, Finder] = {"ours": ours, "scikit-image": scikit_image}
 
 
-def matched_by_overlap(truth: np.ndarray, found: np.ndarray) -> int:
-    """Objects with an intersection over union above one half: such a match is unique."""
+def shared_pixels(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """How many pixels each pair of labels shares, (true, found); 0 is background."""
     size = (int(truth.max()) + 1, int(found.max()) + 1)
     pairs = (truth.astype(np.int64) * size[1] + found).ravel()
-    shared = np.bincount(pairs, minlength=size[0] * size[1]).reshape(size)
+    return np.bincount(pairs, minlength=size[0] * size[1]).reshape(size)
+
+
+def matched_by_overlap(truth: np.ndarray, found: np.ndarray) -> int:
+    """Objects with an intersection over union above one half: such a match is unique."""
+    shared = shared_pixels(truth, found)
     union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
     return int((shared[1:, 1:] > 0.5 * union[1:, 1:]).sum())
 
@@ -102,12 +107,19 @@ def count(labels: np.ndarray) -> int:
     return np.unique(labels[labels > 0]).size
 
 
+def resized(scene: Scene, factor: float) -> Scene:
+    """Image and labels so many times as large."""
+    image, labels = scene
+    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    same = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(image, size, interpolation=how), same
+
+
 def real_scenes(folder: Path, factor: int) -> Iterator[Scene]:
     for path in sorted((folder / "images").iterdir()):
         image, truth = tifffile.imread(path), tifffile.imread(folder / "labels" / path.name)
-        size = (image.shape[1] * factor, image.shape[0] * factor)
-        large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
-        yield large, truth.repeat(factor, 0).repeat(factor, 1).astype(np.int32)
+        yield resized((image, truth.astype(np.int32)), factor)
 
 
 def synthetic_scene(

@@ -21,7 +21,7 @@ import scipy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detection import kinds, real_scenes
+from detection import count, kinds, real_scenes, shared_pixels
 
 from benchmarks.conditions import print_conditions
 from imaging.detection import detect, estimate_statistics, measure
@@ -33,6 +33,7 @@ from prediction.population import (
     class_probabilities,
     count_of,
     members,
+    shares_of,
 )
 
 PARTS = 5  # of the images, one of which is tried each time
@@ -56,15 +57,12 @@ def scan_of(image: np.ndarray, truth: np.ndarray) -> Scan:
     statistics = estimate_statistics([image])
     labels = detect(image, statistics)
     table = measure(labels, image, np.zeros(image.shape), statistics)
-    numbers, real = np.unique(truth, return_inverse=True)
-    sizes = (len(numbers), int(labels.max()) + 1)
-    pairs = (real.reshape(-1) * sizes[1] + labels.ravel()).astype(np.int64)
-    shared = np.bincount(pairs, minlength=sizes[0] * sizes[1]).reshape(sizes)[1:]
+    shared = shared_pixels(truth, labels)[1:]
     held = (shared[:, 1:] > 0.5 * shared.sum(axis=1, keepdims=True)).sum(axis=0)
     box = np.stack([table[f"bbox-{k}"] for k in range(4)])
     cut = (box[:2] == 0).any(axis=0) | (box[2] == image.shape[0]) | (box[3] == image.shape[1])
     classes = np.select([held > 1, held == 0], [1, 2], 0)
-    return Scan(len(numbers) - 1, table["area"], table["solidity"], cut, classes)
+    return Scan(count(truth), table["area"], table["solidity"], cut, classes)
 
 
 def fitted(scans: list[Scan]) -> Weights:
@@ -83,8 +81,7 @@ def fitted(scans: list[Scan]) -> Weights:
 
 def counted(scan: Scan, weights: Weights) -> tuple[float, float]:
     """Return the estimated count of a scan, and its deviation."""
-    share = class_probabilities(scan.area, scan.solidity, weights)
-    share[:, scan.cut] = [[1.0], [0.0], [0.0]]
+    share = shares_of(scan.area, scan.solidity, scan.cut, weights)
     return count_of(share, members(scan.area, scan.solidity))
 
 
@@ -99,23 +96,22 @@ def tried(scans: list[Scan]) -> Iterator[tuple[Scan, float, float]]:
 def print_counts(scans: list[Scan]) -> None:
     """Print in how many scans the count is nearer than the number found, and the interval."""
     rows = np.array([(s.truth, s.area.size, *found) for s, *found in tried(scans)])
-    truth, raw, count, deviation = rows.T
+    truth, raw, estimate, deviation = rows.T
     wrong = abs(raw - truth) > WRONG * truth
-    nearer, farther = (
-        np.sign(abs(raw - truth) - abs(value - truth))[wrong] for value in (count, count.round())
+    gains, rounded = (
+        (abs(raw - truth) - abs(value - truth))[wrong] for value in (estimate, estimate.round())
     )
-    moved = abs(count - raw)[~wrong] > SAME * truth[~wrong]
-    low, high = (np.maximum(count + end * deviation, 0).round() for end in (LOWEST, HIGHEST))
-    errors = np.quantile((truth - count) / deviation, ENDS)
+    moved = abs(estimate - raw)[~wrong] > SAME * truth[~wrong]
+    low, high = (np.maximum(estimate + end * deviation, 0).round() for end in (LOWEST, HIGHEST))
+    errors = np.quantile((truth - estimate) / deviation, ENDS)
     print(f"{len(scans)} images, {truth.sum():.0f} objects, {raw.sum():.0f} found")
-    print(f"count off by more than {WRONG:.0%}: {wrong.sum()}; nearer {(nearer > 0).sum()}")
-    print(f"  rounded: nearer {(farther > 0).sum()}, farther {(farther < 0).sum()}")
+    print(f"count off by more than {WRONG:.0%}: {wrong.sum()}; nearer {(gains > 0).sum()}")
+    print(f"  rounded: nearer {(rounded > 0).sum()}, farther {(rounded < 0).sum()}")
     print(f"others: {moved.size}, moved by more than {SAME:.0%}: {moved.sum()}")
-    print(
-        f"sum of errors: found {abs(raw - truth).sum():.0f}, count {abs(count - truth).sum():.0f}"
-    )
+    sums = (abs(value - truth).sum() for value in (raw, estimate))
+    print("sum of errors: found {:.0f}, count {:.0f}".format(*sums))
     print(f"interval holds the truth: {((low <= truth) & (truth <= high)).mean():.0%}")
-    print(f"  median width {np.median((high - low) / count):.0%}; ends {errors.round(2)}")
+    print(f"  median width {np.median((high - low) / estimate):.0%}; ends {errors.round(2)}")
     print("all:", fitted(scans))
 
 
@@ -124,11 +120,9 @@ def print_kinds() -> None:
     print(f"{'scenes':46} {'truth':>6} {'found':>6} {'count':>7}")
     for name, scenes in kinds(SEED):
         scans = [scan_of(*scene) for scene in scenes]
-        truth, found = (
-            sum(values) for values in np.array([(s.truth, s.area.size) for s in scans]).T
-        )
-        count = sum(counted(scan, WEIGHTS)[0] for scan in scans)
-        print(f"  {name:44} {truth:6} {found:6} {count:7.1f}", flush=True)
+        truth, found = sum(scan.truth for scan in scans), sum(scan.area.size for scan in scans)
+        estimate = sum(counted(scan, WEIGHTS)[0] for scan in scans)
+        print(f"  {name:44} {truth:6} {found:6} {estimate:7.1f}", flush=True)
 
 
 def main() -> None:

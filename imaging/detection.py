@@ -71,8 +71,8 @@ BRIDGE = 0.75  # light of a saddle over that of the darker neighbour, likewise
 SOLIDITY = 0.95  # from which such a pair is one object
 ROD_SOLIDITY = 0.85  # the same for several in a row that are no wider than one of them
 ROD_WIDTH = 1.3  # minor axis of such a row, in widths of its widest member
-HOLLOW = 0.03  # area of holes over that of the walls of rings: touching nuclei have smaller gaps
 EVEN_DEPTH = 0.42  # mean over greatest depth of a curved one: a band has 1/2, touching discs 1/3
+HOLLOW = 0.03  # area of holes over that of the walls of rings: touching nuclei have smaller gaps
 WALL = 0.6  # least over greatest width of a ring's wall
 OPENING = 0.6  # radius of a ring's hole over half the width of its wall: not a gap between discs
 LARGEST_RING = 1.5  # area of a hole in areas of a large object
@@ -182,16 +182,13 @@ def _estimate(samples: Sequence[np.ndarray], diameter_px: float | None) -> Detec
     statistics = _with_sizes(samples, statistics, first, diameter_px)
     statistics = replace(statistics, contrast=_found(samples, statistics)[0])
     hidden = diameter_px is None and statistics.noise_threshold > HIDING * statistics.contrast
-    for factor in WIDER if hidden else WIDER[:1]:  # larger ones may be hidden at the own scale
-        dim = _dim_objects(samples, statistics, factor * statistics.diameter_px)
-        if dim.number:
-            first = replace(first, diameter_px=factor * first.diameter_px)
-            break
+    dim, factor = _dim_objects(samples, statistics, WIDER if hidden else WIDER[:1])
     if dim.number > dim.detected:  # then they are the typical ones, not the few that are brighter
         diameter = diameter_px or dim.diameter_px
         statistics = replace(statistics, contrast=dim.contrast, diameter_px=diameter)
-        statistics = _with_sizes(samples, statistics, first, diameter_px)
-        dim = _dim_objects(samples, statistics, statistics.diameter_px)
+        wide = replace(first, diameter_px=factor * first.diameter_px)
+        statistics = _with_sizes(samples, statistics, wide, diameter_px)
+        dim, _ = _dim_objects(samples, statistics, WIDER[:1])
     return replace(statistics, findings=("uneven",) if dim.number else ())
 
 
@@ -239,40 +236,60 @@ class Dim(NamedTuple):
 
 
 def _dim_objects(
-    images: Sequence[np.ndarray], statistics: DetectionStatistics, diameter_px: float
+    images: Sequence[np.ndarray], statistics: DetectionStatistics, factors: Sequence[float]
+) -> tuple[Dim, float]:
+    """Look for clear objects below the threshold, where only the noise sets a lower one.
+
+    Returns what is found at the first scale that shows some, and the scale in typical diameters:
+    noise hides less of objects that are larger than those above the threshold.
+    """
+    above = [_objects(image, statistics)[1] for image in images]
+    for factor in factors:
+        low = replace(statistics, contrast=0.0, diameter_px=factor * statistics.diameter_px)
+        dim = _dim_at(images, above, statistics, low)
+        if dim.number:
+            break
+    return dim, factor
+
+
+def _dim_at(
+    images: Sequence[np.ndarray],
+    above: Sequence[Labels],
+    statistics: DetectionStatistics,
+    low: DetectionStatistics,
 ) -> Dim:
-    """Look for clear objects of about a diameter below the threshold; the noise sets a lower one.
+    """Look for clear objects that only `low` finds; `above` are the labels of the others.
 
     They are clear if they are solid and not small, and if most of what is seen there is.
     """
-    low = replace(statistics, contrast=0.0, diameter_px=diameter_px)
-    seen = [_below_threshold(image, statistics, low) for image in images]
-    detected, (light, area, solidity) = sum(n for n, _ in seen), np.hstack([d for _, d in seen])
+    seen = [_below_threshold(*each, statistics, low) for each in zip(images, above, strict=True)]
+    light, area, solidity = np.hstack(seen)
+    detected = sum(int(labels.max()) for labels in above)
     size = low.bin_factor * np.sqrt(area * 4 / np.pi)
-    clear = (solidity > CLEAR_SOLIDITY) & (size > CLEAR_SIZE * diameter_px)
+    clear = (solidity > CLEAR_SOLIDITY) & (size > CLEAR_SIZE * low.diameter_px)
     number = int(clear.sum())
     if number < max(FEW, CLEAR_SHARE * clear.size, DIM_SHARE * detected):
-        return Dim(0, detected, 0.0, statistics.diameter_px)
+        return Dim(0, detected, 0.0, low.diameter_px)
     grey = typical_light(light[clear], area[clear])[0] * low.threshold / LEVELS_PER_THRESHOLD
     return Dim(number, detected, grey, float(np.median(size[clear])))
 
 
 def _below_threshold(
-    image: np.ndarray, statistics: DetectionStatistics, low: DetectionStatistics
-) -> tuple[int, np.ndarray]:
-    """Return the number of objects detected; light, area and solidity of those only `low` finds.
+    image: np.ndarray, above: Labels, statistics: DetectionStatistics, low: DetectionStatistics
+) -> np.ndarray:
+    """Return light, area and solidity of the objects that only `low` finds.
 
     What is within a radius of one that is detected is not counted: it may be its haze.
     """
-    (_, bright), (levels, labels) = (_objects(image, each) for each in (statistics, low))
-    near = cv2.dilate((bright > 0).astype(np.uint8), _disc(rules_of(statistics).radius))
+    levels, labels = _objects(image, low)
+    near = cv2.dilate((above > 0).astype(np.uint8), _disc(rules_of(statistics).radius))
     near = cv2.resize(near, labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
     far = np.ones(int(labels.max()) + 1, bool)
     far[labels[near > 0]] = False
     shapes = measure_shapes(labels, boxes_of(labels, int(labels.max())))
     area, solidity = (shapes[:, SHAPES.index(name)] for name in ("area", "solidity"))
     light = brightness_of(labels, levels, (0, 0), CUT_QUANTILE)[1:]
-    return int(bright.max()), np.stack([light, area, solidity])[:, far[1:]]
+    return np.stack([light, area, solidity])[:, far[1:]]
 
 
 def _objects(image: np.ndarray, statistics: DetectionStatistics) -> tuple[np.ndarray, Labels]:

@@ -9,7 +9,7 @@ Only what is unusual in its own scan is evidence: where many objects are large, 
 or all are bent, as curved rods, being so tells nothing.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,16 +67,16 @@ def classify(table: Table) -> ScanPrediction:
     """
     area, solidity = np.asarray(table["area"], float), np.asarray(table["solidity"], float)
     cut = np.asarray(table["touches_border"]) > 0
-    share = class_probabilities(area, solidity)
-    share[:, cut] = [[1.0], [0.0], [0.0]]  # what lies outside is unknown: counted once
+    share = shares_of(area, solidity, cut)
     several = members(area, solidity)
     found = share.argmax(axis=0)
     names = np.where(cut, CUT, np.array(CLASSES)[found])
     count, deviation = count_of(share, several)
-    ends = (count, max(count + LOWEST * deviation, 0.0), count + HIGHEST * deviation)
-    facts: dict[str, Any] = dict(
-        zip(("count", "count_low", "count_high"), map(round, ends), strict=True)
-    )
+    facts = {
+        "count": round(count),
+        "count_low": round(max(count + LOWEST * deviation, 0.0)),
+        "count_high": round(count + HIGHEST * deviation),
+    }
     return ScanPrediction(
         {
             "class": names,
@@ -115,6 +115,13 @@ def class_probabilities(area: Array, solidity: Array, weights: Weights = WEIGHTS
     logits = np.stack([np.zeros_like(large), clump, weights.debris + weights.small * small])
     odds = np.exp(logits - logits.max(axis=0))
     return np.asarray(odds / odds.sum(axis=0))
+
+
+def shares_of(area: Array, solidity: Array, cut: Array, weights: Weights = WEIGHTS) -> Array:
+    """Return these probabilities; what lies outside of cut objects is unknown: they are single."""
+    share = class_probabilities(area, solidity, weights)
+    share[:, cut] = [[1.0], [0.0], [0.0]]
+    return share
 
 
 def members(area: Array, solidity: Array) -> Array:
